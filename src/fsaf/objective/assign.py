@@ -1,0 +1,149 @@
+"""Which location learns which box (FSAF section 3.2; MMDetection's CenterRegionAssigner).
+
+Shapes: B batch, C classes, G padded boxes of an image, P all locations, H and W of one level.
+Only masks, comparisons and whole-tensor reductions: the shapes do not depend on how many boxes there are.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fsaf.config import ObjectiveConfig
+from fsaf.data.batch import Boxes
+from fsaf.model.points import STRIDES
+
+MIN_OVERLAP = 0.01
+"""A location's square counts as touching a region when more than this share of it lies inside."""
+CROWD_SCALE = 0.5
+"""A crowd box scaled by this switches locations off."""
+
+
+class Assignment(NamedTuple):
+    """Before feature selection."""
+
+    positive_bp: Tensor
+    """(B, P) bool: the location learns a box."""
+    box_bp: Tensor
+    """(B, P) int64: which of the G boxes; 0 where not positive."""
+    label_bp: Tensor
+    """(B, P) int64: its class; 0 where not positive."""
+    counts_bcp: Tensor
+    """(B, C, P) bool: the classification loss of that location and class counts."""
+    negative_bp: Tensor
+    """(B, P) bool: the location is background."""
+
+
+def scale_boxes(boxes_bg4: Tensor, scale: float) -> Tensor:
+    """Boxes scaled about their centres, xyxy."""
+    x1, y1, x2, y2 = boxes_bg4.unbind(-1)
+    half_w, half_h = (x2 - x1) * 0.5 * scale, (y2 - y1) * 0.5 * scale
+    cx, cy = (x2 + x1) * 0.5, (y2 + y1) * 0.5
+    return torch.stack((cx - half_w, cy - half_h, cx + half_w, cy + half_h), -1)
+
+
+class _Grid(NamedTuple):
+    """One level's squares; every test on them is an outer product of a row part and a column part."""
+
+    x: Tensor  # (W,)
+    y: Tensor  # (H,)
+    stride: int
+
+    def touches(self, boxes_bg4: Tensor) -> Tensor:
+        """(B, G, H*W): more than MIN_OVERLAP of the location's square lies in the box."""
+        half = self.stride * 0.5
+        x1, y1, x2, y2 = boxes_bg4[..., None].unbind(2)
+        w = (torch.minimum(self.x + half, x2) - torch.maximum(self.x - half, x1)).clamp(min=0)
+        h = (torch.minimum(self.y + half, y2) - torch.maximum(self.y - half, y1)).clamp(min=0)
+        share = (w[:, :, None, :] * h[:, :, :, None]) / float(self.stride * self.stride)
+        return (share > MIN_OVERLAP).flatten(2)
+
+    def inside(self, boxes_bg4: Tensor) -> Tensor:
+        """(B, G, H*W): the location lies strictly inside the box."""
+        x1, y1, x2, y2 = boxes_bg4[..., None].unbind(2)
+        in_x = (self.x > x1) & (self.x < x2)
+        in_y = (self.y > y1) & (self.y < y2)
+        return (in_x[:, :, None, :] & in_y[:, :, :, None]).flatten(2)
+
+    def within_image(self, sizes_b2: Tensor) -> Tensor:
+        """(B, H*W): the location lies in the image's own size rounded up to 32 pixels."""
+        rounded = torch.ceil(sizes_b2.float() / 32) * 32
+        limit = torch.ceil(rounded / self.stride) * self.stride
+        in_y = self.y < limit[:, :1]
+        in_x = self.x < limit[:, 1:]
+        return (in_y[:, :, None] & in_x[:, None, :]).flatten(1)
+
+
+def _rank(boxes_bg4: Tensor) -> Tensor:
+    """(B, G) float: 0 for the largest box; of equal areas the later ranks higher. No two ranks are equal."""
+    area = (boxes_bg4[..., 2] - boxes_bg4[..., 0]) * (boxes_bg4[..., 3] - boxes_bg4[..., 1])
+    index = torch.arange(area.shape[1], device=area.device)
+    larger = area[:, None, :] > area[:, :, None]
+    earlier_tie = (area[:, None, :] == area[:, :, None]) & (index[None, :] < index[:, None])
+    return (larger | earlier_tie).float().sum(2)
+
+
+def assign(
+    level_shapes: Sequence[tuple[int, int]],
+    boxes: Boxes,
+    num_classes: int,
+    config: ObjectiveConfig,
+    strides: Sequence[int] = STRIDES,
+) -> Assignment:
+    """Assign the boxes of a batch to the locations of all levels at once.
+
+    level_shapes: (height, width) of each level. boxes: padded boxes in pixels of the resized images.
+    """
+    device = boxes.xyxy.device
+    real_bg = boxes.valid & ~boxes.crowd
+    crowd_bg = boxes.valid & boxes.crowd
+    core_box, shadow_box = (
+        scale_boxes(boxes.xyxy, config.pos_scale),
+        scale_boxes(boxes.xyxy, config.neg_scale),
+    )
+    crowd_box = scale_boxes(boxes.xyxy, CROWD_SCALE)
+
+    core, shadow, part, crowd = [], [], [], []
+    for (height, width), stride in zip(level_shapes, strides, strict=True):
+        grid = _Grid(
+            torch.arange(width, device=device, dtype=torch.float32) * stride,
+            torch.arange(height, device=device, dtype=torch.float32) * stride,
+            stride,
+        )
+        core.append(grid.inside(boxes.xyxy) & grid.touches(core_box))
+        shadow.append(grid.touches(shadow_box))
+        part.append(grid.within_image(boxes.sizes))
+        crowd.append((grid.inside(crowd_box) & crowd_bg[..., None]).any(1))
+    core_bgp = torch.cat(core, 2) & real_bg[..., None]
+    # In the core or in the shadow of g: what is not won by g is ignored for g's class.
+    near_bgp = core_bgp | (torch.cat(shadow, 2) & real_bg[..., None])
+    part_bp, crowd_bp = torch.cat(part, 1), torch.cat(crowd, 1)
+
+    # The smallest box whose core holds the location wins it.
+    rank_bgp = torch.where(core_bgp, _rank(boxes.xyxy)[..., None], -1.0)
+    best_bp, box_bp = rank_bgp.max(1)
+    won_bp = best_bp >= 0
+    index_g = torch.arange(core_bgp.shape[1], device=device)
+    winner_bgp = (box_bp[:, None, :] == index_g[:, None]) & won_bp[:, None, :]
+
+    label_bp = torch.gather(boxes.labels, 1, box_bp)
+    class_c = torch.arange(num_classes, device=device)
+    of_class_bcg = (boxes.labels[:, None, :] == class_c[:, None]).float()
+    ignored_bcp = torch.bmm(of_class_bcg, (near_bgp & ~winner_bgp).float()) > 0
+
+    own_ignored_bp = torch.gather(ignored_bcp, 1, label_bp[:, None, :])[:, 0] & won_bp
+    if config.foreground_dominate:
+        own_bcp = (label_bp[:, None, :] == class_c[:, None]) & won_bp[:, None, :]
+        ignored_bcp = ignored_bcp & ~own_bcp
+    else:
+        won_bp = won_bp & ~own_ignored_bp
+    counts_bp = part_bp & ~crowd_bp
+    positive_bp = won_bp & counts_bp
+    return Assignment(
+        positive_bp=positive_bp,
+        box_bp=torch.where(positive_bp, box_bp, 0),
+        label_bp=torch.where(positive_bp, label_bp, 0),
+        counts_bcp=counts_bp[:, None, :] & ~ignored_bcp,
+        negative_bp=counts_bp & ~won_bp,
+    )

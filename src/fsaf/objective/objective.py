@@ -1,0 +1,93 @@
+"""The training objective: raw outputs and boxes to loss terms.
+
+Shapes: B batch, C classes, G padded boxes of an image, L levels, P all locations.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fsaf.config import ObjectiveConfig
+from fsaf.data.batch import Boxes
+from fsaf.model.detector import RawOutputs
+from fsaf.model.points import decode_boxes
+from fsaf.objective.assign import assign
+from fsaf.objective.losses import iou_loss, sigmoid_focal_loss
+from fsaf.objective.select import level_losses, on_selected_level, select_levels
+
+MIN_DISTANCE = 1e-4
+"""Distances are clamped to this in the loss, so that no predicted box is empty."""
+
+
+class LossTerms(NamedTuple):
+    """Tensors on the device of the outputs; reading one is the caller's synchronisation."""
+
+    loss: Tensor
+    """Scalar: what is minimised, the sum of all terms below."""
+    loss_cls_l: Tensor
+    """(L,) focal loss of each level over the number of positives."""
+    loss_box_l: Tensor
+    """(L,) IoU loss of each level over the number of positives."""
+    num_pos: Tensor
+    """Scalar: positives after selection for each image of the batch (mean)."""
+    pos_recall: Tensor
+    """Scalar: percent of those whose highest score is their own class."""
+    level_share_l: Tensor
+    """(L,) share of the boxes that chose each level."""
+    level_bg: Tensor
+    """(B, G) int64: the level each box chose; -1 where it has no positive location."""
+
+
+def objective(outputs: RawOutputs, boxes: Boxes, config: ObjectiveConfig) -> LossTerms:
+    """Losses of a batch, as MMDetection 3.3's FSAFHead computes them, with every shape fixed.
+
+    Both sums are divided by the positives that survive selection in this batch, or by its background
+    locations if there are none.
+    """
+    logits_bcp, distances_b4p, points = outputs.flat()
+    sizes = points.level_sizes
+    assigned = assign(points.level_shapes, boxes, logits_bcp.shape[1], config)
+    positive_bp, box_bp = assigned.positive_bp, assigned.box_bp
+
+    class_c = torch.arange(logits_bcp.shape[1], device=logits_bcp.device)
+    own_bcp = (assigned.label_bp[:, None, :] == class_c[:, None]) & positive_bp[:, None, :]
+    focal_bcp = sigmoid_focal_loss(logits_bcp, own_bcp.float(), config.alpha, config.gamma)
+    focal_bcp = torch.where(assigned.counts_bcp, focal_bcp, 0.0)
+
+    # Where nothing is to be learned the target is the prediction: the loss and its gradient are finite.
+    predicted_b4p = decode_boxes(distances_b4p.clamp(min=MIN_DISTANCE), points)
+    target_b4p = torch.gather(boxes.xyxy.mT, 2, box_bp[:, None, :].expand(-1, 4, -1))
+    target_b4p = torch.where(positive_bp[:, None, :], target_b4p, predicted_b4p.detach())
+    box_loss_bp = torch.where(positive_bp, iou_loss(predicted_b4p, target_b4p), 0.0)
+
+    with torch.no_grad():
+        total_bp = focal_bcp.sum(1) + box_loss_bp
+        losses_bgl = level_losses(total_bp, positive_bp, box_bp, sizes, boxes.xyxy.shape[1])
+        level_bg, has_level_bg = select_levels(losses_bgl)
+        kept_bp = positive_bp & on_selected_level(level_bg, box_bp, sizes)
+        lost_bp = positive_bp & ~kept_bp
+
+    # On levels not selected, a box's locations lose the box loss and the loss of the box's class.
+    focal_bcp = torch.where(lost_bp[:, None, :] & own_bcp, 0.0, focal_bcp)
+    box_loss_bp = torch.where(kept_bp, box_loss_bp, 0.0)
+    kept = kept_bp.float().sum()
+    negatives = assigned.negative_bp.float().sum()
+    divisor = torch.where(kept > 0, kept, negatives).clamp(min=1)
+    loss_cls_l = torch.stack([part.sum() for part in focal_bcp.split(sizes, 2)]) / divisor
+    loss_box_l = torch.stack([part.sum() for part in box_loss_bp.split(sizes, 1)]) / divisor
+
+    with torch.no_grad():
+        right_bp = (logits_bcp.argmax(1) == assigned.label_bp) & kept_bp
+        level_l = torch.arange(len(sizes), device=level_bg.device)
+        chosen_l = ((level_bg[..., None] == level_l) & has_level_bg[..., None]).float().sum((0, 1))
+        images = (boxes.sizes[:, 0] > 0).float().sum()
+    return LossTerms(
+        loss=loss_cls_l.sum() + loss_box_l.sum(),
+        loss_cls_l=loss_cls_l,
+        loss_box_l=loss_box_l,
+        num_pos=kept / images.clamp(min=1),
+        pos_recall=100 * right_bp.float().sum() / kept.clamp(min=1),
+        level_share_l=chosen_l / chosen_l.sum().clamp(min=1),
+        level_bg=torch.where(has_level_bg, level_bg, -1),
+    )

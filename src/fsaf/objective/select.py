@@ -1,0 +1,44 @@
+"""Online feature selection: each box learns on the level where its loss is smallest (FSAF section 3.3).
+
+Shapes: B batch, G padded boxes of an image, L levels, P all locations.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def level_losses(
+    loss_bp: Tensor, positive_bp: Tensor, box_bp: Tensor, level_sizes: Sequence[int], num_boxes: int
+) -> Tensor:
+    """Mean loss of each box's positives on each level, (B, G, L); infinite where it has none there.
+
+    loss_bp: (B, P) float32, classification plus box loss of each location.
+    """
+    weight_bp = positive_bp.float()
+    means = []
+    for loss, weight, box in zip(
+        (loss_bp * weight_bp).split(list(level_sizes), 1),
+        weight_bp.split(list(level_sizes), 1),
+        box_bp.split(list(level_sizes), 1),
+        strict=True,
+    ):
+        zero = loss.new_zeros(loss.shape[0], num_boxes)
+        total = zero.scatter_add(1, box, loss)
+        count = zero.scatter_add(1, box, weight)
+        means.append(torch.where(count > 0, total / count.clamp(min=1), torch.inf))
+    return torch.stack(means, 2)
+
+
+def select_levels(losses_bgl: Tensor) -> tuple[Tensor, Tensor]:
+    """The level of smallest loss of each box, (B, G) int64, and whether it has one, (B, G) bool."""
+    best, level = losses_bgl.min(2)
+    return level, best < torch.inf
+
+
+def on_selected_level(level_bg: Tensor, box_bp: Tensor, level_sizes: Sequence[int]) -> Tensor:
+    """(B, P) bool: the location lies on the level that its box selected."""
+    chosen_bp = torch.gather(level_bg, 1, box_bp)
+    own_p = torch.cat([chosen_bp.new_full((size,), level) for level, size in enumerate(level_sizes)])
+    return chosen_bp == own_p

@@ -1,0 +1,1 @@
+"""From raw tensors to detections, metrics, pictures and reports."""
