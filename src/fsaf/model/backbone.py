@@ -1,5 +1,7 @@
 """Backbone: a timm model that gives C3, C4 and C5, with stages and batch norm frozen as asked."""
 
+from typing import Any
+
 import timm
 from timm.models import is_model
 from torch import Tensor, nn
@@ -8,6 +10,16 @@ from fsaf.errors import UserError
 
 C3_C4_C5 = (2, 3, 4)
 """timm's indices of the features at strides 8, 16 and 32."""
+
+
+def _modules_up_to(body: Any, stage: int) -> list[nn.Module]:
+    """Every module registered up to the end of timm's feature ``stage``."""
+    if stage < 0:
+        return []
+    last = body.feature_info.info[stage]["module"]
+    modules = list(body.named_modules())
+    end = max(i for i, (name, _) in enumerate(modules) if name == last or name.startswith(last + "."))
+    return [module for _, module in modules[: end + 1]]
 
 
 class Backbone(nn.Module):
@@ -26,30 +38,22 @@ class Backbone(nn.Module):
                 f"model.backbone {name!r}: timm has no such model{'; near: ' + near if near else ''}"
             )
         try:
-            self.body = timm.create_model(name, features_only=True, out_indices=C3_C4_C5)
-            strides = self.body.feature_info.reduction()
+            body: Any = timm.create_model(name, features_only=True, out_indices=C3_C4_C5)
+            strides = body.feature_info.reduction()
         except (RuntimeError, AttributeError, IndexError, AssertionError) as error:
             raise UserError(
                 f"model.backbone {name!r}: gives no feature maps ({error}); take one with strides 8, 16, 32"
             ) from error
         if tuple(strides) != (8, 16, 32):
             raise UserError(f"model.backbone {name!r}: features at strides {strides}, not 8, 16, 32")
-        self.channels: list[int] = self.body.feature_info.channels()
+        self.body: nn.Module = body
+        self.channels: list[int] = body.feature_info.channels()
         self.frozen_norm = frozen_norm
-        self._frozen = self._modules_up_to(frozen_stages)
+        self._frozen = _modules_up_to(body, frozen_stages)
         for module in self._frozen:
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
         self.train()
-
-    def _modules_up_to(self, stage: int) -> list[nn.Module]:
-        """Every module registered up to the end of timm's feature ``stage``."""
-        if stage < 0:
-            return []
-        last = self.body.feature_info.info[stage]["module"]
-        modules = list(self.body.named_modules())
-        end = max(i for i, (name, _) in enumerate(modules) if name == last or name.startswith(last + "."))
-        return [module for _, module in modules[: end + 1]]
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class Pyramid(nn.Module):
     """Maps C3, C4, C5 to five levels of equal width.
 
-    P6 is a 3x3 stride-2 convolution on C5, P7 the same on P6. Top-down upsampling takes the nearest neighbour.
+    P6 is a 3x3 stride-2 convolution on C5, P7 the same on P6. Upsampling takes the nearest neighbour.
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int) -> None:

@@ -65,17 +65,15 @@ def _from_hub(name: str) -> dict[str, Tensor]:
         model = timm.create_model(name, pretrained=True, features_only=True, out_indices=C3_C4_C5)
     except Exception as error:  # the hub client raises many kinds: offline, not found, no weights
         raise UserError(
-            f"model.weights hub: no weights for {name!r} ({type(error).__name__}). Without network, give a file "
-            "with --model.weights PATH, or start from random weights with --model.weights none"
+            f"model.weights hub: no weights for {name!r} ({type(error).__name__}). Without network, give "
+            "a file with --model.weights PATH, or start from random weights with --model.weights none"
         ) from error
     return model.state_dict()
 
 
 def _from_file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise UserError(
-            f"model.weights {str(path)!r}: no such file; give hub, package, none or a file's path"
-        )
+        raise UserError(f"model.weights {str(path)!r}: no such file; give hub, package, none or a path")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

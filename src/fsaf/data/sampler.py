@@ -1,0 +1,75 @@
+"""Which images make which batch: a function of seed and epoch alone, so a run can be resumed anywhere."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class Draw(NamedTuple):
+    """One row of a batch."""
+
+    item: int
+    """Position in the data set; -1 for a blank row that fills up a batch."""
+    epoch: int
+    """Together with item it seeds the augmentation."""
+    shape: tuple[int, int] | None
+    """Fixed batch shape; None under the policy ``data.pad``."""
+
+
+class ShapeBatches(Sampler[list[Draw]]):
+    """Batches of images that share a shape; all shapes mix over an epoch, and every image comes once.
+
+    A shape's last batch is filled with blank rows, so that no image is lost or doubled and no batch is
+    short; ``fill`` off leaves it short. Each of ``world`` processes takes its part of every global batch.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, int] | None],
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        fill: bool = True,
+    ) -> None:
+        """shapes: the batch shape of each image of the data set."""
+        self.shapes = shapes
+        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self.rank, self.world, self.fill = rank, world, fill
+        self.epoch = 0
+        self.start = 0
+        counts: dict[tuple[int, int] | None, int] = {}
+        for shape in shapes:
+            counts[shape] = counts.get(shape, 0) + 1
+        self.steps = sum(-(-count // (batch_size * world)) for count in counts.values())
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """The next iteration yields epoch ``epoch``, from batch ``start`` on."""
+        self.epoch, self.start = epoch, start
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(self.shapes)) if self.shuffle else np.arange(len(self.shapes))
+        total = self.batch_size * self.world
+        open_batches: dict[tuple[int, int] | None, list[Draw]] = {}
+        batches: list[list[Draw]] = []
+        for index in order.tolist():
+            shape = self.shapes[index]
+            batch = open_batches.setdefault(shape, [])
+            batch.append(Draw(index, self.epoch, shape))
+            if len(batch) == total:
+                batches.append(open_batches.pop(shape))
+        for shape, batch in open_batches.items():
+            blanks = total - len(batch) if self.fill else 0
+            batches.append(batch + [Draw(-1, self.epoch, shape)] * blanks)
+        if self.shuffle:  # the filled-up batches must not all come last
+            batches = [batches[i] for i in rng.permutation(len(batches))]
+        for batch in batches[self.start :]:
+            yield batch[self.rank :: self.world]

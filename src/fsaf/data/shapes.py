@@ -1,0 +1,47 @@
+"""Batch shapes: which fixed (H, W) an image goes to, and the size it is resized to."""
+
+from collections.abc import Sequence
+
+from fsaf.config import DataConfig
+from fsaf.data.transforms import resized_size
+
+MULTIPLE = 32
+"""Batch sides are multiples of this, so that every level halves evenly down to P5."""
+
+
+def round_up(value: int, multiple: int = MULTIPLE) -> int:
+    """The smallest multiple that is not below ``value``."""
+    return -(-value // multiple) * multiple
+
+
+def choose_shape(size: tuple[int, int], shapes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The shape (height, width) of least area that holds ``size``, else the one that shrinks it least."""
+
+    def cost(shape: tuple[int, int]) -> tuple[float, int]:
+        fit = min(1.0, shape[0] / size[0], shape[1] / size[1])
+        return (-fit, shape[0] * shape[1])
+
+    return min(shapes, key=cost)
+
+
+def fit_image(size: tuple[int, int], data: DataConfig) -> tuple[tuple[int, int], tuple[int, int] | None]:
+    """Resized size of an image of ``size`` (height, width), and its fixed batch shape.
+
+    The shape is None under the policy ``data.pad``, and where the config names no shapes.
+    """
+    resized = resized_size(*size, data.short_side, data.long_side)
+    if data.pad is not None or not data.shapes:
+        return resized, None
+    shape = choose_shape(resized, data.shapes)
+    if resized[0] > shape[0] or resized[1] > shape[1]:
+        scale = min(shape[0] / size[0], shape[1] / size[1])
+        resized = (
+            min(shape[0], max(1, int(size[0] * scale + 0.5))),
+            min(shape[1], max(1, int(size[1] * scale + 0.5))),
+        )
+    return resized, shape
+
+
+def padded_shape(sizes: Sequence[tuple[int, int]], multiple: int) -> tuple[int, int]:
+    """Shape of a batch under the policy ``data.pad``: the largest sides, each rounded up."""
+    return round_up(max(h for h, _ in sizes), multiple), round_up(max(w for _, w in sizes), multiple)

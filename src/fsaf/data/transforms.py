@@ -1,0 +1,68 @@
+"""Reading and resizing images, with the pixels that MMDetection's pipeline gives."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from fsaf.errors import UserError
+
+
+def read_image(path: Path, exif_rotation: bool = False) -> Tensor:
+    """Decode an image file to (3, H, W) uint8 RGB; grey-scale and palette images become RGB.
+
+    exif_rotation: turn the pixels as the file's EXIF tag says; off, boxes refer to the stored pixels.
+    Raises UserError naming the file where it is missing or does not decode.
+    """
+    try:
+        with Image.open(path) as image:
+            return to_tensor(ImageOps.exif_transpose(image) if exif_rotation else image)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such image") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: does not decode as an image ({error})") from error
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """A Pillow image as (3, H, W) uint8 RGB."""
+    if image.mode.startswith(("I;16", "I", "F")):
+        # Pillow clips these to 0..255; scale 16-bit grey instead, as viewers do.
+        values = np.asarray(image, np.float64)
+        image = Image.fromarray((values * (255 / max(values.max(), 1))).astype(np.uint8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # palette transparency: the colours under it are what we want
+        pixels = np.array(image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1)  # a view: resizing is faster in this layout
+
+
+def resized_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
+    """Height and width after scaling, ratio kept, until one of the two limits is met (mmcv.rescale_size)."""
+    scale = min(long_side / max(height, width), short_side / min(height, width))
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def resize(image: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
+    """Bilinear resize of (3, H, W) uint8 to ``size`` (height, width).
+
+    Without antialias the pixels are OpenCV's INTER_LINEAR within 1 of 255.
+    """
+    if image.shape[1:] == size:
+        return image
+    out = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False, antialias=antialias)
+    return out[0]
+
+
+def flip_horizontal(image: Tensor, boxes: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    """Mirror (3, H, W) left to right, and its (n, 4) xyxy boxes with it."""
+    width = image.shape[2]
+    return image.flip(2), np.stack((width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]), 1)
+
+
+def flip_vertical(image: Tensor, boxes: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    """Mirror (3, H, W) upside down, and its (n, 4) xyxy boxes with it."""
+    height = image.shape[1]
+    return image.flip(1), np.stack((boxes[:, 0], height - boxes[:, 3], boxes[:, 2], height - boxes[:, 1]), 1)
