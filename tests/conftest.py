@@ -1,0 +1,61 @@
+"""Fixtures that every test may use: determinism, real data, small configurations."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+from fsaf.config import ModelConfig
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# The same examples on every run. `pytest --hypothesis-profile search` looks for new ones, and many more.
+settings.register_profile("fsaf", derandomize=True, deadline=None, max_examples=60, database=None)
+settings.register_profile("search", deadline=None, max_examples=2000, print_blob=True)
+settings.load_profile("fsaf")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and there is none"))
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Every test starts from the same random state."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Folder with the real data sets ``bccd`` and ``minicoco``.
+
+    $FSAF_TEST_DATA, by default ../shared/data beside the repository. Where it is absent tests are skipped, or
+    fail if $FSAF_REQUIRE_DATA is set.
+    """
+    folder = Path(os.environ.get("FSAF_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not folder.is_dir():
+        reason = f"no real data: FSAF_TEST_DATA = {folder} is not a folder"
+        if os.environ.get("FSAF_REQUIRE_DATA"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def oracle_folder() -> Path:
+    """Reference figures computed by MMDetection 3.3.0."""
+    return Path(__file__).parent / "data" / "oracle"
+
+
+@pytest.fixture
+def tiny_model_config() -> ModelConfig:
+    """A detector of 0.5 million weights."""
+    return ModelConfig(
+        backbone="test_efficientnet", weights="none", channels=32, convs=1, norm="group", frozen_stages=-1
+    )
