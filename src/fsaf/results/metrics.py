@@ -19,7 +19,7 @@ from fsaf.data.records import read_json
 from fsaf.errors import UserError
 
 AREAS = ("all", "small", "medium", "large")
-"""Area ranges in the order of COCO's code: any, under 32², 32² to 96², over 96² pixels."""
+"""Area ranges in the order of COCO's code: any, under 32x32, from 32x32 to 96x96, over 96x96 pixels."""
 
 LIMITS = (1, 10, 100)
 """Best detections of an image and class that count."""
@@ -28,15 +28,15 @@ _ROWS = (
     ("AP", "average precision, IoU 0.50 to 0.95"),
     ("AP50", "average precision, IoU 0.50"),
     ("AP75", "average precision, IoU 0.75"),
-    ("AP_small", "AP of objects under 32² pixels"),
-    ("AP_medium", "AP of objects of 32² to 96² pixels"),
-    ("AP_large", "AP of objects over 96² pixels"),
+    ("AP_small", "AP of objects under 32x32 pixels"),
+    ("AP_medium", "AP of objects from 32x32 to 96x96 pixels"),
+    ("AP_large", "AP of objects over 96x96 pixels"),
     ("AR1", "average recall, 1 detection an image and class"),
     ("AR10", "average recall, 10 detections"),
     ("AR100", "average recall, 100 detections"),
-    ("AR_small", "AR100 of objects under 32² pixels"),
-    ("AR_medium", "AR100 of objects of 32² to 96² pixels"),
-    ("AR_large", "AR100 of objects over 96² pixels"),
+    ("AR_small", "AR100 of objects under 32x32 pixels"),
+    ("AR_medium", "AR100 of objects from 32x32 to 96x96 pixels"),
+    ("AR_large", "AR100 of objects over 96x96 pixels"),
 )
 
 METRICS: dict[str, str] = dict(_ROWS)
