@@ -1,0 +1,54 @@
+"""Random but fixed scenes that the tests of the objective share."""
+
+import math
+
+import torch
+
+from fsaf.data.batch import Boxes, pad_boxes
+from fsaf.model.detector import RawOutputs
+from fsaf.model.points import STRIDES
+
+NUM_CLASSES = 4
+SIZE = (120, 190)
+SHAPES = [(math.ceil(128 / stride), math.ceil(192 / stride)) for stride in STRIDES]
+
+
+def scene_outputs(batch: int = 1, seed: int = 0, num_classes: int = NUM_CLASSES) -> RawOutputs:
+    """Head outputs of images of 128 x 192 pixels; about half of the distances are zero, as after ReLU."""
+    random = torch.Generator().manual_seed(seed)
+    return RawOutputs(
+        [torch.randn(batch, num_classes, *shape, generator=random) - 2 for shape in SHAPES],
+        [torch.randn(batch, 4, *shape, generator=random).relu() for shape in SHAPES],
+    )
+
+
+def scene_boxes(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """xyxy, labels and crowd of one image of ``SIZE``: overlapping boxes of all sizes, no crowd region."""
+    random = torch.Generator().manual_seed(seed)
+    centre = torch.rand(count, 2, generator=random) * torch.tensor([SIZE[1], SIZE[0]])
+    half = 4 * 16 ** torch.rand(count, 2, generator=random)
+    xyxy = torch.cat([centre - half, centre + half], 1)
+    labels = torch.randint(NUM_CLASSES, (count,), generator=random)
+    return xyxy, labels, torch.zeros(count, dtype=torch.bool)
+
+
+def as_batch(
+    *images: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    sizes: list[tuple[int, int]] | None = None,
+    count: int = 12,
+) -> Boxes:
+    """The images' boxes as the objective takes them."""
+    xyxy, labels, crowd = (list(part) for part in zip(*images, strict=True))
+    boxes, cut = pad_boxes(xyxy, labels, crowd, sizes or [SIZE] * len(images), count)
+    assert cut == 0
+    return boxes
+
+
+def with_grad(outputs: RawOutputs) -> RawOutputs:
+    """A copy whose tensors collect gradients."""
+    return RawOutputs(*([x.clone().requires_grad_() for x in part] for part in outputs))
+
+
+def gradients(outputs: RawOutputs) -> list[torch.Tensor]:
+    """Of the logits of all levels, then of the distances."""
+    return [x.grad for part in outputs for x in part]
