@@ -5,6 +5,8 @@ from pathlib import Path
 
 import timm
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from fsaf.errors import UserError
@@ -76,11 +78,9 @@ def _from_file(path: Path) -> dict[str, Tensor]:
         raise UserError(f"model.weights {str(path)!r}: no such file; give hub, package, none or a path")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise UserError(f"model.weights {str(path)!r}: not a readable weight file ({error})") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
