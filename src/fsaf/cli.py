@@ -1,0 +1,231 @@
+"""The command line: one function a verb.
+
+Exit status: 0 success, 2 a user's mistake (one message, no traceback), 1 anything else.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fsaf import __version__
+from fsaf.errors import UserError
+
+if TYPE_CHECKING:
+    from fsaf.results.predict import Detector
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+def train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """``fsaf train``."""
+    from fsaf.recipe import load_recipe
+
+    config = load_recipe(args.config, overrides)
+    from fsaf.train.trainer import train as run
+
+    out = run(config)
+    print(f"trained; everything is in {out}")
+
+
+def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """``fsaf evaluate``."""
+    from rich.console import Console
+
+    from fsaf.data.dataset import open_split
+    from fsaf.results.evaluate import evaluate as run
+    from fsaf.results.evaluate import write_evaluation
+    from fsaf.results.metrics import format_table
+
+    detector = _open(args, overrides)
+    records = open_split(detector.config.data, "val", detector.classes)
+    metrics, predictions = run(detector, records, detector.config.data, Console(stderr=True))
+    checkpoint = Path(args.checkpoint)
+    run_folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+    out = Path(args.out) if args.out else run_folder
+    write_evaluation(out, metrics, predictions)
+    print(format_table(metrics))
+    print(f"\n{metrics['images']} images at {metrics['images_per_second']:.1f} img/s")
+    print(f"written: {out / 'evaluation.json'}, {out / 'predictions.json'}")
+
+
+def predict(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """``fsaf predict``."""
+    from PIL import Image
+    from rich.console import Console
+    from rich.progress import track
+
+    from fsaf.results.draw import draw_result
+
+    options = {
+        "data.short_side": args.short_side,
+        "data.long_side": args.long_side,
+        "data.pad": args.pad,
+        "predict.score_threshold": args.score_threshold,
+        "predict.max_detections": args.max_detections,
+    }
+    given = [f"--{key}={value}" for key, value in options.items() if value is not None]
+    paths = _find_images(args.images)
+    detector = _open(args, [*given, *overrides])
+    console = Console(stderr=True)
+    folder = Path(args.out)
+    results = detector.stream(paths, batch_size=args.batch_size)
+    quiet = not console.is_terminal or args.format == "json"
+    for path, result in zip(
+        track(paths, "predicting", console=console, disable=quiet, transient=True), results, strict=True
+    ):
+        if args.format == "json":
+            print(json.dumps(result.to_dict()), flush=True)
+            continue
+        with Image.open(path) as image:
+            picture = draw_result(image, result.boxes, result.labels, result.scores, result.names)
+        folder.mkdir(parents=True, exist_ok=True)
+        written = folder / f"{path.stem}.png"
+        picture.save(written)
+        counts = {name: result.names.count(name) for name in dict.fromkeys(result.names)}
+        found = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
+        print(f"{path} -> {written}: {found}")
+
+
+def export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """``fsaf export``."""
+    raise NotImplementedError
+
+
+def convert(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """``fsaf convert``."""
+    if overrides:
+        raise UserError(f"unrecognized option {overrides[0]}; `fsaf convert --help` lists every option")
+    from fsaf.convert import convert as run
+
+    checkpoint = run(Path(args.source), Path(args.target), args.format)
+    classes = len(checkpoint["classes"]["names"])
+    print(f"{args.source} -> {args.target}: {checkpoint['config']['model']['backbone']}, {classes} classes")
+
+
+def quickstart(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """``fsaf quickstart``."""
+    from fsaf.quickstart import quickstart as run
+
+    run(Path(args.out), overrides)
+
+
+def _open(args: argparse.Namespace, overrides: Sequence[str]) -> "Detector":
+    """The detector of ``args.checkpoint`` with overridden settings of data and post-processing."""
+    from fsaf.config import to_dict
+    from fsaf.recipe import build_config
+    from fsaf.results.predict import load
+
+    for option in overrides:
+        group = option.removeprefix("--").split("=")[0].split(".")[0]
+        if option.startswith("--") and group not in ("data", "predict"):
+            raise UserError(f"unrecognized option {option}; here --data.* and --predict.* can be changed")
+    detector = load(args.checkpoint, args.device)
+    detector.config = build_config(to_dict(detector.config), overrides, where=args.checkpoint)
+    return detector
+
+
+def _find_images(names: Sequence[str]) -> list[Path]:
+    """Files, folders (their images) and glob patterns as paths. Raises UserError for no match."""
+    paths: list[Path] = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        elif path.is_file():
+            found = [path]
+        else:
+            pattern = path.relative_to(path.anchor) if path.is_absolute() else path
+            found = sorted(Path(path.anchor or ".").glob(str(pattern)))
+        if not found:
+            raise UserError(f"{name}: no such image, folder with images, or pattern that matches")
+        paths += found
+    return paths
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs. Options it does not know are overrides of the recipe."""
+    parser = argparse.ArgumentParser(
+        prog="fsaf", description="FSAF, an anchor-free object detector.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"fsaf {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, function: Any, text: str, **options: Any) -> argparse.ArgumentParser:
+        child = verbs.add_parser(name, help=text, description=text, allow_abbrev=False, **options)
+        child.set_defaults(function=function)
+        return child
+
+    device = "auto (an accelerator if there is one), cpu, cuda, npu, ..."
+
+    child = verb("train", train, "Train a detector as a recipe says.", add_help=False)
+    child.add_argument("config", metavar="CONFIG", help="a recipe's YAML file, or the name of a shipped one")
+    child.add_argument("-h", "--help", action=_HelpWithKeys, help="show this help and every key of a recipe")
+
+    child = verb("evaluate", evaluate, "Score a detector on a data set with COCO's metrics.")
+    child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt or .onnx file")
+    child.add_argument("--out", help="folder for evaluation.json and predictions.json (the run's)")
+    child.add_argument("--device", help=device)
+    child.epilog = (
+        "The data: --data.val.annotations FILE --data.val.images FOLDER; any --data.* and --predict.*"
+    )
+
+    child = verb("predict", predict, "Detect objects in images; write annotated images or JSON lines.")
+    child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt or .onnx file")
+    child.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or glob patterns")
+    child.add_argument(
+        "--format", choices=("images", "json"), default="images", help="what to write (images)"
+    )
+    child.add_argument("--out", default="predictions", help="folder of the annotated images (predictions)")
+    child.add_argument("--score-threshold", type=float, default=0.3, help="lowest score shown (0.3)")
+    child.add_argument("--max-detections", type=int, help="most detections of an image")
+    child.add_argument("--short-side", type=int, help="resize to this short side at most, in pixels")
+    child.add_argument("--long-side", type=int, help="and this long side at most")
+    child.add_argument("--pad", type=int, help="pad to a multiple of this instead of the recipe's shapes")
+    child.add_argument("--batch-size", type=int, default=1, help="images run together (1)")
+    child.add_argument("--device", help=device)
+
+    child = verb("export", export, "Write a checkpoint as ONNX and check the file against PyTorch.")
+    child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt file")
+
+    child = verb("convert", convert, "Write a checkpoint in another format, to MMDetection's and back.")
+    child.add_argument("source", metavar="IN", help="a checkpoint of fsaf, or MMDetection's of an FSAF")
+    child.add_argument(
+        "target", metavar="OUT", help="what to write: .pt and .safetensors are fsaf's, .pth is MMDetection's"
+    )
+    child.add_argument(
+        "--format", choices=("fsaf", "safetensors", "mmdetection"), help="instead of what OUT's name says"
+    )
+
+    child = verb("quickstart", quickstart, "Make a small data set, train on it, and show every step.")
+    child.add_argument("--out", default="runs/quickstart", help="run folder (runs/quickstart)")
+    return parser
+
+
+class _HelpWithKeys(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from fsaf.recipe import config_parser
+
+        parser.print_help()
+        print("\nevery key of a recipe, to override what its file says:\n")
+        print(config_parser().format_help())
+        parser.exit()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status."""
+    args, overrides = make_parser().parse_known_args(argv)
+    try:
+        args.function(args, overrides)
+    except UserError as error:
+        print(f"fsaf {args.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"fsaf {args.verb}: interrupted", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,88 @@
+"""From a recipe's YAML file and ``--key.sub value`` overrides to a checked ``Config``."""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml
+
+from fsaf.config import Config
+from fsaf.errors import UserError
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe given as a path, or as the name of one that ships with the package."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = Path(str(resources.files("fsaf"))) / "configs"
+    if (shipped / f"{name}.yaml").is_file():
+        return shipped / f"{name}.yaml"
+    names = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
+    raise UserError(f"{name}: no such recipe file; the package ships: {names}")
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
+    """Read a recipe and apply overrides; ``out`` defaults to ``runs/<recipe name>``.
+
+    Raises UserError naming the file or option, the value and what is allowed.
+    """
+    path = find_recipe(name)
+    try:
+        base = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path}: not readable as YAML ({error})") from error
+    config = build_config(base or {}, overrides, where=str(path))
+    if config.out is None:
+        config.out = str(Path("runs") / path.stem)
+    return config
+
+
+def build_config(base: Any, overrides: Sequence[str] = (), *, where: str) -> Config:
+    """A ``Config`` from plain dicts (of file or checkpoint ``where``) and command-line overrides."""
+    _check_groups(base, Config, where, "")
+    parser = config_parser()
+    try:
+        values = parser.parse_object(base)
+    except (argparse.ArgumentError, jsonargparse.ArgumentError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: {_one_line(error)}") from error
+    try:
+        # The parser prints usage where it cannot parse; the message that follows is enough.
+        with contextlib.redirect_stderr(io.StringIO()):
+            values = parser.parse_args(list(overrides), namespace=values)
+            return Config(**vars(parser.instantiate(values)))
+    except UserError:
+        raise
+    except (argparse.ArgumentError, jsonargparse.ArgumentError, TypeError, ValueError) as error:
+        raise UserError(f"{_one_line(error)}; `fsaf train --help` lists every option") from error
+
+
+def config_parser() -> jsonargparse.ArgumentParser:
+    """A parser with one option for every key of ``Config``, its help taken from the schema."""
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, add_help=False, usage=argparse.SUPPRESS)
+    parser.add_class_arguments(Config, None, as_group=False)
+    return parser
+
+
+def _check_groups(values: Any, schema: Any, where: str, prefix: str) -> None:
+    """Name unknown keys, and scalars where a group of keys belongs (the parser would pass over these)."""
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: {prefix or 'the recipe'} must be keys with values, not {values!r:.60}")
+    fields = {field.name: field for field in dataclasses.fields(schema)}
+    for key, value in values.items():
+        if key not in fields:
+            raise UserError(f"{where}: unknown key {prefix}{key}; known here: {', '.join(fields)}")
+        kind = fields[key].type
+        if dataclasses.is_dataclass(kind):
+            _check_groups(value, kind, where, f"{prefix}{key}.")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,60 @@
+"""Evaluation of a detector on a split with COCO's metrics."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from fsaf.config import DataConfig
+from fsaf.data.loader import Images, make_loader
+from fsaf.data.records import Records
+from fsaf.results.metrics import coco_metrics, to_coco_results
+from fsaf.results.predict import Detector, to_original
+
+
+def evaluate(
+    detector: Detector, records: Records, data: DataConfig, console: Console | None = None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Detect on every image of a split and score it.
+
+    Returns the metrics of ``coco_metrics`` with ``images`` and ``images_per_second`` (reading, network and
+    post-processing; not the scoring), and the predictions in COCO's results format. console: show progress
+    there.
+    """
+    loader, _ = make_loader(
+        Images(records, data, augment=False), data.batch_size, workers=data.workers, train=False
+    )
+    predictions: list[dict[str, Any]] = []
+    start = time.perf_counter()
+    quiet = console is None or not console.is_terminal
+    for batch in track(loader, "evaluating", console=console, disable=quiet, transient=True):
+        found = detector.detect(batch.images, batch.boxes.sizes)
+        boxes, scores, labels = (tensor.cpu().numpy() for tensor in found)
+        sizes = batch.boxes.sizes.tolist()
+        for row, (image_id, original) in enumerate(zip(batch.ids, batch.original_sizes, strict=True)):
+            keep = labels[row] >= 0
+            height, width = sizes[row]
+            predictions += to_coco_results(
+                image_id,
+                to_original(boxes[row][keep], (height, width), original),
+                scores[row][keep],
+                labels[row][keep],
+                detector.classes.ids,
+            )
+    seconds = time.perf_counter() - start
+    metrics = coco_metrics(records.source, predictions, category_ids=detector.classes.ids)
+    metrics["images"] = len(records.images)
+    metrics["images_per_second"] = len(records.images) / seconds
+    return metrics, predictions
+
+
+def write_evaluation(out: Path, metrics: dict[str, Any], predictions: list[dict[str, Any]]) -> None:
+    """Write ``evaluation.json`` and ``predictions.json`` into folder ``out``, each whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, value, indent in (("evaluation", metrics, 1), ("predictions", predictions, None)):
+        temporary = out / f".{name}.json.tmp"
+        temporary.write_text(json.dumps(value, indent=indent), encoding="utf-8")
+        temporary.replace(out / f"{name}.json")

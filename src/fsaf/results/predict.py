@@ -1,0 +1,241 @@
+"""Pictures in, detections out: the same for a PyTorch checkpoint and an ONNX file."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fsaf.config import Config, PredictConfig
+from fsaf.data.records import Classes
+from fsaf.data.shapes import MULTIPLE, fit_image, padded_shape
+from fsaf.data.transforms import read_image, resize, to_tensor
+from fsaf.errors import UserError
+from fsaf.model.detector import FSAF
+from fsaf.results.postprocess import Detections, postprocess
+
+if TYPE_CHECKING:
+    import supervision
+
+Picture: TypeAlias = str | PathLike[str] | Image.Image | np.ndarray | Tensor
+"""A path; a Pillow image; an array (H, W, 3) RGB or (H, W) grey, uint8; a tensor (3, H, W) RGB, uint8."""
+
+
+@dataclass(kw_only=True)
+class Result:
+    """The detections of one image, best first, in pixels of the original image."""
+
+    boxes: np.ndarray
+    """(n, 4) float32 x1, y1, x2, y2."""
+    scores: np.ndarray
+    """(n,) float32."""
+    labels: np.ndarray
+    """(n,) int64, 0..C-1."""
+    names: list[str]
+    """Class name of each."""
+    size: tuple[int, int]
+    """Height and width of the original image."""
+    path: str | None = None
+    """Where the image came from, if from a file."""
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: image, size, detections (box, score, label, name)."""
+        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names, strict=True)
+        return {
+            "image": self.path,
+            "size": list(self.size),
+            "detections": [
+                {"box": [round(v, 3) for v in box], "score": round(score, 6), "label": label, "name": name}
+                for box, score, label, name in rows
+            ],
+        }
+
+    def to_supervision(self) -> "supervision.Detections":
+        """The same as ``supervision.Detections``; needs that package."""
+        try:
+            import supervision
+        except ImportError as error:
+            raise UserError("to_supervision needs the package: pip install supervision") from error
+        return supervision.Detections(
+            xyxy=self.boxes,
+            confidence=self.scores,
+            class_id=self.labels,
+            data={"class_name": np.array(self.names)},
+        )
+
+
+class Detector:
+    """A trained network, its classes, and the settings it was trained with."""
+
+    def __init__(
+        self, model: FSAF, classes: Classes, config: Config, device: torch.device | None = None
+    ) -> None:
+        self.model: FSAF | None = model
+        self.classes, self.config = classes, config
+        self.device = device or next(model.parameters()).device
+        self._run: Callable[[Tensor, Tensor, PredictConfig], Detections] = self._run_model
+
+    @torch.inference_mode()
+    def _run_model(self, images: Tensor, sizes_b2: Tensor, settings: PredictConfig) -> Detections:
+        assert self.model is not None
+        sizes = sizes_b2.to(self.device)
+        return postprocess(self.model(images.to(self.device), sizes), sizes, settings)
+
+    def detect(self, images: Tensor, sizes_b2: Tensor, settings: PredictConfig | None = None) -> Detections:
+        """Detections of a padded batch, in pixels of the resized images.
+
+        images: (B, 3, H, W) uint8 RGB. sizes_b2: (B, 2) height, width of each inside its padding.
+        """
+        return self._run(images, sizes_b2, settings or self.config.predict)
+
+    def predict(
+        self,
+        images: Picture | Sequence[Picture],
+        *,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+        batch_size: int = 1,
+    ) -> Any:
+        """Detect objects: a ``Result`` for one picture, a list of them for a list.
+
+        score_threshold, max_detections: instead of the config's. batch_size: pictures run together where
+        their padded shapes are the same.
+        Raises UserError, naming the file, for a picture that cannot be read.
+        """
+        one = isinstance(images, (str, PathLike, Image.Image, np.ndarray, Tensor))
+        pictures: Iterable[Picture] = [images] if one else images  # type: ignore[list-item, assignment]
+        settings = self.config.predict
+        if score_threshold is not None:
+            settings = replace(settings, score_threshold=score_threshold)
+        if max_detections is not None:
+            settings = replace(settings, max_detections=max_detections)
+        results = list(self.stream(pictures, settings, batch_size))
+        return results[0] if one else results
+
+    def stream(
+        self, images: Iterable[Picture], settings: PredictConfig | None = None, batch_size: int = 1
+    ) -> Iterator[Result]:
+        """``predict`` for any number of pictures, one result at a time, in order."""
+        iterator = iter(images)
+        while chunk := list(islice(iterator, batch_size)):
+            yield from self._predict_chunk(chunk, settings or self.config.predict)
+
+    def _predict_chunk(self, pictures: list[Picture], settings: PredictConfig) -> list[Result]:
+        prepared = [self._prepare(picture) for picture in pictures]
+        by_shape: dict[tuple[int, int], list[int]] = {}
+        for i, item in enumerate(prepared):
+            by_shape.setdefault(item.shape, []).append(i)
+        results: dict[int, Result] = {}
+        for (height, width), members in by_shape.items():
+            images = torch.zeros(len(members), 3, height, width, dtype=torch.uint8)
+            for canvas, i in zip(images, members, strict=True):
+                image = prepared[i].image
+                canvas[:, : image.shape[1], : image.shape[2]] = image
+            sizes = torch.tensor([prepared[i].image.shape[1:] for i in members])
+            found = self.detect(images, sizes, settings)
+            for row, i in enumerate(members):
+                results[i] = self._result(found, row, prepared[i])
+        return [results[i] for i in range(len(pictures))]
+
+    def _prepare(self, picture: Picture) -> "_Prepared":
+        data = self.config.data
+        path = None
+        if isinstance(picture, (str, PathLike)):
+            path = str(picture)
+            image = read_image(Path(path), data.exif_rotation)
+        else:
+            image = _as_tensor(picture)
+        original = (image.shape[1], image.shape[2])
+        size, shape = fit_image(original, data)
+        image = resize(image, size, data.antialias)
+        shape = shape or padded_shape([size], data.pad or MULTIPLE)
+        return _Prepared(image=image, shape=shape, original=original, path=path)
+
+    def _result(self, found: Detections, row: int, item: "_Prepared") -> Result:
+        boxes, scores, labels = (tensor[row].cpu().numpy() for tensor in found)
+        keep = labels >= 0
+        boxes, labels = boxes[keep], labels[keep]
+        return Result(
+            boxes=to_original(boxes, (item.image.shape[1], item.image.shape[2]), item.original),
+            scores=scores[keep],
+            labels=labels,
+            names=[self.classes.names[label] for label in labels],
+            size=item.original,
+            path=item.path,
+        )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a checkpoint that ``fsaf.load`` takes: weights, classes, config."""
+        from fsaf.train.checkpoint import make_checkpoint, save_checkpoint
+
+        if self.model is None:
+            raise UserError("this detector came from an ONNX file; save works on a checkpoint's")
+        save_checkpoint(Path(path), make_checkpoint(self.model.state_dict(), self.classes, self.config))
+
+
+@dataclass(kw_only=True)
+class _Prepared:
+    image: Tensor
+    shape: tuple[int, int]
+    original: tuple[int, int]
+    path: str | None
+
+
+def to_original(boxes: np.ndarray, size: tuple[int, int], original: tuple[int, int]) -> np.ndarray:
+    """Boxes (n, 4) from pixels of the resized image to those of the original; sizes are (height, width)."""
+    scale = np.array([original[1] / size[1], original[0] / size[0]] * 2, np.float32)
+    return (boxes * scale).astype(np.float32)
+
+
+def _as_tensor(picture: Any) -> Tensor:
+    """(3, H, W) uint8 RGB. Raises UserError for what is not a picture."""
+    if isinstance(picture, Image.Image):
+        return to_tensor(picture)
+    image = torch.from_numpy(picture) if isinstance(picture, np.ndarray) else picture
+    if not isinstance(image, Tensor) or image.dtype is not torch.uint8:
+        kind = getattr(image, "dtype", type(image).__name__)
+        raise UserError(f"a picture must be a path, a Pillow image, or uint8 pixels 0..255, not {kind}")
+    if image.dim() == 2:
+        image = image[None].expand(3, -1, -1)
+    elif isinstance(picture, np.ndarray) and image.dim() == 3:
+        image = image.permute(2, 0, 1)
+    if image.dim() != 3 or image.shape[0] != 3 or 0 in image.shape:
+        raise UserError(
+            f"a picture of shape {list(picture.shape)}: arrays are (H, W, 3) RGB or (H, W), tensors (3, H, W)"
+        )
+    return image.cpu()
+
+
+def load(path: str | PathLike[str], device: str | torch.device | None = None) -> Detector:
+    """Open a checkpoint (ours, or an MMDetection FSAF: ``fsaf.convert``) or an exported ``.onnx`` file.
+
+    device: as ``fsaf.device.resolve_device``; by default an accelerator if there is one, else the CPU.
+    Raises UserError where the file is missing, damaged or something else.
+    """
+    from fsaf.convert import read_checkpoint
+    from fsaf.device import resolve_device
+    from fsaf.recipe import build_config
+    from fsaf.train.checkpoint import checkpoint_classes, load_weights
+
+    path = Path(path)
+    if path.suffix == ".onnx":
+        from fsaf.export.runtime import load_onnx
+
+        return load_onnx(path)
+    checkpoint = read_checkpoint(path)
+    config = build_config(checkpoint["config"], where=str(path))
+    classes = checkpoint_classes(checkpoint)
+    model = FSAF(config.model, len(classes))
+    load_weights(model, checkpoint["model"], str(path))
+    chosen = device if isinstance(device, torch.device) else resolve_device(device or "auto")
+    model = model.eval().to(chosen).to(memory_format=torch.channels_last)
+    return Detector(model, classes, config, chosen)

@@ -1,0 +1,30 @@
+"""Learning rate as a function of the step, so that a resumed run needs no state."""
+
+import math
+
+from fsaf.config import OptimConfig
+
+
+def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int, total_steps: int) -> float:
+    """Rate at ``step`` (from 0), as a share of the peak rate.
+
+    Warm-up is linear from ``warmup_factor`` (mmengine's LinearLR). ``step`` decays at the milestones;
+    ``one_cycle`` follows, after warm-up, a half cosine from 1 to 0 at the last step, ``constant`` stays at 1.
+    """
+    warmup = min(config.warmup_steps, max(total_steps - 1, 0))
+    if step < warmup:
+        rise = step / max(warmup - 1, 1)
+        ramp = config.warmup_factor + (1 - config.warmup_factor) * rise
+    else:
+        ramp = 1.0
+    if config.schedule == "step":
+        passed = sum(step >= milestone * steps_per_epoch for milestone in config.milestones)
+        return ramp * config.decay**passed
+    if config.schedule == "one_cycle" and step >= warmup:
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total_steps - warmup, 1)))
+    return ramp
+
+
+def peak_rate(config: OptimConfig, total_batch: int) -> float:
+    """``lr``, scaled linearly with the total batch if ``scale_lr`` (Goyal et al. 2017)."""
+    return config.lr * total_batch / config.base_batch if config.scale_lr else config.lr
