@@ -55,7 +55,7 @@ def oracle_folder() -> Path:
 
 @pytest.fixture
 def tiny_model_config() -> ModelConfig:
-    """A detector of 0.5 million weights."""
+    """A detector of 0.3 million weights."""
     return ModelConfig(
-        backbone="test_efficientnet", weights="none", channels=32, convs=1, norm="group", frozen_stages=-1
+        backbone="test_efficientnet", weights="none", channels=64, convs=1, norm="group", frozen_stages=-1
     )

@@ -1,5 +1,6 @@
 """Backbone: a timm model that gives C3, C4 and C5, with stages and batch norm frozen as asked."""
 
+from difflib import get_close_matches
 from typing import Any
 
 import timm
@@ -18,8 +19,12 @@ def _modules_up_to(body: Any, stage: int) -> list[nn.Module]:
         return []
     last = body.feature_info.info[stage]["module"]
     modules = list(body.named_modules())
-    end = max(i for i, (name, _) in enumerate(modules) if name == last or name.startswith(last + "."))
-    return [module for _, module in modules[: end + 1]]
+    inside = [i for i, (name, _) in enumerate(modules) if name == last or name.startswith(last + ".")]
+    if not inside:
+        raise UserError(
+            f"model.frozen_stages = {stage}: timm does not say where the stages of this backbone end; take -1"
+        )
+    return [module for _, module in modules[: inside[-1] + 1]]
 
 
 class Backbone(nn.Module):
@@ -33,7 +38,7 @@ class Backbone(nn.Module):
     def __init__(self, name: str, *, frozen_stages: int = -1, frozen_norm: bool = False) -> None:
         super().__init__()
         if not is_model(name):
-            near = ", ".join(timm.list_models(f"*{name.split('.')[0][:8]}*")[:8])
+            near = ", ".join(get_close_matches(name.split(".")[0], timm.list_models(), n=5))
             raise UserError(
                 f"model.backbone {name!r}: timm has no such model{'; near: ' + near if near else ''}"
             )

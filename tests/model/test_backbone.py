@@ -1,0 +1,95 @@
+"""The backbone's features, what of it stays frozen, and errors for names that do not fit."""
+
+import pytest
+import torch
+from torch import nn
+
+from fsaf.errors import UserError
+from fsaf.model.backbone import Backbone
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("resnet50.tv_in1k", [512, 1024, 2048]),
+        ("resnet101.tv_in1k", [512, 1024, 2048]),
+        ("resnext101_64x4d.tv_in1k", [512, 1024, 2048]),
+        ("tf_efficientnet_lite0", [40, 112, 320]),
+    ],
+)
+def test_recipes_backbones_build(name: str, channels: list[int]) -> None:
+    with torch.device("meta"):
+        backbone = Backbone(name, frozen_stages=1, frozen_norm=True)
+        features = backbone(torch.zeros(2, 3, 96, 160))
+    assert backbone.channels == channels
+    shapes = [(2, c, 96 // s, 160 // s) for c, s in zip(channels, (8, 16, 32), strict=True)]
+    assert [tuple(x.shape) for x in features] == shapes
+
+
+RESNET_PARTS = ["conv1 bn1", "layer1", "layer2", "layer3", "layer4"]
+
+
+@pytest.mark.parametrize("stages", [-1, 0, 1, 2, 3, 4])
+def test_frozen_stages_of_a_resnet(stages: int) -> None:
+    backbone = Backbone("test_resnet", frozen_stages=stages)
+    names = {name: p.requires_grad for name, p in backbone.body.named_parameters()}
+    frozen = " ".join(RESNET_PARTS[: stages + 1]).split()
+    assert {part.split(".")[0] for part in names} == set(" ".join(RESNET_PARTS).split())
+    assert all(trains == (name.split(".")[0] not in frozen) for name, trains in names.items())
+
+
+def test_frozen_stages_of_an_efficientnet() -> None:
+    backbone = Backbone("test_efficientnet", frozen_stages=1)
+    frozen = {n for n, p in backbone.body.named_parameters() if not p.requires_grad}
+    parts = ("conv_stem.", "bn1.", "blocks.0.", "blocks.1.")
+    assert frozen == {n for n, _ in backbone.body.named_parameters() if n.startswith(parts)}
+
+
+def norms(backbone: Backbone) -> dict[str, nn.Module]:
+    return {n: m for n, m in backbone.body.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+
+
+def test_norms_of_frozen_stages_stay_in_eval_mode() -> None:
+    backbone = Backbone("test_resnet", frozen_stages=1)
+    for mode in (False, True):
+        backbone.train(mode)
+        training = {name: module.training for name, module in norms(backbone).items()}
+        frozen = {name for name in training if name.startswith(("conv1", "bn1", "layer1."))}
+        assert frozen and set(training) - frozen
+        assert all(training[name] == (mode and name not in frozen) for name in training)
+
+
+def test_frozen_norm_keeps_all_statistics() -> None:
+    backbone = Backbone("test_resnet", frozen_stages=-1, frozen_norm=True)
+    before = {name: x.clone() for name, x in backbone.named_buffers()}
+    backbone.train()
+    assert backbone.training and all(p.requires_grad for p in backbone.parameters())
+    backbone(torch.randn(2, 3, 64, 64))
+    assert before and all(torch.equal(x, before[name]) for name, x in backbone.named_buffers())
+
+
+def test_norms_that_are_not_frozen_learn_statistics() -> None:
+    backbone = Backbone("test_resnet", frozen_stages=0)
+    before = {name: x.clone() for name, x in backbone.named_buffers()}
+    backbone(torch.randn(2, 3, 64, 64))
+    unchanged = {name.split(".")[1] for name, x in backbone.named_buffers() if torch.equal(x, before[name])}
+    assert unchanged == {"conv1", "bn1"}
+
+
+def test_an_unknown_name_says_what_is_near() -> None:
+    with pytest.raises(UserError, match=r"model\.backbone 'resnet5O'.*resnet") as error:
+        Backbone("resnet5O")
+    assert "resnet50" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "vit_tiny_patch16_224", "levit_128"])
+def test_a_model_without_the_strides_is_refused(name: str) -> None:
+    with torch.device("meta"), pytest.raises(UserError, match=rf"model\.backbone '{name}'.*8, 16, 32"):
+        Backbone(name)
+
+
+def test_stages_that_cannot_be_told_apart_cannot_be_frozen() -> None:
+    with torch.device("meta"):
+        Backbone("repvgg_a0", frozen_stages=-1)
+        with pytest.raises(UserError, match=r"model\.frozen_stages = 1"):
+            Backbone("repvgg_a0", frozen_stages=1)

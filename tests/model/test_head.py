@@ -1,0 +1,61 @@
+"""What the head says before it has learned anything, and in which type it says it."""
+
+import pytest
+import torch
+from torch import nn
+
+from fsaf.model.head import Head
+
+
+@pytest.mark.parametrize("norm", ["none", "group"])
+@pytest.mark.parametrize("convs", [0, 2, 4])
+def test_starts_near_score_001_and_distance_025(norm: str, convs: int) -> None:
+    head = Head(64, convs, norm, 7)
+    with torch.no_grad():
+        logits, distances = head([torch.randn(2, 64, 20, 30), torch.randn(2, 64, 10, 15)])
+    assert [tuple(x.shape) for x in logits] == [(2, 7, 20, 30), (2, 7, 10, 15)]
+    assert [tuple(x.shape) for x in distances] == [(2, 4, 20, 30), (2, 4, 10, 15)]
+    # The output convolutions' random weights move each channel a little.
+    assert all(0.007 < x.sigmoid().median() < 0.014 for x in logits)
+    assert all(0.15 < x.median() < 0.35 and (x >= 0).all() for x in distances)
+
+
+@pytest.mark.parametrize("norm", ["none", "group"])
+@pytest.mark.parametrize("convs", [0, 4])
+def test_starts_exactly_there_where_features_are_zero(norm: str, convs: int) -> None:
+    logits, distances = Head(32, convs, norm, 3)([torch.zeros(1, 32, 4, 4)])
+    torch.testing.assert_close(logits[0].sigmoid(), torch.full((1, 3, 4, 4), 0.01))
+    torch.testing.assert_close(distances[0], torch.full((1, 4, 4, 4), 0.25))
+
+
+def test_distances_are_never_negative() -> None:
+    head = Head(32, 1, "none", 3)
+    nn.init.constant_(head.distances.bias, -1.0)
+    _, distances = head([torch.randn(1, 32, 4, 4)])
+    assert (distances[0] == 0).all()
+
+
+def test_towers_have_as_many_convolutions_as_asked() -> None:
+    head = Head(32, 3, "group", 5)
+    for tower in (head.class_tower, head.box_tower):
+        assert [type(m) for m in tower] == [nn.Conv2d, nn.GroupNorm, nn.ReLU] * 3
+        assert all(m.bias is None for m in tower if isinstance(m, nn.Conv2d))
+    assert all(m.bias is not None for m in Head(32, 3, "none", 5).class_tower if isinstance(m, nn.Conv2d))
+
+
+def test_levels_share_their_weights() -> None:
+    head = Head(32, 2, "group", 5)
+    x = torch.randn(1, 32, 6, 6)
+    logits, distances = head([x, x])
+    assert torch.equal(logits[0], logits[1]) and torch.equal(distances[0], distances[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_outputs_are_float32_under_autocast(dtype: torch.dtype) -> None:
+    head = Head(32, 1, "none", 5)
+    inner = []
+    head.classes.register_forward_hook(lambda module, inputs, output: inner.append(output.dtype))
+    with torch.autocast("cpu", dtype=dtype):
+        logits, distances = head([torch.randn(1, 32, 4, 4)])
+    assert inner == [dtype]
+    assert logits[0].dtype == distances[0].dtype == torch.float32
