@@ -49,8 +49,17 @@ def test_other_modes_become_rgb(mode: str) -> None:
     assert picture.mode == "RGB" and picture.size == (80, 60)
 
 
+def test_a_grey_array_becomes_rgb() -> None:
+    grey = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    assert (np.asarray(to_pil(grey)) == grey[:, :, None]).all()
+
+
 def test_other_arrays_are_refused() -> None:
-    for array in (np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8), np.zeros((3, 4, 4), np.uint8)):
+    for array in (
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4, 1), np.uint8),
+        np.zeros((3, 4, 4), np.uint8),
+    ):
         with pytest.raises(ValueError, match="uint8 RGB"):
             to_pil(array)
 

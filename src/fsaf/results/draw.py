@@ -56,10 +56,10 @@ def draw_result(
 ) -> Image.Image:
     """A copy of ``image`` with its detections drawn in.
 
-    image: a PIL image, (H, W, 3) uint8 array or (3, H, W) uint8 tensor. boxes: (n, 4) x1, y1, x2, y2 in its
-    pixels. labels: (n,) class of each box, gives its colour. scores: (n,). names: the name of each box, n of
-    them, shown with the score as ``name 0.93``. truth_boxes (k, 4), truth_labels (k,): ground truth, drawn
-    dashed and thin without captions. score_threshold: lower scored boxes are left out.
+    image: a PIL image, (H, W, 3) RGB or (H, W) grey uint8 array, or (3, H, W) uint8 tensor. boxes: (n, 4)
+    x1, y1, x2, y2 in its pixels. labels: (n,) class of each box, gives its colour. scores: (n,). names: the
+    name of each box, n of them, shown with the score as ``name 0.93``. truth_boxes (k, 4), truth_labels (k,):
+    ground truth, drawn dashed and thin without captions. score_threshold: lower scored boxes are left out.
     """
     picture = to_pil(image)
     boxes_n4 = np.asarray(boxes, np.float64).reshape(-1, 4)
@@ -138,10 +138,12 @@ def contact_sheet(
 
 
 def to_pil(image: Image.Image | np.ndarray | Tensor) -> Image.Image:
-    """A new RGB picture from a PIL image, (H, W, 3) uint8 array or (3, H, W) uint8 tensor."""
+    """A new RGB picture from a PIL image, (H, W, 3) or (H, W) uint8 array or (3, H, W) uint8 tensor."""
     if isinstance(image, Image.Image):
         return image.convert("RGB") if image.mode != "RGB" else image.copy()
     array = image.detach().cpu().permute(1, 2, 0).numpy() if isinstance(image, Tensor) else image
+    if array.ndim == 2:
+        array = np.repeat(array[:, :, None], 3, axis=2)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise ValueError(f"a picture of shape {tuple(array.shape)} and type {array.dtype}: needs uint8 RGB")
     return Image.fromarray(np.ascontiguousarray(array))

@@ -22,21 +22,21 @@ AREAS = ("all", "small", "medium", "large")
 """Area ranges in the order of COCO's code: any, under 32x32, from 32x32 to 96x96, over 96x96 pixels."""
 
 LIMITS = (1, 10, 100)
-"""Best detections of an image and class that count."""
+"""Best detections of an image, of each class, that count."""
 
 _ROWS = (
     ("AP", "average precision, IoU 0.50 to 0.95"),
     ("AP50", "average precision, IoU 0.50"),
     ("AP75", "average precision, IoU 0.75"),
     ("AP_small", "AP of objects under 32x32 pixels"),
-    ("AP_medium", "AP of objects from 32x32 to 96x96 pixels"),
+    ("AP_medium", "AP of objects of 32x32 to 96x96 pixels"),
     ("AP_large", "AP of objects over 96x96 pixels"),
-    ("AR1", "average recall, 1 detection an image and class"),
-    ("AR10", "average recall, 10 detections"),
-    ("AR100", "average recall, 100 detections"),
-    ("AR_small", "AR100 of objects under 32x32 pixels"),
-    ("AR_medium", "AR100 of objects from 32x32 to 96x96 pixels"),
-    ("AR_large", "AR100 of objects over 96x96 pixels"),
+    ("AR1", "average recall, 1 detection per image"),
+    ("AR10", "average recall, 10 detections per image"),
+    ("AR100", "average recall, 100 detections per image"),
+    ("AR_small", "AR of objects under 32x32 pixels"),
+    ("AR_medium", "AR of objects of 32x32 to 96x96 pixels"),
+    ("AR_large", "AR of objects over 96x96 pixels"),
 )
 
 METRICS: dict[str, str] = dict(_ROWS)

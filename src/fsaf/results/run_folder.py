@@ -1,0 +1,109 @@
+"""What lies in a run folder, read for a report: what is missing is None or empty, what is broken is noted.
+
+``notes`` takes a sentence on each file that could not be read; nothing here raises for a file's content.
+"""
+
+import base64
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+MOST_PICTURES = 12
+PICTURE_BYTES = 3_000_000
+"""All pictures together, before base64 makes them a third longer."""
+
+
+def read_text(path: Path, notes: list[str]) -> str | None:
+    """The text of a file, None where there is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        notes.append(f"{path.name} is not readable: {error}")
+        return None
+
+
+def read_object(path: Path, notes: list[str]) -> dict[str, Any] | None:
+    """The JSON object in a file, None where there is none."""
+    text = read_text(path, notes)
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        notes.append(f"{path.name} is not readable: {error}")
+        return None
+    if not isinstance(value, dict):
+        notes.append(f"{path.name} is not readable: it holds no JSON object")
+        return None
+    return value
+
+
+def read_metrics(path: Path, notes: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Records of training steps and of evaluations, by rising step.
+
+    A run that was stopped and resumed from an earlier checkpoint has steps twice: the later record counts.
+    """
+    steps: list[dict[str, Any]] = []
+    evaluations: list[dict[str, Any]] = []
+    broken = 0
+    for line in (read_text(path, notes) or "").splitlines():
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            broken += bool(line.strip())
+            continue
+        key, records = ("step", steps) if "loss" in record else ("epoch", evaluations)
+        at = finite(record.get(key))
+        if at is None or ("loss" not in record and "AP" not in record):
+            broken += 1
+            continue
+        while records and records[-1][key] >= at:
+            records.pop()
+        records.append(record)
+    if broken:
+        notes.append(
+            f"{path.name}: {broken} line{'s' if broken > 1 else ''} could not be read and are left out"
+        )
+    return steps, evaluations
+
+
+def finite(value: Any) -> float | None:
+    """A finite number, or None for anything else."""
+    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if ok else None
+
+
+def read_pictures(folder: Path, notes: list[str]) -> tuple[list[tuple[str, str]], int]:
+    """Name and data URL of the first pictures, and how many there are."""
+    paths = sorted(folder.glob("*.png"))
+    shown = []
+    for path in paths[:MOST_PICTURES]:
+        try:
+            shown.append((path.stem, data_url(path, PICTURE_BYTES // min(len(paths), MOST_PICTURES))))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            notes.append(f"pictures/{path.name} is not readable: {error}")
+    return shown, len(paths)
+
+
+def data_url(path: Path, limit: int) -> str:
+    """The file as it is where small enough, else a JPEG scaled down until it is."""
+    with Image.open(path) as image:
+        image.load()
+        if image.width <= 1000 and path.stat().st_size <= limit and image.format == "PNG":
+            return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        picture = image.convert("RGB")
+    for side in (1000, 800, 640, 480, 320, 160):
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=85, optimize=True)
+        if buffer.tell() <= limit:
+            break
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
