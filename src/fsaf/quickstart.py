@@ -1,0 +1,106 @@
+"""The whole road on built-in data: pictures, training, evaluation, detections, ONNX, report."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fsaf.data.dataset import open_split
+from fsaf.data.digits import write_digits
+from fsaf.data.transforms import read_image
+from fsaf.export.onnx import export_onnx
+from fsaf.recipe import load_recipe
+from fsaf.results.draw import contact_sheet, draw_result
+from fsaf.results.evaluate import evaluate, write_evaluation
+from fsaf.results.metrics import format_table
+from fsaf.results.predict import load
+from fsaf.results.report import write_report
+from fsaf.train.trainer import train
+
+RECIPE = "digits_lite0"
+PICTURES = 12
+
+
+class Stages:
+    """Seconds of each stage, told as they start and end."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.seconds = console, dict[str, float]()
+
+    @contextmanager
+    def __call__(self, name: str, what: str) -> Iterator[None]:
+        self.console.rule(f"{name}: {what}", align="left")
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+def quickstart(out: Path, overrides: Sequence[str] = ()) -> None:
+    """Run every stage into folder ``out``; a second run goes on where the first was stopped.
+
+    overrides: ``--key.sub value`` of the recipe ``digits_lite0``.
+    """
+    console = Console(soft_wrap=True)
+    stage = Stages(console)
+    data = out / "digits"
+    best, model = out / "checkpoints" / "best.pt", out / "model.onnx"
+
+    with stage("data", f"handwritten digits on photographs, as JPEG and COCO JSON in {data}"):
+        write_digits(data)
+    resume = "true" if (out / "checkpoints" / "last.pt").exists() else "false"
+    config = load_recipe(RECIPE, [f"--out={out}", f"--data.root={data}", f"--resume={resume}", *overrides])
+    with stage("train", f"recipe {RECIPE}"):
+        train(config, console)
+    detector = load(best, config.device)
+    records = open_split(config.data, "val", detector.classes)
+    with stage("evaluate", f"{len(records.images)} pictures never trained on"):
+        metrics, predictions = evaluate(detector, records, config.data, console)
+        write_evaluation(out, metrics, predictions)
+        console.print(format_table(metrics), highlight=False)
+    shown = records.images[:PICTURES]
+    with stage("predict", f"{len(shown)} of them, drawn into {out / 'pictures'}"):
+        (out / "pictures").mkdir(exist_ok=True)
+        drawn = []
+        for record in shown:
+            result = detector.predict(record.path, score_threshold=0.3)
+            picture = draw_result(
+                read_image(record.path), result.boxes, result.labels, result.scores, result.names
+            )
+            picture.save(out / "pictures" / f"{record.path.stem}.png")
+            drawn.append(picture)
+        contact_sheet(drawn[:6], 3).save(out / "detections.png")
+    with stage("export", f"{model}, checked against PyTorch"):
+        check = export_onnx(detector, model, images=[record.path for record in shown])
+        console.print(check.summary(), highlight=False)
+    summary: dict[str, Any] = {name: round(seconds, 1) for name, seconds in stage.seconds.items()}
+    (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    report = write_report(out)
+
+    console.rule("done", align="left")
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in (
+        ("AP", f"{metrics['AP']:.3f}"),
+        ("AP50", f"{metrics['AP50']:.3f}"),
+        ("images/s", f"{metrics['images_per_second']:.1f} (reading, network, post-processing)"),
+        ("seconds", ", ".join(f"{name} {seconds:.0f}" for name, seconds in stage.seconds.items())),
+        ("report", str(report)),
+        ("pictures", str(out / "pictures")),
+        ("checkpoint", str(best)),
+        ("ONNX", str(model)),
+    ):
+        table.add_row(name, value)
+    console.print(table, highlight=False)
+    console.print(
+        "\nTry next:\n"
+        f"  fsaf predict {best} YOUR_PHOTOS/ --out predictions\n"
+        f"  fsaf predict {model} {data / 'images' / 'val'} --format json\n"
+        f"  fsaf train {RECIPE} --data.root YOUR_DATA --out runs/mine    "
+        "(annotations/{train,val}.json in COCO format, images/{train,val}/)",
+        highlight=False,
+        markup=False,
+    )
