@@ -91,18 +91,42 @@ def predict(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 def export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """``fsaf export``."""
-    raise NotImplementedError
+    from fsaf.data.dataset import open_split
+    from fsaf.export import export_detector
+
+    detector = _open(args, overrides)
+    if args.images:
+        pictures = _find_images(args.images)
+    else:
+        try:
+            pictures = [record.path for record in open_split(detector.config.data, "val").images]
+        except UserError as error:
+            raise UserError(
+                f"no images to check the file on ({error}); give some with --images PATH"
+            ) from error
+    report = export_detector(
+        detector,
+        Path(args.out) if args.out else Path(args.checkpoint).with_suffix(".onnx"),
+        pictures[: args.check],
+        size=tuple(args.size) if args.size else None,
+        batch=args.batch or 1,
+        dynamic_batch=args.batch == 0,
+        opset=args.opset,
+        raw=args.raw,
+        float_images=args.float_images,
+    )
+    print(report.summary())
 
 
 def convert(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """``fsaf convert``."""
-    if overrides:
-        raise UserError(f"unrecognized option {overrides[0]}; `fsaf convert --help` lists every option")
     from fsaf.convert import convert as run
 
+    _no_overrides(overrides)
     checkpoint = run(Path(args.source), Path(args.target), args.format)
-    classes = len(checkpoint["classes"]["names"])
-    print(f"{args.source} -> {args.target}: {checkpoint['config']['model']['backbone']}, {classes} classes")
+    names = checkpoint["classes"]["names"]
+    backbone = checkpoint["config"]["model"]["backbone"]
+    print(f"{args.source} -> {args.target}: {backbone}, {len(names)} classes ({', '.join(names[:5])}...)")
 
 
 def quickstart(args: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -125,6 +149,11 @@ def _open(args: argparse.Namespace, overrides: Sequence[str]) -> "Detector":
     detector = load(args.checkpoint, args.device)
     detector.config = build_config(to_dict(detector.config), overrides, where=args.checkpoint)
     return detector
+
+
+def _no_overrides(overrides: Sequence[str]) -> None:
+    if overrides:
+        raise UserError(f"unrecognized option {overrides[0]}; see --help")
 
 
 def _find_images(names: Sequence[str]) -> list[Path]:
@@ -188,15 +217,24 @@ def make_parser() -> argparse.ArgumentParser:
     child.add_argument("--device", help=device)
 
     child = verb("export", export, "Write a checkpoint as ONNX and check the file against PyTorch.")
-    child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt file")
-
-    child = verb("convert", convert, "Write a checkpoint in another format, to MMDetection's and back.")
-    child.add_argument("source", metavar="IN", help="a checkpoint of fsaf, or MMDetection's of an FSAF")
+    child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt file, or MMDetection's .pth")
+    child.add_argument("--out", help="file to write (the checkpoint's name with .onnx)")
     child.add_argument(
-        "target", metavar="OUT", help="what to write: .pt and .safetensors are fsaf's, .pth is MMDetection's"
+        "--size", type=int, nargs=2, metavar=("H", "W"), help="input size (the recipe's first)"
     )
+    child.add_argument("--batch", type=int, default=1, help="images a run; 0 leaves it free (1)")
+    child.add_argument("--opset", type=int, help="ONNX opset (what PyTorch prefers)")
+    child.add_argument("--raw", action="store_true", help="logits and boxes of all locations, no NMS")
+    child.add_argument("--float-images", action="store_true", help="take float32 0..255 instead of uint8")
+    child.add_argument("--images", nargs="+", help="images to check the file on (the recipe's val split)")
+    child.add_argument("--check", type=int, default=8, help="how many of them (8)")
+    child.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
+
+    child = verb("convert", convert, "Convert a checkpoint between fsaf, safetensors and MMDetection.")
+    child.add_argument("source", metavar="IN", help="a checkpoint of any of these, told apart by content")
+    child.add_argument("target", metavar="OUT", help=".pt (fsaf), .safetensors, or .pth (MMDetection)")
     child.add_argument(
-        "--format", choices=("fsaf", "safetensors", "mmdetection"), help="instead of what OUT's name says"
+        "--format", choices=("fsaf", "safetensors", "mmdetection"), help="instead of by suffix"
     )
 
     child = verb("quickstart", quickstart, "Make a small data set, train on it, and show every step.")

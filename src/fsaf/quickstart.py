@@ -13,7 +13,7 @@ from rich.table import Table
 from fsaf.data.dataset import open_split
 from fsaf.data.digits import write_digits
 from fsaf.data.transforms import read_image
-from fsaf.export.onnx import export_onnx
+from fsaf.export import export_detector
 from fsaf.recipe import load_recipe
 from fsaf.results.draw import contact_sheet, draw_result
 from fsaf.results.evaluate import evaluate, write_evaluation
@@ -75,7 +75,7 @@ def quickstart(out: Path, overrides: Sequence[str] = ()) -> None:
             drawn.append(picture)
         contact_sheet(drawn[:6], 3).save(out / "detections.png")
     with stage("export", f"{model}, checked against PyTorch"):
-        check = export_onnx(detector, model, images=[record.path for record in shown])
+        check = export_detector(detector, model, [record.path for record in shown])
         console.print(check.summary(), highlight=False)
     summary: dict[str, Any] = {name: round(seconds, 1) for name, seconds in stage.seconds.items()}
     (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")

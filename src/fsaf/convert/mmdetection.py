@@ -24,7 +24,7 @@ BACKBONES = {
     # blocks of the four stages, shape of layer1.0.conv2.weight -> timm's name
     ((3, 4, 6, 3), (64, 64, 3, 3)): "resnet50.tv_in1k",
     ((3, 4, 23, 3), (64, 64, 3, 3)): "resnet101.tv_in1k",
-    ((3, 4, 23, 3), (256, 4, 3, 3)): "resnext101_64x4d.tv_in1k",
+    ((3, 4, 23, 3), (256, 4, 3, 3)): "resnext101_64x4d.gluon_in1k",
 }
 """The backbones of MMDetection's FSAF, told apart by names and shapes."""
 

@@ -142,8 +142,8 @@ def _check_same_classes(wanted: Classes, own: Classes, where: str) -> None:
     for id_, name in zip(wanted.ids, wanted.names, strict=True):
         if names.get(id_) != name:
             raise UserError(
-                f"{where}: the checkpoint has {len(wanted)} classes, among them {name!r} with category id {id_}; "
-                f"here that id is {names.get(id_)!r} (of {len(own)} categories). Use the data it was trained on"
+                f"{where}: the checkpoint has {len(wanted)} classes, category {id_} is {name!r}; "
+                f"here it is {names.get(id_)!r}, of {len(own)}. Use the data it was trained on"
             )
 
 

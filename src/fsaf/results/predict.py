@@ -1,6 +1,6 @@
 """Pictures in, detections out: the same for a PyTorch checkpoint and an ONNX file."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fsaf.config import Config, PredictConfig
+from fsaf.config import Config, DataConfig, PredictConfig
 from fsaf.data.records import Classes
 from fsaf.data.shapes import MULTIPLE, fit_image, padded_shape
 from fsaf.data.transforms import read_image, resize, to_tensor
@@ -22,6 +22,8 @@ from fsaf.results.postprocess import Detections, postprocess
 
 if TYPE_CHECKING:
     import supervision
+
+    from fsaf.export.runtime import OnnxModel
 
 Picture: TypeAlias = str | PathLike[str] | Image.Image | np.ndarray | Tensor
 """A path; a Pillow image; an array (H, W, 3) RGB or (H, W) grey, uint8; a tensor (3, H, W) RGB, uint8."""
@@ -74,28 +76,26 @@ class Result:
 
 
 class Detector:
-    """A trained network, its classes, and the settings it was trained with."""
+    """A trained network, its classes, and the settings it was trained with.
 
-    def __init__(
-        self, model: FSAF, classes: Classes, config: Config, device: torch.device | None = None
-    ) -> None:
-        self.model: FSAF | None = model
-        self.classes, self.config = classes, config
-        self.device = device or next(model.parameters()).device
-        self._run: Callable[[Tensor, Tensor, PredictConfig], Detections] = self._run_model
+    model: the network, on its device; or a file that runs in onnxruntime.
+    """
+
+    def __init__(self, model: "FSAF | OnnxModel", classes: Classes, config: Config) -> None:
+        self.model, self.classes, self.config = model, classes, config
 
     @torch.inference_mode()
-    def _run_model(self, images: Tensor, sizes_b2: Tensor, settings: PredictConfig) -> Detections:
-        assert self.model is not None
-        sizes = sizes_b2.to(self.device)
-        return postprocess(self.model(images.to(self.device), sizes), sizes, settings)
-
     def detect(self, images: Tensor, sizes_b2: Tensor, settings: PredictConfig | None = None) -> Detections:
         """Detections of a padded batch, in pixels of the resized images.
 
         images: (B, 3, H, W) uint8 RGB. sizes_b2: (B, 2) height, width of each inside its padding.
         """
-        return self._run(images, sizes_b2, settings or self.config.predict)
+        settings = settings or self.config.predict
+        if not isinstance(self.model, FSAF):
+            return self.model(images, sizes_b2, settings)
+        device = self.model.mean.device
+        sizes = sizes_b2.to(device)
+        return postprocess(self.model(images.to(device), sizes), sizes, settings)
 
     def predict(
         self,
@@ -130,37 +130,18 @@ class Detector:
             yield from self._predict_chunk(chunk, settings or self.config.predict)
 
     def _predict_chunk(self, pictures: list[Picture], settings: PredictConfig) -> list[Result]:
-        prepared = [self._prepare(picture) for picture in pictures]
+        prepared = [prepare(picture, self.config.data) for picture in pictures]
         by_shape: dict[tuple[int, int], list[int]] = {}
         for i, item in enumerate(prepared):
             by_shape.setdefault(item.shape, []).append(i)
         results: dict[int, Result] = {}
-        for (height, width), members in by_shape.items():
-            images = torch.zeros(len(members), 3, height, width, dtype=torch.uint8)
-            for canvas, i in zip(images, members, strict=True):
-                image = prepared[i].image
-                canvas[:, : image.shape[1], : image.shape[2]] = image
-            sizes = torch.tensor([prepared[i].image.shape[1:] for i in members])
-            found = self.detect(images, sizes, settings)
+        for members in by_shape.values():
+            found = self.detect(*stack([prepared[i] for i in members]), settings)
             for row, i in enumerate(members):
                 results[i] = self._result(found, row, prepared[i])
         return [results[i] for i in range(len(pictures))]
 
-    def _prepare(self, picture: Picture) -> "_Prepared":
-        data = self.config.data
-        path = None
-        if isinstance(picture, (str, PathLike)):
-            path = str(picture)
-            image = read_image(Path(path), data.exif_rotation)
-        else:
-            image = _as_tensor(picture)
-        original = (image.shape[1], image.shape[2])
-        size, shape = fit_image(original, data)
-        image = resize(image, size, data.antialias)
-        shape = shape or padded_shape([size], data.pad or MULTIPLE)
-        return _Prepared(image=image, shape=shape, original=original, path=path)
-
-    def _result(self, found: Detections, row: int, item: "_Prepared") -> Result:
+    def _result(self, found: Detections, row: int, item: Prepared) -> Result:
         boxes, scores, labels = (tensor[row].cpu().numpy() for tensor in found)
         keep = labels >= 0
         boxes, labels = boxes[keep], labels[keep]
@@ -177,17 +158,42 @@ class Detector:
         """Write a checkpoint that ``fsaf.load`` takes: weights, classes, config."""
         from fsaf.train.checkpoint import make_checkpoint, save_checkpoint
 
-        if self.model is None:
+        if not isinstance(self.model, FSAF):
             raise UserError("this detector came from an ONNX file; save works on a checkpoint's")
         save_checkpoint(Path(path), make_checkpoint(self.model.state_dict(), self.classes, self.config))
 
 
 @dataclass(kw_only=True)
-class _Prepared:
+class Prepared:
+    """A picture, resized for the network."""
+
     image: Tensor
+    """(3, h, w) uint8 RGB."""
     shape: tuple[int, int]
+    """Height and width to pad to."""
     original: tuple[int, int]
+    """Height and width before resizing."""
     path: str | None
+    """Where it came from, if from a file."""
+
+
+def prepare(picture: Picture, data: DataConfig) -> Prepared:
+    """Read a picture and resize it as ``data`` says. Raises UserError for what is not a picture."""
+    path = str(picture) if isinstance(picture, (str, PathLike)) else None
+    image = read_image(Path(path), data.exif_rotation) if path is not None else _as_tensor(picture)
+    original = (image.shape[1], image.shape[2])
+    size, shape = fit_image(original, data)
+    image = resize(image, size, data.antialias)
+    shape = shape or padded_shape([size], data.pad or MULTIPLE)
+    return Prepared(image=image, shape=shape, original=original, path=path)
+
+
+def stack(pictures: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
+    """Pictures of one shape as a batch: images (n, 3, H, W) uint8, zero-padded, and sizes (n, 2)."""
+    images = torch.zeros(len(pictures), 3, *pictures[0].shape, dtype=torch.uint8)
+    for canvas, picture in zip(images, pictures, strict=True):
+        canvas[:, : picture.image.shape[1], : picture.image.shape[2]] = picture.image
+    return images, torch.tensor([picture.image.shape[1:] for picture in pictures])
 
 
 def to_original(boxes: np.ndarray, size: tuple[int, int], original: tuple[int, int]) -> np.ndarray:
@@ -228,9 +234,10 @@ def load(path: str | PathLike[str], device: str | torch.device | None = None) ->
 
     path = Path(path)
     if path.suffix == ".onnx":
-        from fsaf.export.runtime import load_onnx
+        from fsaf.export.runtime import OnnxModel
 
-        return load_onnx(path)
+        onnx_model = OnnxModel(path)
+        return Detector(onnx_model, onnx_model.classes, onnx_model.config)
     checkpoint = read_checkpoint(path)
     config = build_config(checkpoint["config"], where=str(path))
     classes = checkpoint_classes(checkpoint)
@@ -238,4 +245,4 @@ def load(path: str | PathLike[str], device: str | torch.device | None = None) ->
     load_weights(model, checkpoint["model"], str(path))
     chosen = device if isinstance(device, torch.device) else resolve_device(device or "auto")
     model = model.eval().to(chosen).to(memory_format=torch.channels_last)
-    return Detector(model, classes, config, chosen)
+    return Detector(model, classes, config)

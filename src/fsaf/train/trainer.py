@@ -159,7 +159,7 @@ def train(config: Config, console: Console | None = None) -> Path:
             due = config.train.evaluate_every and epochs_done % config.train.evaluate_every == 0
             if validation and (due or progress.step == last_step):
                 evaluated = average.model if average else model
-                detector = Detector(evaluated.eval(), records.classes, config, device)
+                detector = Detector(evaluated.eval(), records.classes, config)
                 evaluation, predictions = evaluate(detector, validation, config.data)
                 write_evaluation(out, evaluation, predictions)
                 log.evaluation(progress.step, {"step": progress.step, "epoch": epochs_done} | evaluation)
