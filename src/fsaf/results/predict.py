@@ -141,7 +141,7 @@ class Detector:
                 results[i] = self._result(found, row, prepared[i])
         return [results[i] for i in range(len(pictures))]
 
-    def _result(self, found: Detections, row: int, item: Prepared) -> Result:
+    def _result(self, found: Detections, row: int, item: "Prepared") -> Result:
         boxes, scores, labels = (tensor[row].cpu().numpy() for tensor in found)
         keep = labels >= 0
         boxes, labels = boxes[keep], labels[keep]
