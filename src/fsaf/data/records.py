@@ -195,8 +195,10 @@ def _clip(box: list[float], image: ImageRecord) -> tuple[float, float, float, fl
 
 
 def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    """A whole number that int64 holds; JSON's can have any number of digits."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """A finite number that float64 holds."""
+    return (isinstance(value, float) and math.isfinite(value)) or _is_int(value)

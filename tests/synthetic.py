@@ -1,0 +1,119 @@
+"""Small COCO folders for tests: coloured rectangles on a plain ground, exactly where the annotations say."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+COLORS = {7: (230, 40, 30), 3: (40, 200, 60), 90: (50, 60, 220)}
+"""Fill of each category: its id, deliberately sparse and unordered."""
+NAMES = {7: "red", 3: "green", 90: "blue"}
+CATEGORIES = [{"id": id_, "name": name} for id_, name in NAMES.items()]
+GROUND = (128, 128, 128)
+
+Object = tuple[int, int, int, int, int]
+"""x, y, width, height, category id."""
+
+
+@dataclass(kw_only=True)
+class Picture:
+    """One image of a data set and its objects."""
+
+    height: int
+    width: int
+    objects: list[Object] = field(default_factory=list)
+    crowds: list[Object] = field(default_factory=list)
+
+
+def paint(picture: Picture) -> np.ndarray:
+    """(H, W, 3) uint8; later objects lie on earlier ones."""
+    pixels = np.full((picture.height, picture.width, 3), GROUND, np.uint8)
+    for x, y, width, height, category in picture.objects:
+        pixels[max(y, 0) : y + height, max(x, 0) : x + width] = COLORS[category]
+    return pixels
+
+
+def write_coco(folder: Path, pictures: Sequence[Picture], name: str = "train", first_id: int = 11) -> Path:
+    """Write ``annotations/NAME.json`` and ``images/NAME/*.png``; returns the annotation file.
+
+    Image ids count up from ``first_id``.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    (folder / "images" / name).mkdir(parents=True, exist_ok=True)
+    for id_, picture in enumerate(pictures, start=first_id):
+        file_name = f"{id_:04d}.png"
+        Image.fromarray(paint(picture)).save(folder / "images" / name / file_name)
+        images.append({"id": id_, "file_name": file_name, "width": picture.width, "height": picture.height})
+        for crowd, objects in ((0, picture.objects), (1, picture.crowds)):
+            for x, y, width, height, category in objects:
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": id_,
+                        "category_id": category,
+                        "bbox": [x, y, width, height],
+                        "area": width * height,
+                        "iscrowd": crowd,
+                    }
+                )
+    path = folder / "annotations" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": CATEGORIES}))
+    return path
+
+
+def eight_pictures(seed: int = 0) -> list[Picture]:
+    """Eight pictures of 64 x 96, each with one to three rectangles of 12 to 40 pixels."""
+    rng = np.random.default_rng(seed)
+    pictures = []
+    for _ in range(8):
+        objects = []
+        for _ in range(rng.integers(1, 4)):
+            width, height = (int(side) for side in rng.integers(12, 41, 2))
+            x, y = int(rng.integers(0, 96 - width)), int(rng.integers(0, 64 - height))
+            objects.append((x, y, width, height, int(rng.choice(list(COLORS)))))
+        pictures.append(Picture(height=64, width=96, objects=objects))
+    return pictures
+
+
+def recipe(root: Path, out: Path, **overrides: Any) -> dict[str, Any]:
+    """A recipe for ``eight_pictures``, as its YAML would say it; overrides are dotted keys with ``__``."""
+    values: dict[str, Any] = {
+        "out": str(out),
+        "device": "cpu",
+        "data": {
+            "root": str(root),
+            "train": {"annotations": "annotations/train.json", "images": "images/train"},
+            "val": {"annotations": "annotations/val.json", "images": "images/val"},
+            "batch_size": 4,
+            "workers": 0,
+            "short_side": 64,
+            "long_side": 96,
+            "shapes": [[64, 96]],
+            "max_boxes": 8,
+        },
+        "model": {
+            "backbone": "tf_efficientnet_lite0",
+            "weights": "none",
+            "channels": 32,
+            "convs": 1,
+            "norm": "group",
+            "frozen_stages": -1,
+            "frozen_norm": False,
+        },
+        "optim": {"name": "adamw", "lr": 0.001, "schedule": "one_cycle", "warmup_steps": 1},
+        "train": {"epochs": 2},
+        "log": {"every": 1},
+    }
+    for key, value in overrides.items():
+        at = values
+        *groups, last = key.split("__")
+        for group in groups:
+            at = at.setdefault(group, {})
+        at[last] = value
+    return values
