@@ -1,6 +1,7 @@
 """The data set as tensors, and the loader that hands out batches."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from fsaf.data.records import ImageRecord, Records
 from fsaf.data.sampler import Draw, ShapeBatches
 from fsaf.data.shapes import MULTIPLE, fit_image, padded_shape
 from fsaf.data.transforms import flip_horizontal, flip_vertical, read_image, resize
+from fsaf.errors import UserError
 
 
 @dataclass(kw_only=True)
@@ -29,6 +31,8 @@ class Sample:
     crowd: np.ndarray
     draw: Draw
     record: ImageRecord | None
+    original: tuple[int, int]
+    """Height and width in the file."""
     seconds: float
 
 
@@ -43,7 +47,14 @@ class Images(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.records.images)
 
-    def __getitem__(self, draw: Draw) -> Sample:
+    def __getitem__(self, draw: Draw) -> Sample | UserError:
+        """The sample; the error of an image that cannot be read is returned, for ``Loader`` to raise."""
+        try:
+            return self._read(draw)
+        except UserError as error:
+            return error
+
+    def _read(self, draw: Draw) -> Sample:
         start = time.perf_counter()
         if draw.item < 0:
             return Sample(
@@ -53,6 +64,7 @@ class Images(Dataset[Any]):
                 crowd=np.zeros(0, bool),
                 draw=draw,
                 record=None,
+                original=(0, 0),
                 seconds=0.0,
             )
         record = self.records.images[draw.item]
@@ -76,6 +88,7 @@ class Images(Dataset[Any]):
             crowd=record.crowd,
             draw=draw,
             record=record,
+            original=(height, width),
             seconds=time.perf_counter() - start,
         )
 
@@ -87,9 +100,16 @@ class Collate:
     pad: int
     max_boxes: int | None
 
-    def __call__(self, samples: list[Sample]) -> Batch:
+    def __call__(self, samples: list[Sample | UserError]) -> Batch | UserError:
+        for sample in samples:
+            if isinstance(sample, UserError):
+                return sample
+        return self._stack(samples)  # type: ignore[arg-type]
+
+    def _stack(self, samples: list[Sample]) -> Batch:
         sizes = [(sample.image.shape[1], sample.image.shape[2]) for sample in samples]
-        height, width = samples[0].draw.shape or padded_shape(sizes, self.pad)
+        # All rows may be blank, in one of many processes; the network still needs some pixels.
+        height, width = samples[0].draw.shape or padded_shape([*sizes, (MULTIPLE, MULTIPLE)], self.pad)
         images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
         for canvas, sample, (h, w) in zip(images, samples, sizes, strict=True):
             canvas[:, :h, :w] = sample.image
@@ -100,15 +120,27 @@ class Collate:
             sizes,
             self.max_boxes or max(1, *(len(sample.boxes) for sample in samples), 1),
         )
-        real = [sample.record for sample in samples if sample.record is not None]
         return Batch(
             images=images,
             boxes=boxes,
-            ids=[record.id for record in real],
-            original_sizes=[(record.height, record.width) for record in real],
+            ids=[sample.record.id for sample in samples if sample.record is not None],
+            original_sizes=[sample.original for sample in samples if sample.record is not None],
             cut=cut,
             seconds=sum(sample.seconds for sample in samples),
         )
+
+
+class Loader(DataLoader[Batch]):
+    """Raises the ``UserError`` of an image as it is.
+
+    One raised in a worker would arrive with PyTorch's text of a traceback for its message.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
 
 
 def make_loader(
@@ -121,7 +153,7 @@ def make_loader(
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
-) -> tuple["DataLoader[Batch]", ShapeBatches]:
+) -> tuple[Loader, ShapeBatches]:
     """A loader over a split and the sampler that orders it.
 
     train: draw as the config says and fill up short batches; otherwise every image once, in order.
@@ -136,7 +168,7 @@ def make_loader(
         world=world,
         fill=train,
     )
-    loader: DataLoader[Batch] = DataLoader(
+    loader = Loader(
         images,
         batch_sampler=sampler,
         num_workers=workers,

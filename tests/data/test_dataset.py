@@ -1,0 +1,88 @@
+"""Opening the splits of a config, and what training leaves out."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fsaf.config import DataConfig, SplitConfig
+from fsaf.data.dataset import for_training, open_split
+from fsaf.data.records import Classes, Records, read_coco
+from fsaf.errors import UserError
+from synthetic import Picture, write_coco
+
+SPLIT = SplitConfig(annotations="annotations/train.json", images="images/train")
+
+
+def read(folder: Path, pictures: list[Picture]) -> Records:
+    return read_coco(write_coco(folder, pictures), folder / "images" / "train")
+
+
+def test_paths_start_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_coco(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])])
+    records = open_split(DataConfig(root=str(tmp_path), train=SPLIT), "train")
+    assert [image.id for image in records.images] == [11]
+    monkeypatch.chdir(tmp_path)
+    assert open_split(DataConfig(train=SPLIT), "train").source == Path("annotations/train.json")
+    absolute = SplitConfig(
+        annotations=str(tmp_path / "annotations" / "train.json"), images=str(tmp_path / "images" / "train")
+    )
+    other = DataConfig(root="elsewhere", val=absolute)
+    assert open_split(other, "val", Classes(names=("red",), ids=(7,))).classes.ids == (7,)
+
+
+@pytest.mark.parametrize(
+    ("split", "key"),
+    [(SplitConfig(), "annotations"), (SplitConfig(annotations="a.json"), "images")],
+)
+def test_a_split_that_is_not_set_names_its_key(split: SplitConfig, key: str) -> None:
+    with pytest.raises(UserError, match=rf"data\.val\.{key} is not set.*--data\.val\.{key} PATH"):
+        open_split(DataConfig(val=split), "val")
+
+
+def test_training_leaves_out_images_without_boxes_and_small_ones(tmp_path: Path) -> None:
+    pictures = [
+        Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)]),
+        Picture(height=40, width=40),
+        Picture(height=31, width=400, objects=[(1, 1, 20, 20, 7)]),
+        Picture(height=32, width=32, objects=[(1, 1, 20, 20, 3), (1, 1, 0, 5, 3)]),
+    ]
+    records = read(tmp_path, pictures)
+    kept, notes = for_training(records, DataConfig())
+    assert [image.id for image in kept.images] == [11, 14]
+    assert kept.classes == records.classes and kept.source == records.source
+    assert notes == [
+        "1 images under 32 pixels left out",
+        "1 images without boxes left out",
+        "1 boxes under a pixel or outside their image left out",
+    ]
+    kept, notes = for_training(records, DataConfig(keep_empty=True, min_size=1))
+    assert [image.id for image in kept.images] == [11, 12, 13, 14]
+    assert len(notes) == 1
+
+
+@pytest.mark.parametrize("crowds", [[], [(1, 1, 20, 20, 7)]], ids=["empty", "crowd only"])
+def test_no_boxes_at_all_is_refused(tmp_path: Path, crowds: list[tuple[int, int, int, int, int]]) -> None:
+    records = read(tmp_path, [Picture(height=40, width=40, crowds=crowds)])
+    with pytest.raises(UserError, match=r"train\.json: no boxes at all"):
+        for_training(records, DataConfig(keep_empty=True))
+
+
+def test_no_image_large_enough_is_refused(tmp_path: Path) -> None:
+    records = read(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])])
+    with pytest.raises(UserError, match=r"under 41 pixels \(data\.min_size\)"):
+        for_training(records, DataConfig(min_size=41))
+
+
+def test_a_listed_image_that_is_not_there_is_named_before_training(tmp_path: Path) -> None:
+    records = read(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])] * 2)
+    records.images[1].path.unlink()
+    with pytest.raises(UserError, match=r"0012\.png: no such image \(listed in .*train\.json, id 12\)"):
+        for_training(records, DataConfig())
+
+
+def test_no_images_listed_is_refused(tmp_path: Path) -> None:
+    path = write_coco(tmp_path, [])
+    assert json.loads(path.read_text())["images"] == []
+    with pytest.raises(UserError, match="no boxes at all"):
+        for_training(read_coco(path, tmp_path / "images" / "train"), DataConfig())

@@ -1,0 +1,117 @@
+"""Order of an epoch: every image once over all processes, whatever the shapes, and resumable anywhere."""
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsaf.data.sampler import Draw, ShapeBatches
+
+Shape = tuple[int, int]
+SHAPES: list[Shape] = [(64, 96), (96, 64), (64, 64)]
+shapes = st.lists(st.sampled_from(SHAPES), min_size=1, max_size=40)
+batch_sizes = st.integers(1, 5)
+worlds = st.integers(1, 4)
+
+
+def epoch_of(
+    shapes: list[Shape], batch_size: int, world: int = 1, *, epoch: int = 0, start: int = 0, **options: bool
+) -> list[list[list[Draw]]]:
+    """The batches of an epoch, by process."""
+    ranks = []
+    for rank in range(world):
+        sampler = ShapeBatches(
+            shapes, batch_size, **{"shuffle": True, "seed": 3, **options}, rank=rank, world=world
+        )
+        sampler.set_epoch(epoch, start)
+        batches = list(sampler)
+        assert len(sampler) == len(batches)
+        ranks.append(batches)
+    return ranks
+
+
+@given(shapes=shapes, batch_size=batch_sizes, world=worlds, epoch=st.integers(0, 5), shuffle=st.booleans())
+def test_every_image_once_an_epoch_and_batches_of_one_shape(
+    shapes: list[Shape], batch_size: int, world: int, epoch: int, shuffle: bool
+) -> None:
+    ranks = epoch_of(shapes, batch_size, world, epoch=epoch, shuffle=shuffle)
+    draws = [draw for batches in ranks for batch in batches for draw in batch]
+    assert sorted(draw.item for draw in draws if draw.item >= 0) == list(range(len(shapes)))
+    assert {draw.epoch for draw in draws} == {epoch}
+    assert all(shapes[draw.item] == draw.shape for draw in draws if draw.item >= 0)
+    # All processes take the same number of steps, of full batches, of one shape at each step.
+    assert len({len(batches) for batches in ranks}) == 1
+    for step in zip(*ranks, strict=True):
+        assert all(len(batch) == batch_size for batch in step)
+        assert len({draw.shape for batch in step for draw in batch}) == 1
+    # Blank rows only where a shape's images run out: less than one batch of each shape.
+    total = batch_size * world
+    blanks = Counter(draw.shape for draw in draws if draw.item < 0)
+    for shape, count in Counter(shapes).items():
+        assert blanks[shape] == -count % total
+
+
+@given(shapes=shapes, batch_size=batch_sizes, world=worlds, epoch=st.integers(0, 3))
+def test_order_is_a_function_of_seed_and_epoch(
+    shapes: list[Shape], batch_size: int, world: int, epoch: int
+) -> None:
+    assert epoch_of(shapes, batch_size, world, epoch=epoch) == epoch_of(
+        shapes, batch_size, world, epoch=epoch
+    )
+
+
+def test_epochs_and_seeds_differ_without_repeating_a_pattern() -> None:
+    shapes = [SHAPES[i % 2] for i in range(40)]
+    orders = set()
+    for seed in range(3):
+        sampler = ShapeBatches(shapes, 4, shuffle=True, seed=seed)
+        for epoch in range(3):
+            sampler.set_epoch(epoch)
+            orders.add(tuple(draw.item for batch in sampler for draw in batch))
+    assert len(orders) == 9
+
+
+def test_one_sampler_gives_the_same_epoch_again_after_another() -> None:
+    sampler = ShapeBatches([SHAPES[0]] * 20, 4, shuffle=True)
+    sampler.set_epoch(2)
+    first = list(sampler)
+    sampler.set_epoch(5, 3)
+    list(sampler)
+    sampler.set_epoch(2)
+    assert list(sampler) == first
+
+
+@given(shapes=shapes, batch_size=batch_sizes, world=worlds, epoch=st.integers(0, 3), data=st.data())
+def test_a_later_start_is_the_rest_of_the_same_epoch(
+    shapes: list[Shape], batch_size: int, world: int, epoch: int, data: st.DataObject
+) -> None:
+    whole = epoch_of(shapes, batch_size, world, epoch=epoch)
+    start = data.draw(st.integers(0, len(whole[0])))
+    rest = epoch_of(shapes, batch_size, world, epoch=epoch, start=start)
+    assert rest == [batches[start:] for batches in whole]
+
+
+@given(shapes=shapes, batch_size=batch_sizes)
+def test_evaluation_has_no_blank_rows_and_keeps_order(shapes: list[Shape], batch_size: int) -> None:
+    (batches,) = epoch_of(shapes, batch_size, shuffle=False, fill=False)
+    draws = [draw for batch in batches for draw in batch]
+    assert sorted(draw.item for draw in draws) == list(range(len(shapes)))
+    for shape in SHAPES:
+        items = [draw.item for draw in draws if draw.shape == shape]
+        assert items == sorted(items)
+
+
+def test_shuffling_spreads_the_filled_up_batches() -> None:
+    sampler = ShapeBatches([SHAPES[0]] * 33, 4, shuffle=True)
+    places = set()
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        places |= {i for i, batch in enumerate(sampler) if any(draw.item < 0 for draw in batch)}
+    assert len(places) > 4
+
+
+def test_steps_are_those_of_an_epoch_whatever_the_start() -> None:
+    sampler = ShapeBatches([SHAPES[0]] * 9 + [SHAPES[1]] * 5, 4, shuffle=True)
+    assert sampler.steps == len(sampler) == 3 + 2
+    sampler.set_epoch(0, 2)
+    assert sampler.steps == 5 and len(sampler) == 3
