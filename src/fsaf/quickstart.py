@@ -34,7 +34,7 @@ class Stages:
 
     @contextmanager
     def __call__(self, name: str, what: str) -> Iterator[None]:
-        self.console.rule(f"{name}: {what}", align="left")
+        self.console.print(f"\n[bold]{name}[/bold]: {what}", highlight=False)
         start = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - start
@@ -81,7 +81,7 @@ def quickstart(out: Path, overrides: Sequence[str] = ()) -> None:
     (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
     report = write_report(out)
 
-    console.rule("done", align="left")
+    console.print("\n[bold]done[/bold]")
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in (
         ("AP", f"{metrics['AP']:.3f}"),
@@ -99,8 +99,7 @@ def quickstart(out: Path, overrides: Sequence[str] = ()) -> None:
         "\nTry next:\n"
         f"  fsaf predict {best} YOUR_PHOTOS/ --out predictions\n"
         f"  fsaf predict {model} {data / 'images' / 'val'} --format json\n"
-        f"  fsaf train {RECIPE} --data.root YOUR_DATA --out runs/mine    "
-        "(annotations/{train,val}.json in COCO format, images/{train,val}/)",
+        "  fsaf train bccd_lite0 --out runs/mine --data.train.annotations FILE --data.train.images FOLDER",
         highlight=False,
         markup=False,
     )
