@@ -1,0 +1,115 @@
+"""The state of a run: everything that training changes, and that ``last.pt`` holds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fsaf.config import Config
+from fsaf.convert import read_checkpoint
+from fsaf.data.records import Classes
+from fsaf.errors import UserError
+from fsaf.model.detector import FSAF
+from fsaf.model.weights import load_backbone_weights
+from fsaf.train.checkpoint import load_checkpoint, load_weights, make_checkpoint, save_checkpoint
+from fsaf.train.optim import MovingAverage, make_optimizer
+from fsaf.train.precision import Precision
+
+
+@dataclass(kw_only=True)
+class Run:
+    """Weights, optimizer, and how far training has come."""
+
+    config: Config
+    classes: Classes
+    out: Path
+    model: FSAF
+    optimizer: torch.optim.Optimizer
+    average: MovingAverage[FSAF] | None
+    precision: Precision
+    step: int = 0
+    """Steps done."""
+    best: float = -1.0
+    """Highest AP so far."""
+    best_epoch: int = 0
+
+    @property
+    def last_pt(self) -> Path:
+        """The checkpoint that training goes on from."""
+        return self.out / "checkpoints" / "last.pt"
+
+    @property
+    def evaluated(self) -> FSAF:
+        """The network that is evaluated and kept: the moving average if there is one."""
+        return self.average.model if self.average else self.model
+
+    def save(self, name: str) -> None:
+        """Write ``checkpoints/<name>``, all or nothing."""
+        training: dict[str, Any] = {
+            "step": self.step,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
+        }
+        if self.average:
+            training |= {"model": self.model.state_dict(), "average_updates": self.average.updates}
+        checkpoint = make_checkpoint(self.evaluated.state_dict(), self.classes, self.config, training)
+        save_checkpoint(self.out / "checkpoints" / name, checkpoint)
+
+    def resume(self) -> None:
+        """Restore what ``last.pt`` holds. Raises UserError where it does not fit this run."""
+        checkpoint = load_checkpoint(self.last_pt)
+        training = checkpoint.get("training")
+        if training is None or ("average_updates" in training) != (self.average is not None):
+            raise UserError(
+                f"{self.last_pt}: cannot be resumed with these settings; train.ema must be as it was"
+            )
+        if self.average:
+            load_weights(self.average.model, checkpoint["model"], str(self.last_pt))
+            self.average.updates = training["average_updates"]
+        weights = training["model"] if self.average else checkpoint["model"]
+        load_weights(self.model, weights, str(self.last_pt))
+        self.optimizer.load_state_dict(training["optimizer"])
+        self.precision.scaler.load_state_dict(training["scaler"])
+        self.step = training["step"]
+        self.best, self.best_epoch = training["best"], training["best_epoch"]
+
+
+def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
+    """Build the network with the weights it starts from, and all that trains it.
+
+    Raises UserError where the run folder is taken or weights cannot be had; nothing is written.
+    """
+    out = _run_folder(config)
+    torch.manual_seed(config.train.seed)
+    model = FSAF(config.model, len(classes))
+    if config.init is not None:
+        load_weights(model, read_checkpoint(Path(config.init))["model"], config.init)
+    elif not config.resume:
+        load_backbone_weights(model.backbone, config.model.backbone, config.model.weights)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    run = Run(
+        config=config,
+        classes=classes,
+        out=out,
+        model=model,
+        optimizer=make_optimizer(model, config.optim),
+        average=MovingAverage(model, config.train.ema) if config.train.ema else None,
+        precision=Precision(config.train, device),
+    )
+    if config.resume:
+        run.resume()
+    return run
+
+
+def _run_folder(config: Config) -> Path:
+    if config.out is None:
+        raise UserError("out is not set; give the run folder with --out FOLDER")
+    out = Path(config.out)
+    if (out / "checkpoints" / "last.pt").exists() and not config.resume:
+        raise UserError(f"{out}: holds a run already; go on with --resume true, or give another --out FOLDER")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; give another --out FOLDER")
+    return out

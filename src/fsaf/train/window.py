@@ -1,0 +1,56 @@
+"""What happened in the steps since the last record, kept on the device until it is read."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fsaf.data.batch import Batch
+from fsaf.errors import UserError
+from fsaf.objective.objective import LossTerms
+
+
+class Window:
+    """What happened since the last record; stays on the device until it is read."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.terms: list[Tensor] = []
+        self.ids: list[list[int]] = []
+        self.data_seconds, self.cut = 0.0, 0
+
+    def add(self, batch: Batch, terms: LossTerms, norm: Tensor) -> None:
+        """Take in a step."""
+        scalars = (
+            terms.loss,
+            terms.loss_cls_l.sum(),
+            terms.loss_box_l.sum(),
+            terms.num_pos,
+            terms.pos_recall,
+        )
+        self.terms.append(torch.cat([torch.stack([*scalars, norm]), terms.level_share_l]).detach())
+        self.ids.append(batch.ids)
+        self.cut += batch.cut
+
+    def read(self, last_good: Path) -> dict[str, Any]:
+        """Means over the window. Raises UserError where a loss was not finite."""
+        rows = torch.stack(self.terms).cpu()
+        bad = (~rows[:, 0].isfinite()).tolist()
+        if any(bad):
+            kept = f"the last good checkpoint is {last_good}" if last_good.is_file() else "no checkpoint yet"
+            raise UserError(
+                f"the loss is not finite on images {self.ids[bad.index(True)]}; {kept}. "
+                "Lower optim.lr, check these images' boxes, or use another train.precision"
+            )
+        names = ("loss", "loss_cls", "loss_box", "num_pos", "pos_recall", "grad_norm")
+        mean = rows.mean(0).tolist()
+        seconds = time.perf_counter() - self.start
+        steps = len(self.terms)
+        return dict(zip(names, mean, strict=False)) | {
+            "images_per_second": sum(map(len, self.ids)) / seconds,
+            "data_seconds": self.data_seconds / steps,
+            "step_seconds": seconds / steps,
+            "level_share": mean[len(names) :],
+        }
