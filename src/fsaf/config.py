@@ -130,7 +130,8 @@ class ObjectiveConfig:
             _check(0 < getattr(self, key) <= 1, f"objective.{key}", getattr(self, key), "in (0, 1]")
         _check(self.neg_scale >= self.pos_scale, "objective.neg_scale", self.neg_scale, "at least pos_scale")
         _check(0 <= self.alpha <= 1, "objective.alpha", self.alpha, "between 0 and 1")
-        _check(self.gamma >= 0, "objective.gamma", self.gamma, "0 or more")
+        # Between, its gradient at a perfect score is infinite.
+        _check(self.gamma == 0 or self.gamma >= 1, "objective.gamma", self.gamma, "0, or 1 or more")
 
 
 @dataclass(kw_only=True)

@@ -52,6 +52,8 @@ class ExportReport:
         if self.comparison is None:
             return text
         c = self.comparison
+        if not c.detections:
+            return f"{text}\nwarning: nothing is detected on the {c.images} images, so little was compared"
         return (
             f"{text}\nequal to PyTorch on {c.images} images, {c.detections} detections: boxes within "
             f"{c.max_box_difference:.2g} px, scores within {c.max_score_difference:.1g}; "

@@ -9,8 +9,29 @@ from torch import Tensor, nn
 
 from fsaf.errors import UserError
 
-C3_C4_C5 = (2, 3, 4)
-"""timm's indices of the features at strides 8, 16 and 32."""
+C3_C4_C5 = ((2, 3, 4), (1, 2, 3))
+"""timm's indices of the features at strides 8, 16, 32: of most models, and of those that start at 4."""
+
+
+def create_body(name: str, pretrained: bool = False) -> Any:
+    """timm's model ``name`` (channels first), giving features at strides 8, 16, 32.
+
+    Raises UserError where it has none.
+    """
+    seen = ""
+    for indices in C3_C4_C5:
+        try:
+            body: Any = timm.create_model(
+                name, pretrained=pretrained, features_only=True, out_indices=indices
+            )
+        except (AttributeError, IndexError, AssertionError) as error:
+            seen = f"gives no feature maps ({error})"
+            continue
+        strides = body.feature_info.reduction()
+        if tuple(strides) == (8, 16, 32):
+            return body
+        seen = f"has features at strides {strides}"
+    raise UserError(f"model.backbone {name!r}: {seen}; take one with strides 8, 16, 32")
 
 
 def _modules_up_to(body: Any, stage: int) -> list[nn.Module]:
@@ -42,15 +63,7 @@ class Backbone(nn.Module):
             raise UserError(
                 f"model.backbone {name!r}: timm has no such model{'; near: ' + near if near else ''}"
             )
-        try:
-            body: Any = timm.create_model(name, features_only=True, out_indices=C3_C4_C5)
-            strides = body.feature_info.reduction()
-        except (RuntimeError, AttributeError, IndexError, AssertionError) as error:
-            raise UserError(
-                f"model.backbone {name!r}: gives no feature maps ({error}); take one with strides 8, 16, 32"
-            ) from error
-        if tuple(strides) != (8, 16, 32):
-            raise UserError(f"model.backbone {name!r}: features at strides {strides}, not 8, 16, 32")
+        body = create_body(name)
         self.body: nn.Module = body
         self.channels: list[int] = body.feature_info.channels()
         self.frozen_norm = frozen_norm

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fsaf.errors import UserError
-from fsaf.model.backbone import C3_C4_C5, Backbone
+from fsaf.model.backbone import Backbone, create_body
 
 
 def load_backbone_weights(backbone: Backbone, name: str, source: str) -> None:
@@ -64,7 +64,7 @@ def lite0_from_package(name: str = "tf_efficientnet_lite0") -> dict[str, Tensor]
 
 def _from_hub(name: str) -> dict[str, Tensor]:
     try:
-        model = timm.create_model(name, pretrained=True, features_only=True, out_indices=C3_C4_C5)
+        model = create_body(name, pretrained=True)
     except Exception as error:  # the hub client raises many kinds: offline, not found, no weights
         raise UserError(
             f"model.weights hub: no weights for {name!r} ({type(error).__name__}). Without network, give "

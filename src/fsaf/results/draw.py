@@ -245,7 +245,7 @@ def _fit(
 ) -> tuple[str, int, tuple[int, int]]:
     """Caption that fits into the picture: as it is, else the name cut, else the score alone, else none."""
     name = " ".join(name.split())
-    full = f"{name} {score}".strip()
+    full = f"{name}  {score}".strip()  # a name may be a number: two spaces
     cut = [f"{name[:length]}… {score}".strip() for length in range(len(name) - 1, 1, -1)]
     for caption in dict.fromkeys((full, *cut, score)):
         if caption:

@@ -1,8 +1,6 @@
 """Checkpoint files: what they hold, written all or nothing, read without running code."""
 
 import os
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +58,28 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such checkpoint")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # a damaged pickle can raise anything
         first = str(error).split("\n")[0]
         raise UserError(f"{path}: not a readable checkpoint, perhaps cut short ({first})") from error
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
-        raise UserError(f"{path}: not a checkpoint written by fsaf")
-    if checkpoint["version"] > VERSION:
-        raise UserError(f"{path}: written by a newer fsaf (format {checkpoint['version']}); upgrade fsaf")
-    return checkpoint
+    if isinstance(checkpoint, dict) and checkpoint.get("format") == FORMAT:
+        version = checkpoint.get("version")
+        if isinstance(version, int) and version > VERSION:
+            raise UserError(f"{path}: written by a newer fsaf (format {version}); upgrade fsaf")
+        if version == VERSION and _complete(checkpoint):
+            return checkpoint
+    raise UserError(f"{path}: not a checkpoint written by fsaf, or damaged")
+
+
+def _complete(checkpoint: dict[str, Any]) -> bool:
+    """Whether everything is there that reading a checkpoint relies on."""
+    classes = checkpoint.get("classes")
+    return (
+        isinstance(checkpoint.get("config"), dict)
+        and isinstance(checkpoint.get("model"), dict)
+        and isinstance(classes, dict)
+        and all(isinstance(classes.get(key), list) for key in ("names", "ids"))
+        and len(classes["names"]) == len(classes["ids"])
+    )
 
 
 def checkpoint_classes(checkpoint: dict[str, Any]) -> Classes:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,3 +45,12 @@ class Precision:
     def loss_scale(self) -> float:
         """The factor now in use; 1 without fp16."""
         return float(self.scaler.get_scale())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs; empty without fp16."""
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a dynamic scale. A run may also go on in another precision or with a fixed scale."""
+        if state and self.static is None:
+            self.scaler.load_state_dict(state)
