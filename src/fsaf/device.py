@@ -15,7 +15,10 @@ def resolve_device(name: str = "auto") -> torch.device:
         return accelerator or torch.device("cpu")
     try:
         device = torch.device(name)
-        if device.type == "cpu" or torch.get_device_module(device).is_available():
+        if device.type == "cpu":
+            return device
+        module = torch.get_device_module(device)
+        if module.is_available() and (device.index or 0) < module.device_count():
             return device
     except (RuntimeError, AttributeError) as error:
         raise UserError(f"device {name!r}: not known to this PyTorch; give auto or cpu") from error

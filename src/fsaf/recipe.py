@@ -50,6 +50,7 @@ def build_config(base: Any, overrides: Sequence[str] = (), *, where: str) -> Con
     parser = config_parser()
     try:
         values = parser.parse_object(base)
+        parser.instantiate(values)  # by itself, so that a mistake in it is told from one in the overrides
     except (argparse.ArgumentError, jsonargparse.ArgumentError, TypeError, ValueError) as error:
         raise UserError(f"{where}: {_one_line(error)}") from error
     try:
@@ -66,7 +67,9 @@ def build_config(base: Any, overrides: Sequence[str] = (), *, where: str) -> Con
 def config_parser() -> jsonargparse.ArgumentParser:
     """A parser with one option for every key of ``Config``, its help taken from the schema."""
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = jsonargparse.ArgumentParser(exit_on_error=False, add_help=False, usage=argparse.SUPPRESS)
+    parser = jsonargparse.ArgumentParser(
+        exit_on_error=False, add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS
+    )
     parser.add_class_arguments(Config, None, as_group=False)
     return parser
 

@@ -1,0 +1,183 @@
+"""Recipes: YAML and command line to one checked config, every mistake named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fsaf.config import Config, to_dict
+from fsaf.errors import UserError
+from fsaf.recipe import build_config, config_parser, find_recipe, load_recipe
+
+SHIPPED = [
+    "bccd_lite0",
+    "digits_lite0",
+    "fsaf_r50_fpn_1x_coco",
+    "fsaf_r50_fpn_1x_coco_paper",
+    "fsaf_r101_fpn_1x_coco",
+    "fsaf_x101_64x4d_fpn_1x_coco",
+]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_recipes_load_by_name_and_by_path(name: str) -> None:
+    config = load_recipe(name)
+    assert config.out == str(Path("runs") / name)
+    assert to_dict(load_recipe(str(find_recipe(name)))) == to_dict(config)
+
+
+def test_every_file_that_ships_is_known_here() -> None:
+    assert sorted(path.stem for path in find_recipe("bccd_lite0").parent.glob("*.yaml")) == sorted(SHIPPED)
+
+
+def test_the_published_recipe() -> None:
+    config = load_recipe("fsaf_r50_fpn_1x_coco")
+    assert (config.model.channels, config.model.convs, config.model.norm) == (256, 4, "none")
+    assert (config.model.frozen_stages, config.model.frozen_norm) == (1, True)
+    assert (config.optim.name, config.optim.lr, config.optim.base_batch) == ("sgd", 0.01, 16)
+    assert (config.optim.weight_decay, config.optim.clip_norm, config.optim.milestones) == (1e-4, 10, [8, 11])
+    assert (config.data.short_side, config.data.long_side, config.data.flip) == (800, 1333, 0.5)
+    assert config.train.epochs == 12 and not config.data.keep_empty and config.data.min_size == 32
+    assert load_recipe("fsaf_r101_fpn_1x_coco").model.backbone.startswith("resnet101")
+    assert load_recipe("fsaf_x101_64x4d_fpn_1x_coco").model.backbone.startswith("resnext101_64x4d")
+    assert load_recipe("fsaf_r50_fpn_1x_coco_paper").objective.neg_scale == 0.5
+
+
+def test_overrides_of_every_kind() -> None:
+    config = load_recipe(
+        "bccd_lite0",
+        [
+            "--out=here",
+            "--resume", "true",
+            "--train.loss_scale", "32",
+            "--train.precision=fp16",
+            "--train.max_steps", "7",
+            "--data.shapes", "[[64, 96], [96, 64]]",
+            "--data.train.annotations", "mine.json",
+            "--data.shuffle=false",
+            "--optim.milestones", "[1, 2]",
+            "--model.mean", "[1.5, 2, 3]",
+            "--data.pad", "32",
+        ],
+    )  # fmt: skip
+    assert (config.out, config.resume) == ("here", True)
+    assert (config.train.loss_scale, config.train.precision, config.train.max_steps) == (32.0, "fp16", 7)
+    assert config.data.shapes == [(64, 96), (96, 64)]
+    assert config.data.train.annotations == "mine.json" and config.data.train.images == "images"
+    assert config.data.shuffle is False and config.data.pad == 32
+    assert config.optim.milestones == [1, 2] and config.model.mean == (1.5, 2.0, 3.0)
+    untouched = load_recipe("bccd_lite0")
+    assert config.optim.lr == untouched.optim.lr and config.model.channels == untouched.model.channels
+    assert load_recipe("bccd_lite0", ["--train.loss_scale", "dynamic"]).train.loss_scale == "dynamic"
+
+
+def test_a_key_of_a_file_keeps_the_others_of_its_group(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data:\n  val: {images: pictures}\n")
+    config = load_recipe(str(path), ["--data.val.annotations=a.json"])
+    assert (config.data.val.images, config.data.val.annotations) == ("pictures", "a.json")
+    assert config.data.batch_size == Config().data.batch_size
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "empty.yaml"
+    path.write_text("# nothing\n")
+    config = load_recipe(str(path))
+    assert config.out == str(Path("runs") / "empty")
+    config.out = None
+    assert to_dict(config) == to_dict(Config())
+
+
+def test_a_config_survives_yaml_and_back(tmp_path: Path) -> None:
+    config = load_recipe("digits_lite0", ["--train.loss_scale=32", "--data.shapes=[[64, 96]]"])
+    path = tmp_path / "again.yaml"
+    path.write_text(yaml.safe_dump(to_dict(config)))
+    assert to_dict(load_recipe(str(path))) == to_dict(config)
+
+
+BAD_FILES: list[tuple[str, Any]] = [
+    ("optim: {lr: fast}", ["optim.lr", "fast"]),
+    ("optim: {lr: -1}", ["optim.lr", "-1"]),
+    ("optim: {name: rmsprop}", ["optim.name", "rmsprop"]),
+    ("optim: {speed: 1}", ["unknown key optim.speed", "lr"]),
+    ("speed: 1", ["unknown key speed", "optim"]),
+    ("data: {train: {folder: x}}", ["unknown key data.train.folder", "images"]),
+    ("data: 3", ["data", "must be keys with values", "3"]),
+    ("data: {train: a.json}", ["data.train", "must be keys with values", "a.json"]),
+    ("model:", ["model", "must be keys with values", "None"]),
+    ("- a\n- b", ["the recipe must be keys with values"]),
+    ("just text", ["the recipe must be keys with values", "just text"]),
+    ("data: {shapes: [[64, 100]]}", ["data.shapes", "100"]),
+    ("data: {shapes: 64}", ["data.shapes", "64"]),
+    ("train: {epochs: 2.5}", ["train.epochs", "2.5"]),
+    ("train: {loss_scale: big}", ["train.loss_scale", "big"]),
+    ("model: {mean: [1, 2]}", ["model.mean"]),
+    ("data: {batch_size: [1]}", ["data.batch_size"]),
+    ("a: [1, 2", ["not readable as YAML"]),
+    ("a: !!python/object/apply:os.getcwd []", ["not readable as YAML"]),
+]
+
+
+@pytest.mark.parametrize(("text", "told"), BAD_FILES, ids=[text for text, _ in BAD_FILES])
+def test_a_mistake_in_a_file_names_file_key_and_value(tmp_path: Path, text: str, told: list[str]) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        load_recipe(str(path))
+    for part in [str(path), *told]:
+        assert part in str(error.value)
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(UserError, match=r"mine\.yaml: not readable as YAML"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--optim.lr", "fast"], ["optim.lr", "fast"]),
+        (["--optim.lr=-1"], ["optim.lr", "-1"]),
+        (["--optim.speed", "1"], ["--optim.speed"]),
+        (["--speed=1"], ["--speed=1"]),
+        (["--train.epochs"], ["train.epochs"]),
+        (["--train.precision", "fp8"], ["train.precision", "fp8"]),
+        (["--data.short_side", "20"], ["data.short_side", "20"]),
+        (["loose"], ["loose"]),
+        (["--config", "x.yaml"], ["--config"]),
+        (["--optim.l", "1"], ["--optim.l"]),
+    ],
+)
+def test_a_mistake_on_the_command_line_names_option_and_value(
+    options: list[str], told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError) as error:
+        load_recipe("bccd_lite0", options)
+    for part in told:
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_recipe_that_does_not_exist_lists_those_that_ship() -> None:
+    with pytest.raises(UserError) as error:
+        load_recipe("nothing.yaml")
+    assert "nothing.yaml" in str(error.value)
+    assert all(name in str(error.value) for name in SHIPPED)
+
+
+def test_build_config_names_where_its_values_came_from() -> None:
+    with pytest.raises(UserError, match=r"^model\.pt: unknown key colour"):
+        build_config({"colour": 1}, where="model.pt")
+
+
+def test_the_parser_knows_every_key_and_says_what_it_does() -> None:
+    text = config_parser().format_help()
+    for group, values in to_dict(Config()).items():
+        keys = [f"{group}.{key}" for key in values] if isinstance(values, dict) else [group]
+        for key in keys:
+            assert f"--{key}" in text
+    assert "Probability of a horizontal flip" in " ".join(text.split())
