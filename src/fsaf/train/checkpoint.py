@@ -1,5 +1,6 @@
 """Checkpoint files: what they hold, written all or nothing, read without running code."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,9 @@ def make_checkpoint(
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
     """Write beside ``path``, sync, rename: a crash leaves the old file or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             torch.save(checkpoint, file)
             file.flush()
@@ -46,7 +47,8 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
             f"{path}: cannot write the checkpoint ({error}); free some space and resume"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there may not even be a folder
+            temporary.unlink()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

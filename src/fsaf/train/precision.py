@@ -46,6 +46,11 @@ class Precision:
         """The factor now in use; 1 without fp16."""
         return float(self.scaler.get_scale())
 
+    @property
+    def skips_overflow(self) -> bool:
+        """Whether a step whose gradients are not finite leaves the weights as they are."""
+        return self.scaler.is_enabled()
+
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs; empty without fp16."""
         return self.scaler.state_dict()

@@ -51,7 +51,7 @@ class Run:
             "best": self.best,
             "best_epoch": self.best_epoch,
             "optimizer": self.optimizer.state_dict(),
-            "scaler": self.precision.scaler.state_dict(),
+            "scaler": self.precision.state_dict(),
         }
         if self.average:
             training |= {"model": self.model.state_dict(), "average_updates": self.average.updates}
@@ -62,19 +62,27 @@ class Run:
         """Restore what ``last.pt`` holds. Raises UserError where it does not fit this run."""
         checkpoint = load_checkpoint(self.last_pt)
         training = checkpoint.get("training")
-        if training is None or ("average_updates" in training) != (self.average is not None):
-            raise UserError(
-                f"{self.last_pt}: cannot be resumed with these settings; train.ema must be as it was"
-            )
+        if training is None:
+            raise UserError(f"{self.last_pt}: holds weights alone; give it as --init to start from them")
+        if ("average_updates" in training) != (self.average is not None):
+            raise self._does_not_fit("train.ema")
+        if checkpoint["config"]["optim"]["name"] != self.config.optim.name:
+            raise self._does_not_fit("optim.name")
         if self.average:
             load_weights(self.average.model, checkpoint["model"], str(self.last_pt))
             self.average.updates = training["average_updates"]
         weights = training["model"] if self.average else checkpoint["model"]
         load_weights(self.model, weights, str(self.last_pt))
-        self.optimizer.load_state_dict(training["optimizer"])
-        self.precision.scaler.load_state_dict(training["scaler"])
+        try:
+            self.optimizer.load_state_dict(training["optimizer"])
+        except ValueError as error:  # other weights train
+            raise self._does_not_fit("model.frozen_stages") from error
+        self.precision.load_state_dict(training["scaler"])
         self.step = training["step"]
         self.best, self.best_epoch = training["best"], training["best_epoch"]
+
+    def _does_not_fit(self, key: str) -> UserError:
+        return UserError(f"{self.last_pt}: cannot be resumed with these settings; {key} must be as it was")
 
 
 def start_run(config: Config, classes: Classes, device: torch.device) -> Run:

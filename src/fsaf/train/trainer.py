@@ -120,7 +120,8 @@ def train_steps(
         run.step += 1
         window.add(batch, terms, norm)
         if done == len(rates) or run.step % config.log.every == 0:
-            record = {"step": run.step, "epoch": epoch, "lr": rate} | window.read(run.last_pt)
+            means = window.read(run.last_pt, run.precision.skips_overflow)
+            record = {"step": run.step, "epoch": epoch, "lr": rate} | means
             record |= {"loss_scale": run.precision.loss_scale, "memory_gb": _memory_gb(device)}
             log.step(run.step, record, config.train.epochs)
             if window.cut:

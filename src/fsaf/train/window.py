@@ -34,18 +34,28 @@ class Window:
         self.ids.append(batch.ids)
         self.cut += batch.cut
 
-    def read(self, last_good: Path) -> dict[str, Any]:
-        """Means over the window. Raises UserError where a loss was not finite."""
+    def read(self, last_good: Path, overflow_skipped: bool) -> dict[str, Any]:
+        """Means over the window; of ``grad_norm`` over the steps that were taken, None if none was.
+
+        overflow_skipped: steps whose gradients are not finite were not taken (fp16).
+        Raises UserError where a loss, or a gradient that was taken, is not finite.
+        """
         rows = torch.stack(self.terms).cpu()
-        bad = (~rows[:, 0].isfinite()).tolist()
-        if any(bad):
-            kept = f"the last good checkpoint is {last_good}" if last_good.is_file() else "no checkpoint yet"
-            raise UserError(
-                f"the loss is not finite on images {self.ids[bad.index(True)]}; {kept}. "
-                "Lower optim.lr, check these images' boxes, or use another train.precision"
-            )
+        norms = rows[:, 5]
+        taken = norms.isfinite() | (not overflow_skipped)
+        for what, values in (("loss is", rows[:, 0]), ("gradients are", norms[taken])):
+            bad = (~values.isfinite()).tolist()
+            if any(bad):
+                kept = (
+                    f"the last good checkpoint is {last_good}" if last_good.is_file() else "no checkpoint yet"
+                )
+                raise UserError(
+                    f"the {what} not finite on images {self.ids[bad.index(True)]}; {kept}. "
+                    "Lower optim.lr, check these images' boxes, or use another train.precision"
+                )
         names = ("loss", "loss_cls", "loss_box", "num_pos", "pos_recall", "grad_norm")
-        mean = rows.mean(0).tolist()
+        mean: list[Any] = rows.mean(0).tolist()
+        mean[5] = norms[taken].mean().item() if taken.any() else None
         seconds = time.perf_counter() - self.start
         steps = len(self.terms)
         return dict(zip(names, mean, strict=False)) | {

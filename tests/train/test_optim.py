@@ -1,0 +1,79 @@
+"""Optimizers over what trains, and the moving average against a float64 loop."""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+
+from fsaf.config import OptimConfig
+from fsaf.train.optim import MovingAverage, make_optimizer
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU())
+
+
+def test_optimizers_take_their_settings_and_leave_frozen_weights_out() -> None:
+    model = network()
+    model[0].weight.requires_grad_(False)
+    sgd = make_optimizer(model, OptimConfig(lr=0.02, momentum=0.8, weight_decay=0.003))
+    adamw = make_optimizer(model, OptimConfig(name="adamw", lr=0.002, weight_decay=0.05))
+    assert isinstance(sgd, torch.optim.SGD) and isinstance(adamw, torch.optim.AdamW)
+    (group,) = sgd.param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.02, 0.8, 0.003)
+    assert (adamw.param_groups[0]["lr"], adamw.param_groups[0]["weight_decay"]) == (0.002, 0.05)
+    for optimizer in (sgd, adamw):
+        trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        assert trained == {id(p) for p in model.parameters() if p.requires_grad}
+        assert len(trained) == 3
+
+
+def test_the_average_is_that_of_a_loop() -> None:
+    model = network()
+    average = MovingAverage(model, 0.9)
+    names = [name for name, value in model.state_dict().items() if value.is_floating_point()]
+    expected = {name: model.state_dict()[name].double().numpy().copy() for name in names}
+    for update in range(100):
+        with torch.no_grad():
+            for value in model.state_dict().values():
+                if value.is_floating_point():
+                    value.add_(torch.randn_like(value))
+        average.update(model)
+        decay = min(0.9, (1 + update) / (10 + update))
+        for name in names:
+            new = model.state_dict()[name].double().numpy()
+            expected[name] = decay * expected[name] + (1 - decay) * new
+    assert {"1.running_mean", "1.running_var", "0.weight"} <= set(names)
+    for name in names:
+        found = average.model.state_dict()[name].numpy()
+        np.testing.assert_allclose(found, expected[name], rtol=1e-5, atol=1e-5)
+
+
+def test_the_average_is_its_own_model() -> None:
+    model = network().train()
+    average = MovingAverage(model, 0.5)
+    before = copy.deepcopy(model.state_dict())
+    average.update(model)
+    assert not any(p.requires_grad for p in average.model.parameters())
+    assert not average.model.training and model.training
+    assert all(p.requires_grad for p in model.parameters())
+    with torch.no_grad():
+        average.model[0].weight.zero_()
+    assert torch.equal(model.state_dict()["0.weight"], before["0.weight"])
+
+
+def test_a_restored_average_goes_on_as_the_first() -> None:
+    model = network()
+    first = MovingAverage(model, 0.99)
+    for _ in range(5):
+        first.update(model)
+    second = MovingAverage(network(), 0.99)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    with torch.no_grad():
+        model[0].weight.add_(1)
+    for average in (first, second):
+        average.update(model)
+    assert first.updates == second.updates == 6
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name])
