@@ -129,6 +129,13 @@ def convert(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     print(f"{args.source} -> {args.target}: {backbone}, {len(names)} classes ({', '.join(names[:5])}...)")
 
 
+def demo(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """``fsaf demo``."""
+    from fsaf.demo.page import serve
+
+    serve(_open(args, overrides), Path(args.checkpoint), args.host, args.port)
+
+
 def quickstart(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """``fsaf quickstart``."""
     from fsaf.quickstart import quickstart as run
@@ -236,6 +243,12 @@ def make_parser() -> argparse.ArgumentParser:
     child.add_argument(
         "--format", choices=("fsaf", "safetensors", "mmdetection"), help="instead of by suffix"
     )
+
+    child = verb("demo", demo, "Show a page to try a detector on pictures, on this machine only.")
+    child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt, .pth or .onnx file")
+    child.add_argument("--host", default="127.0.0.1", help="address to serve on (127.0.0.1)")
+    child.add_argument("--port", type=int, default=7860, help="port to serve on (7860)")
+    child.add_argument("--device", help=device)
 
     child = verb("quickstart", quickstart, "Make a small data set, train on it, and show every step.")
     child.add_argument("--out", default="runs/quickstart", help="run folder (runs/quickstart)")
