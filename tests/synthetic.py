@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
+
+from fsaf.config import ModelConfig
+from fsaf.model.detector import FSAF, RawOutputs
+from fsaf.model.points import STRIDES
 
 COLORS = {7: (230, 40, 30), 3: (40, 200, 60), 90: (50, 60, 220)}
 """Fill of each category: its id, deliberately sparse and unordered."""
@@ -100,7 +106,7 @@ def recipe(root: Path, out: Path, **overrides: Any) -> dict[str, Any]:
         "model": {
             "backbone": "tf_efficientnet_lite0",
             "weights": "none",
-            "channels": 32,
+            "channels": 64,
             "convs": 1,
             "norm": "group",
             "frozen_stages": -1,
@@ -117,3 +123,36 @@ def recipe(root: Path, out: Path, **overrides: Any) -> dict[str, Any]:
             at = at.setdefault(group, {})
         at[last] = value
     return values
+
+
+class SeesColours(FSAF):
+    """Stands in for a trained network: finds the one rectangle of each category's exact colour.
+
+    It puts the box on the P3 location nearest to the rectangle's centre; redder is surer. Labels are in order
+    of category id.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            ModelConfig(backbone="test_efficientnet", channels=4, convs=0, frozen_stages=-1), len(COLORS)
+        )
+
+    def forward(self, images: Tensor, sizes_b2: Tensor | None = None) -> RawOutputs:
+        batch, _, height, width = images.shape
+        shapes = [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
+        logits = [torch.full((batch, len(COLORS), *shape), -20.0) for shape in shapes]
+        distances = [torch.zeros(batch, 4, *shape) for shape in shapes]
+        stride, unit = STRIDES[0], 4.0 * STRIDES[0]
+        for row in range(batch):
+            for label, category in enumerate(sorted(COLORS)):
+                colour = torch.tensor(COLORS[category])[:, None, None]
+                y, x = torch.nonzero((images[row] == colour).all(0), as_tuple=True)
+                if not len(y):
+                    continue
+                y1, y2, x1, x2 = int(y.min()), int(y.max()) + 1, int(x.min()), int(x.max()) + 1
+                i, j = round((y1 + y2 - 1) / 2 / stride), round((x1 + x2 - 1) / 2 / stride)
+                i, j = min(i, shapes[0][0] - 1), min(j, shapes[0][1] - 1)
+                sides = [i * stride - y1, y2 - i * stride, j * stride - x1, x2 - j * stride]
+                logits[0][row, label, i, j] = 3 + COLORS[category][0] / 100
+                distances[0][row, :, i, j] = torch.tensor(sides) / unit
+        return RawOutputs(logits, distances)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsaf import __version__
-from fsaf.errors import UserError
+from fsaf.errors import UserError, check_folder
 
 if TYPE_CHECKING:
     from fsaf.results.predict import Detector
@@ -39,12 +39,13 @@ def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from fsaf.results.evaluate import write_evaluation
     from fsaf.results.metrics import format_table
 
-    detector = _open(args, overrides)
-    records = open_split(detector.config.data, "val", detector.classes)
-    metrics, predictions = run(detector, records, detector.config.data, Console(stderr=True))
     checkpoint = Path(args.checkpoint)
     run_folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
     out = Path(args.out) if args.out else run_folder
+    detector = _open(args, overrides)
+    check_folder(out)
+    records = open_split(detector.config.data, "val", detector.classes)
+    metrics, predictions = run(detector, records, detector.config.data, Console(stderr=True))
     write_evaluation(out, metrics, predictions)
     print(format_table(metrics))
     print(f"\n{metrics['images']} images at {metrics['images_per_second']:.1f} img/s")
@@ -53,10 +54,10 @@ def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 def predict(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """``fsaf predict``."""
-    from PIL import Image
     from rich.console import Console
     from rich.progress import track
 
+    from fsaf.data.transforms import read_image
     from fsaf.results.draw import draw_result
 
     options = {
@@ -71,18 +72,19 @@ def predict(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     detector = _open(args, [*given, *overrides])
     console = Console(stderr=True)
     folder = Path(args.out)
+    if args.format == "images":
+        check_folder(folder)
+    targets = _targets(paths, folder)
     results = detector.stream(paths, batch_size=args.batch_size)
     quiet = not console.is_terminal or args.format == "json"
-    for path, result in zip(
-        track(paths, "predicting", console=console, disable=quiet, transient=True), results, strict=True
-    ):
+    pictures = track(paths, "predicting", console=console, disable=quiet, transient=True)
+    for path, written, result in zip(pictures, targets, results, strict=True):
         if args.format == "json":
             print(json.dumps(result.to_dict()), flush=True)
             continue
-        with Image.open(path) as image:
-            picture = draw_result(image, result.boxes, result.labels, result.scores, result.names)
+        image = read_image(path, detector.config.data.exif_rotation)
+        picture = draw_result(image, result.boxes, result.labels, result.scores, result.names)
         folder.mkdir(parents=True, exist_ok=True)
-        written = folder / f"{path.stem}.png"
         picture.save(written)
         counts = {name: result.names.count(name) for name in dict.fromkeys(result.names)}
         found = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
@@ -174,11 +176,27 @@ def _find_images(names: Sequence[str]) -> list[Path]:
             found = [path]
         else:
             pattern = path.relative_to(path.anchor) if path.is_absolute() else path
-            found = sorted(Path(path.anchor or ".").glob(str(pattern)))
+            try:
+                found = sorted(Path(path.anchor or ".").glob(str(pattern)))
+            except ValueError:  # not a pattern
+                found = []
         if not found:
             raise UserError(f"{name}: no such image, folder with images, or pattern that matches")
         paths += found
     return paths
+
+
+def _targets(pictures: Sequence[Path], folder: Path) -> list[Path]:
+    """A PNG in ``folder`` for each picture, of its name; numbered where a picture has that file or name."""
+    taken = {path.resolve() for path in pictures}
+    targets = []
+    for path in pictures:
+        target, number = folder / f"{path.stem}.png", 2
+        while target.resolve() in taken:
+            target, number = folder / f"{path.stem}-{number}.png", number + 1
+        taken.add(target.resolve())
+        targets.append(target)
+    return targets
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -81,8 +81,8 @@ def test_a_listed_image_that_is_not_there_is_named_before_training(tmp_path: Pat
         for_training(records, DataConfig())
 
 
-def test_no_images_listed_is_refused(tmp_path: Path) -> None:
+def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
     path = write_coco(tmp_path, [])
     assert json.loads(path.read_text())["images"] == []
-    with pytest.raises(UserError, match="no boxes at all"):
-        for_training(read_coco(path, tmp_path / "images" / "train"), DataConfig())
+    with pytest.raises(UserError, match=r"train\.json: lists no images"):
+        open_split(DataConfig(root=str(tmp_path), train=SPLIT), "train")

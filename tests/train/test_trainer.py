@@ -286,7 +286,7 @@ def test_resume_without_a_checkpoint(root: Path, tmp_path: Path) -> None:
     [
         ({"train__ema": 0.9}, r"train\.ema"),
         ({"optim__name": "sgd"}, r"optim\.name"),
-        ({"model__channels": 64}, "does not fit the model"),
+        ({"model__channels": 96}, "does not fit the model"),
         ({"model__frozen_stages": 1}, r"model\.frozen_stages"),
     ],
 )

@@ -8,7 +8,8 @@ from fsaf.errors import UserError
 
 
 def open_split(data: DataConfig, name: str, classes: Classes | None = None) -> Records:
-    """Read the split ``train`` or ``val``. Raises UserError where the config does not name it."""
+    """Read the split ``train`` or ``val``. Raises UserError where the config does not name it, or it has no
+    images."""
     split: SplitConfig = getattr(data, name)
     for key in ("annotations", "images"):
         if getattr(split, key) is None:
@@ -16,7 +17,10 @@ def open_split(data: DataConfig, name: str, classes: Classes | None = None) -> R
                 f"data.{name}.{key} is not set; give it in the config or as --data.{name}.{key} PATH"
             )
     root = Path(data.root) if data.root else Path()
-    return read_coco(root / str(split.annotations), root / str(split.images), classes)
+    records = read_coco(root / str(split.annotations), root / str(split.images), classes)
+    if not records.images:
+        raise UserError(f"{records.source}: lists no images")
+    return records
 
 
 def for_training(records: Records, data: DataConfig) -> tuple[Records, list[str]]:

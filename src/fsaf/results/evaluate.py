@@ -11,6 +11,7 @@ from rich.progress import track
 from fsaf.config import DataConfig
 from fsaf.data.loader import Images, make_loader
 from fsaf.data.records import Records
+from fsaf.errors import UserError
 from fsaf.results.metrics import coco_metrics, to_coco_results
 from fsaf.results.predict import Detector, to_original
 
@@ -53,8 +54,12 @@ def evaluate(
 
 def write_evaluation(out: Path, metrics: dict[str, Any], predictions: list[dict[str, Any]]) -> None:
     """Write ``evaluation.json`` and ``predictions.json`` into folder ``out``, each whole or not at all."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name, value, indent in (("evaluation", metrics, 1), ("predictions", predictions, None)):
-        temporary = out / f".{name}.json.tmp"
-        temporary.write_text(json.dumps(value, indent=indent), encoding="utf-8")
-        temporary.replace(out / f"{name}.json")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, value, indent in (("evaluation", metrics, 1), ("predictions", predictions, None)):
+            temporary = out / f".{name}.json.tmp"
+            text = json.dumps(value, indent=indent)
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(out / f"{name}.json")
+    except OSError as error:
+        raise UserError(f"{out}: cannot write the evaluation ({error})") from error

@@ -125,6 +125,8 @@ class Detector:
         self, images: Iterable[Picture], settings: PredictConfig | None = None, batch_size: int = 1
     ) -> Iterator[Result]:
         """``predict`` for any number of pictures, one result at a time, in order."""
+        if batch_size < 1:
+            raise UserError(f"batch_size = {batch_size}: must be at least 1")
         iterator = iter(images)
         while chunk := list(islice(iterator, batch_size)):
             yield from self._predict_chunk(chunk, settings or self.config.predict)

@@ -9,7 +9,7 @@ import torch
 from fsaf.config import Config
 from fsaf.convert import read_checkpoint
 from fsaf.data.records import Classes
-from fsaf.errors import UserError
+from fsaf.errors import UserError, check_folder
 from fsaf.model.detector import FSAF
 from fsaf.model.weights import load_backbone_weights
 from fsaf.train.checkpoint import load_checkpoint, load_weights, make_checkpoint, save_checkpoint
@@ -118,6 +118,5 @@ def _run_folder(config: Config) -> Path:
     out = Path(config.out)
     if (out / "checkpoints" / "last.pt").exists() and not config.resume:
         raise UserError(f"{out}: holds a run already; go on with --resume true, or give another --out FOLDER")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file; give another --out FOLDER")
+    check_folder(out)
     return out
