@@ -81,7 +81,7 @@ def small() -> dict[str, Tensor]:
 
 def thin_state(backbone: str, classes: int, norm: Any = "none") -> dict[str, Tensor]:
     """MMDetection's names, written out here as its modules are called; one storage for all zeros."""
-    channels, convs = (32 if norm == "group" else 4), 2
+    channels, convs = (64 if norm == "group" else 4), 2
     shapes: dict[str, tuple[int, ...]] = {}
     grouped = backbone.startswith("resnext")
 
@@ -488,7 +488,7 @@ def test_mmdetection_to_ours_and_back_bit_by_bit(
 @pytest.mark.parametrize("steps", [["a.pth", "b.pt"], ["a.safetensors", "b.pt"], ["a.pth", "b.safetensors"]])
 @pytest.mark.parametrize("norm", ["none", "group"])
 def test_ours_to_others_and_back_with_everything(tmp_path: Path, steps: list[str], norm: Any) -> None:
-    config = Config(model=ModelConfig(weights="none", channels=32, convs=3, norm=norm, std=(1.0, 2.0, 3.0)))
+    config = Config(model=ModelConfig(weights="none", channels=64, convs=3, norm=norm, std=(1.0, 2.0, 3.0)))
     config.predict.nms_iou = 0.6
     classes = Classes(names=("zebra", "ant"), ids=(24, 7))
     state = FSAF(config.model, 2).state_dict()

@@ -113,6 +113,7 @@ BAD_FILES: list[tuple[str, Any]] = [
     ("train: {epochs: 2.5}", ["train.epochs", "2.5"]),
     ("train: {loss_scale: big}", ["train.loss_scale", "big"]),
     ("model: {mean: [1, 2]}", ["model.mean"]),
+    ("model: {norm: group, channels: 32}", ["model.channels", "32", "at least 64"]),
     ("data: {batch_size: [1]}", ["data.batch_size"]),
     ("a: [1, 2", ["not readable as YAML"]),
     ("a: !!python/object/apply:os.getcwd []", ["not readable as YAML"]),

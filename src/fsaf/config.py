@@ -101,11 +101,12 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check(self.channels >= 1, "model.channels", self.channels, "at least 1")
+        # There are 32 groups; one of a single channel has nothing to normalise where a level is one location.
         _check(
-            self.norm != "group" or self.channels % 32 == 0,
+            self.norm != "group" or (self.channels % 32 == 0 and self.channels >= 64),
             "model.channels",
             self.channels,
-            "a multiple of 32 with model.norm group",
+            "a multiple of 32, at least 64, with model.norm group",
         )
         _check(self.convs >= 0, "model.convs", self.convs, "0 or more")
         _check(-1 <= self.frozen_stages <= 4, "model.frozen_stages", self.frozen_stages, "between -1 and 4")
