@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from fsaf.data.dataset import open_split
 from fsaf.data.digits import write_digits
@@ -82,7 +81,6 @@ def quickstart(out: Path, overrides: Sequence[str] = ()) -> None:
     report = write_report(out)
 
     console.print("\n[bold]done[/bold]")
-    table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in (
         ("AP", f"{metrics['AP']:.3f}"),
         ("AP50", f"{metrics['AP50']:.3f}"),
@@ -93,8 +91,7 @@ def quickstart(out: Path, overrides: Sequence[str] = ()) -> None:
         ("checkpoint", str(best)),
         ("ONNX", str(model)),
     ):
-        table.add_row(name, value)
-    console.print(table, highlight=False)
+        console.print(f"{name:<11} {value}", highlight=False, markup=False)  # paths stay in one piece
     console.print(
         "\nTry next:\n"
         f"  fsaf predict {best} YOUR_PHOTOS/ --out predictions\n"
