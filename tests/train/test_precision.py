@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fsaf.config import TrainConfig
+from fsaf.config import OptimConfig, TrainConfig
+from fsaf.train.optim import make_optimizer
 from fsaf.train.precision import Precision
 
 CPU = torch.device("cpu")
@@ -12,6 +13,10 @@ CPU = torch.device("cpu")
 
 def precision(dtype: str = "fp16", scale: float | str = "dynamic") -> Precision:
     return Precision(TrainConfig(precision=dtype, loss_scale=scale), CPU)  # type: ignore[arg-type]
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return make_optimizer(model, OptimConfig(lr=0.1, momentum=0.0, weight_decay=0.0))
 
 
 def model_and_loss() -> tuple[nn.Module, Tensor]:
@@ -35,7 +40,7 @@ def test_gradients_equal_the_unscaled_ones(
     model, loss = model_and_loss()
     scaled = precision(dtype, scale)
     assert scaled.loss_scale == (factor if dtype == "fp16" else 1.0)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = sgd(model)
     found = scaled.step(loss, optimizer, model.parameters(), clip)
     assert norm > 0.05
     assert found.item() == pytest.approx(norm, rel=1e-5)
@@ -51,7 +56,7 @@ def test_an_overflow_skips_the_step_and_shrinks_only_a_dynamic_scale(scale: floa
     for name, factor, same in (("finite", 1.0, False), ("overflow", 3e38, True), ("finite", 1.0, False)):
         model, loss = model_and_loss()
         old = [p.detach().clone() for p in model.parameters()]
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        optimizer = sgd(model)
         scaled.step(loss * factor, optimizer, model.parameters(), 10.0)
         kept = all(torch.equal(a, b) for a, b in zip(old, model.parameters(), strict=True))
         assert kept is same, name
@@ -62,7 +67,7 @@ def test_an_overflow_skips_the_step_and_shrinks_only_a_dynamic_scale(scale: floa
 def test_the_scale_is_restored_with_the_run() -> None:
     first = precision()
     model, loss = model_and_loss()
-    first.step(loss * 3e38, torch.optim.SGD(model.parameters(), lr=0.1), model.parameters(), 0.0)
+    first.step(loss * 3e38, sgd(model), model.parameters(), 0.0)
     second = precision()
     second.load_state_dict(first.state_dict())
     assert second.loss_scale == first.loss_scale == 2.0**15
