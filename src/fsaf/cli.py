@@ -131,6 +131,15 @@ def convert(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     print(f"{args.source} -> {args.target}: {backbone}, {len(names)} classes ({', '.join(names[:5])}...)")
 
 
+def info(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """``fsaf info``."""
+    from fsaf.info import collect, format_info
+
+    _no_overrides(overrides)
+    found = collect(args.device)
+    print(json.dumps(found, indent=1) if args.json else format_info(found))
+
+
 def demo(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """``fsaf demo``."""
     from fsaf.demo.page import serve
@@ -267,6 +276,10 @@ def make_parser() -> argparse.ArgumentParser:
     child.add_argument("--host", default="127.0.0.1", help="address to serve on (127.0.0.1)")
     child.add_argument("--port", type=int, default=7860, help="port to serve on (7860)")
     child.add_argument("--device", help=device)
+
+    child = verb("info", info, "Show versions, devices, and what is chosen on this machine.")
+    child.add_argument("--device", default="auto", help=device)
+    child.add_argument("--json", action="store_true", help="as JSON")
 
     child = verb("quickstart", quickstart, "Make a small data set, train on it, and show every step.")
     child.add_argument("--out", default="runs/quickstart", help="run folder (runs/quickstart)")

@@ -1,8 +1,20 @@
-"""Choosing the device; everything after goes by the device of the tensors."""
+"""Choosing the device; everything after goes by the device of the tensors.
+
+This is the one place that knows devices by name. Network, objective and training ask ``torch.accelerator``,
+``torch.amp`` and the tensors. One operator comes in two versions, by what a device has a kernel for: the
+suppression of overlapping boxes (``fsaf.results.nms.has_kernel`` asks PyTorch's dispatcher). ``fsaf info``
+shows what is chosen.
+"""
 
 import torch
 
 from fsaf.errors import UserError
+
+PACKAGES = {"npu": "torch-npu"}
+"""Devices that a package brings. PyTorch loads it by itself (its entry point group ``torch.backends``)."""
+
+COLLECTIVES = {"cuda": "nccl", "npu": "hccl", "xpu": "xccl"}
+"""Libraries that connect processes, by type of device."""
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -21,5 +33,46 @@ def resolve_device(name: str = "auto") -> torch.device:
         if module.is_available() and (device.index or 0) < module.device_count():
             return device
     except (RuntimeError, AttributeError) as error:
-        raise UserError(f"device {name!r}: not known to this PyTorch; give auto or cpu") from error
+        package = PACKAGES.get(name.split(":")[0])
+        needs = f" (it comes with pip install {package})" if package else ""
+        raise UserError(f"device {name!r}: not known to this PyTorch{needs}; give auto or cpu") from error
     raise UserError(f"device {name!r}: not available here; give auto or cpu")
+
+
+def process_group_backend(device: torch.device) -> str:
+    """The back end of ``torch.distributed`` for tensors on ``device``: nccl, hccl (NPU), xccl, or gloo."""
+    return COLLECTIVES.get(device.type, "gloo")
+
+
+def is_accelerator(device: torch.device) -> bool:
+    """Whether the device has memory of its own, so that batches are copied to it."""
+    return device.type != "cpu"
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that tensors on an accelerator took at once in this process; 0 where it does not tell."""
+    try:
+        return torch.accelerator.max_memory_allocated(device)
+    except RuntimeError:  # its allocator is not of the kind that torch.accelerator asks
+        module = torch.get_device_module(device)
+        return module.max_memory_allocated(device) if hasattr(module, "max_memory_allocated") else 0
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Bytes of memory of an accelerator; None where it does not tell."""
+    try:
+        return torch.accelerator.get_memory_info(device)[1]
+    except (RuntimeError, AttributeError):  # as above; PyTorch 2.9 has no such function for some devices
+        module = torch.get_device_module(device)
+        return module.mem_get_info(device)[1] if hasattr(module, "mem_get_info") else None
+
+
+def runs_in(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a convolution runs on ``device`` under autocast to ``dtype``, found out by running one."""
+    try:
+        with torch.autocast(device.type, dtype), torch.no_grad():
+            ones = torch.ones(1, 1, 8, 8, device=device)
+            result = torch.nn.functional.conv2d(ones, ones[:, :, :3, :3])
+            return result.dtype == dtype and result.flatten()[0].item() == 9
+    except RuntimeError:
+        return False

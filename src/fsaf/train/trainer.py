@@ -15,7 +15,7 @@ from fsaf.data.batch import Boxes
 from fsaf.data.dataset import for_training, open_split
 from fsaf.data.loader import Images, Loader, make_loader
 from fsaf.data.records import Records
-from fsaf.device import resolve_device
+from fsaf.device import is_accelerator, peak_memory, resolve_device
 from fsaf.model.detector import FSAF
 from fsaf.objective.objective import LossTerms, objective
 from fsaf.results.evaluate import evaluate, write_evaluation
@@ -58,7 +58,7 @@ def train(config: Config, console: Console | None = None) -> Path:
         workers=config.data.workers,
         train=True,
         seed=config.train.seed,
-        pin_memory=device.type != "cpu",
+        pin_memory=is_accelerator(device),
     )
     per_epoch = sampler.steps
     all_steps = config.train.epochs * per_epoch
@@ -153,8 +153,8 @@ def _count(model: torch.nn.Module) -> str:
 
 def _memory_gb(device: torch.device) -> float:
     """Peak memory: of the accelerator, or of this process on a CPU."""
-    if device.type != "cpu":
-        return torch.accelerator.max_memory_allocated(device) / 1e9
+    if is_accelerator(device):
+        return peak_memory(device) / 1e9
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024
