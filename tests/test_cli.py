@@ -150,7 +150,7 @@ def test_train_evaluate_and_predict(root: Path, tmp_path: Path, capsys: pytest.C
         (["--nonsense"], ["--nonsense"]),
         (["--optim.lr", "fast"], ["optim.lr", "fast"]),
         (["--optim.lr=0"], ["optim.lr = 0.0", "above 0"]),
-        (["--data.root", "nowhere"], ["nowhere/annotations/train.json", "no such file"]),
+        (["--data.root", "nowhere"], ["nowhere/annotations/train.json", "no such file", "--data.root"]),
         (["--data.train.images", "nowhere"], ["nowhere", "no such image folder"]),
         (["--data.train.annotations=null"], ["data.train.annotations is not set"]),
         (["--device", "abacus"], ["'abacus'"]),

@@ -17,7 +17,10 @@ def open_split(data: DataConfig, name: str, classes: Classes | None = None) -> R
                 f"data.{name}.{key} is not set; give it in the config or as --data.{name}.{key} PATH"
             )
     root = Path(data.root) if data.root else Path()
-    records = read_coco(root / str(split.annotations), root / str(split.images), classes)
+    annotations = root / str(split.annotations)
+    if not annotations.is_file():
+        raise UserError(f"{annotations}: no such file; check --data.root and --data.{name}.annotations")
+    records = read_coco(annotations, root / str(split.images), classes)
     if not records.images:
         raise UserError(f"{records.source}: lists no images")
     return records
