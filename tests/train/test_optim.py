@@ -3,6 +3,7 @@
 import copy
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -27,6 +28,50 @@ def test_optimizers_take_their_settings_and_leave_frozen_weights_out() -> None:
         trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
         assert trained == {id(p) for p in model.parameters() if p.requires_grad}
         assert len(trained) == 3
+
+
+def small(memory_format: torch.memory_format = torch.channels_last) -> nn.Module:
+    """Convolutions as training has them, and gradients that are not zero."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Conv2d(8, 5, 1)).to(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_steps_are_those_of_the_plain_optimizers_and_skipped_ones_never_were(name: str) -> None:
+    mine, plain = small(), small()
+    config = OptimConfig(name=name, lr=0.01, weight_decay=0.05)  # type: ignore[arg-type]
+    fused = make_optimizer(mine, config)
+    reference: torch.optim.Optimizer = (
+        torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9, weight_decay=0.05)
+        if name == "sgd"
+        else torch.optim.AdamW(plain.parameters(), lr=0.01, weight_decay=0.05)
+    )
+    for step in range(8):
+        skipped = step in (0, 1, 5)
+        images = torch.randn(2, 3, 6, 6)
+        for model in (mine, plain):
+            model.zero_grad()
+            model(images).square().sum().backward()
+        before = copy.deepcopy((mine.state_dict(), fused.state_dict()["state"]))
+        if skipped:
+            for parameter in mine.parameters():
+                parameter.grad.fill_(torch.nan)
+        fused.found_inf = torch.tensor(float(skipped))
+        fused.step()
+        if skipped:
+            weights, state = mine.state_dict(), fused.state_dict()["state"]
+            assert all(torch.equal(weights[key], value) for key, value in before[0].items())
+            for number, tensors in before[1].items():
+                assert all(torch.equal(state[number][key], value) for key, value in tensors.items())
+        else:
+            reference.step()
+    for parameter, expected in zip(mine.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected, rtol=1e-6, atol=1e-7)
+        for key, value in reference.state[expected].items():
+            torch.testing.assert_close(fused.state[parameter][key], value, rtol=1e-6, atol=1e-7)
+    assert all(
+        (p - q).abs().max() > 0.001 for p, q in zip(mine.parameters(), small().parameters(), strict=True)
+    )
 
 
 def test_the_average_is_that_of_a_loop() -> None:

@@ -12,13 +12,21 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW over the parameters that train."""
+    """SGD or AdamW over the parameters that train; to be called once they lie on their device.
+
+    Both are PyTorch's fused ones: one operator updates all weights, and a step is called off on the device by
+    the attribute ``found_inf``, a tensor: weights, state and step count stay as they are.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if config.name == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
-    return torch.optim.SGD(
-        parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    sgd = torch.optim.SGD(
+        parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
     )
+    # The first step as any other, and exact should it be called off: PyTorch would start from empty memory.
+    for parameter in parameters if config.momentum else []:
+        sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
 
 
 class MovingAverage(Generic[M]):

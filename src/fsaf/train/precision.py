@@ -1,4 +1,7 @@
-"""Mixed precision O1: the network's arithmetic in half precision, weights and losses in float32."""
+"""Mixed precision O1: the network's arithmetic in half precision, weights and losses in float32.
+
+Nothing here waits for the device: the loss scale, and whether a step overflowed, are tensors.
+"""
 
 import contextlib
 from collections.abc import Iterable
@@ -10,6 +13,9 @@ from torch import Tensor, nn
 from fsaf.config import TrainConfig
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+START_SCALE = 2.0**16
+GROWTH, BACKOFF, INTERVAL = 2.0, 0.5, 2000
+"""A dynamic scale doubles after that many good steps in a row and halves at each overflow."""
 
 
 class Precision:
@@ -17,10 +23,12 @@ class Precision:
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.device, self.dtype = device, TYPES[config.precision]
-        self.static = None if config.loss_scale == "dynamic" else float(config.loss_scale)
-        self.scaler = torch.amp.GradScaler(
-            device.type, init_scale=self.static or 2.0**16, enabled=self.dtype is torch.float16
-        )
+        self.skips_overflow = self.dtype is torch.float16
+        """Whether a step whose gradients are not finite leaves everything as it is."""
+        self.dynamic = config.loss_scale == "dynamic" and self.skips_overflow
+        start = START_SCALE if config.loss_scale == "dynamic" else float(config.loss_scale)
+        self.scale = torch.full((), start if self.skips_overflow else 1.0, device=device)
+        self.good_steps = torch.zeros((), dtype=torch.int32, device=device)
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """Context of the network's forward pass."""
@@ -31,31 +39,42 @@ class Precision:
     ) -> Tensor:
         """Backward pass and update. Returns the gradients' norm before clipping.
 
-        With fp16 a step whose gradients overflow is skipped; a dynamic scale then shrinks.
+        optimizer: with fp16, a fused one (``make_optimizer``). With fp16 a step whose gradients overflow is
+        skipped; a dynamic scale then shrinks. clip: gradients are scaled down to this norm; 0 leaves them.
         """
         optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(parameters, clip or float("inf"))
-        self.scaler.step(optimizer)
-        self.scaler.update(self.static)
+        (loss * self.scale).backward()
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        scaled_norm = nn.utils.get_total_norm(gradients)
+        norm = scaled_norm / self.scale
+        factor = 1 / self.scale
+        if clip:
+            factor = factor * (clip / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, factor)
+        if not self.skips_overflow:
+            optimizer.step()
+            return norm
+        overflow = (~scaled_norm.isfinite()).float()
+        assert getattr(optimizer, "_step_supports_amp_scaling", False), "only fused optimizers skip steps"
+        optimizer.found_inf = overflow  # type: ignore[attr-defined]
+        optimizer.step()
+        if self.dynamic:
+            torch._amp_update_scale_(self.scale, self.good_steps, overflow, GROWTH, BACKOFF, INTERVAL)
         return norm
 
     @property
     def loss_scale(self) -> float:
-        """The factor now in use; 1 without fp16."""
-        return float(self.scaler.get_scale())
-
-    @property
-    def skips_overflow(self) -> bool:
-        """Whether a step whose gradients are not finite leaves the weights as they are."""
-        return self.scaler.is_enabled()
+        """The factor now in use; 1 without fp16. Waits for the device."""
+        return float(self.scale)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs; empty without fp16."""
-        return self.scaler.state_dict()
+        if not self.skips_overflow:
+            return {}
+        return {"scale": self.scale.clone(), "good_steps": self.good_steps.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a dynamic scale. A run may also go on in another precision or with a fixed scale."""
-        if state and self.static is None:
-            self.scaler.load_state_dict(state)
+        if state and self.dynamic:
+            self.scale.copy_(torch.as_tensor(state["scale"]))
+            self.good_steps.copy_(torch.as_tensor(state["good_steps"]))
