@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fsaf.device import resolve_device
+from fsaf.device import peak_memory, process_group_backend, resolve_device, runs_in, total_memory
 from fsaf.errors import UserError
 
 
@@ -39,3 +39,41 @@ def test_a_number_beyond_the_devices_there_are(monkeypatch: pytest.MonkeyPatch) 
     assert resolve_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(UserError, match=r"device 'cuda:2': not available here"):
         resolve_device("cuda:2")
+
+
+@pytest.mark.skipif(hasattr(torch, "npu"), reason="torch_npu is installed")
+def test_the_package_that_brings_a_device_is_named() -> None:
+    with pytest.raises(UserError, match=r"device 'npu:0': not known .*pip install torch-npu"):
+        resolve_device("npu:0")
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"), [("cuda:1", "nccl"), ("xpu", "xccl"), ("cpu", "gloo"), ("mps", "gloo")]
+)
+def test_process_groups_go_by_what_pytorch_prefers(name: str, backend: str) -> None:
+    assert process_group_backend(torch.device(name)) == backend
+    assert backend == torch.distributed.get_default_backend_for_device(name)
+
+
+def test_process_groups_of_an_npu() -> None:
+    """PyTorch without torch_npu knows no device of that name."""
+    assert process_group_backend(SimpleNamespace(type="npu")) == "hccl"  # type: ignore[arg-type]
+
+
+def test_memory_where_torch_accelerator_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(device: torch.device) -> int:
+        raise RuntimeError("Allocator for npu is not a DeviceAllocator")
+
+    device = torch.device("xpu:0")
+    monkeypatch.setattr(torch.accelerator, "max_memory_allocated", refuse)
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", refuse, raising=False)
+    module = SimpleNamespace(max_memory_allocated=lambda device: 7, mem_get_info=lambda device: (3, 9))
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    assert (peak_memory(device), total_memory(device)) == (7, 9)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace())
+    assert (peak_memory(device), total_memory(device)) == (0, None)
+
+
+def test_a_type_that_a_device_cannot_compute_in() -> None:
+    assert runs_in(torch.device("cpu"), torch.bfloat16)
+    assert not runs_in(torch.device("cpu"), torch.int8)

@@ -6,6 +6,8 @@ suppression of overlapping boxes (``fsaf.results.nms.has_kernel`` asks PyTorch's
 shows what is chosen.
 """
 
+import warnings
+
 import torch
 
 from fsaf.errors import UserError
@@ -15,6 +17,13 @@ PACKAGES = {"npu": "torch-npu"}
 
 COLLECTIVES = {"cuda": "nccl", "npu": "hccl", "xpu": "xccl"}
 """Libraries that connect processes, by type of device."""
+
+TRITON = {
+    "cuda": ("triton", "pytorch-triton", "triton-rocm", "pytorch-triton-rocm"),
+    "xpu": ("triton-xpu", "pytorch-triton-xpu"),
+    "npu": ("triton-ascend",),
+}
+"""Packages in whose language ``torch.compile`` writes kernels, by type of device; the others take C++."""
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -70,7 +79,10 @@ def total_memory(device: torch.device) -> int | None:
 def runs_in(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a convolution runs on ``device`` under autocast to ``dtype``, found out by running one."""
     try:
-        with torch.autocast(device.type, dtype), torch.no_grad():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a device may say that it leaves such a type alone
+            autocast = torch.autocast(device.type, dtype)
+        with autocast, torch.no_grad():
             ones = torch.ones(1, 1, 8, 8, device=device)
             result = torch.nn.functional.conv2d(ones, ones[:, :, :3, :3])
             return result.dtype == dtype and result.flatten()[0].item() == 9

@@ -1,7 +1,6 @@
 """What this machine offers to fsaf: versions, devices, and what is chosen on the device at hand."""
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
@@ -9,12 +8,16 @@ from typing import Any
 
 import torch
 
-from fsaf.device import is_accelerator, process_group_backend, resolve_device, runs_in, total_memory
+from fsaf.device import (
+    TRITON,
+    process_group_backend,
+    resolve_device,
+    runs_in,
+    total_memory,
+)
 from fsaf.results.nms import has_kernel
 
 REQUIRED = ("fsaf", "torch", "torchvision", "timm")
-TRITON = {"cuda": "triton", "xpu": "triton-xpu", "npu": "triton-ascend"}
-"""The package whose kernels ``torch.compile`` writes, by type of device; all of them install ``triton``."""
 OPTIONAL = ("onnx", "onnxscript", "onnxruntime", "gradio", "supervision", "scikit-learn", "pycocotools")
 
 
@@ -69,13 +72,13 @@ def can_compile(device: torch.device) -> tuple[bool, str]:
     compiler = next((name for name in _compilers() if shutil.which(name)), None)
     if compiler is None:
         return False, "no C++ compiler found (CXX, g++, clang++, cl)"
-    if not is_accelerator(device) or device.type not in TRITON:
+    packages = TRITON.get(device.type, ())
+    if not packages:
         return True, f"C++ compiler {compiler}"
-    package = TRITON[device.type]
-    found = version(package) if device.type == "npu" else importlib.util.find_spec("triton")
+    found = next((package for package in packages if version(package)), None)
     if found is None:
-        return False, f"the package {package} is not installed"
-    return True, f"{package}, C++ compiler {compiler}"
+        return False, f"the package {packages[0]} is not installed"
+    return True, f"{found} {version(found)}, C++ compiler {compiler}"
 
 
 def format_info(info: dict[str, Any]) -> str:

@@ -1,0 +1,80 @@
+"""Devices are chosen in ``fsaf/device.py`` and followed everywhere else: no other file knows one by name."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fsaf
+
+SOURCE = Path(fsaf.__file__).parent
+ACCELERATORS = {"cuda", "npu", "xpu", "mps", "hpu", "nccl", "hccl", "xccl"}
+
+ALLOWED = {
+    "device.py": {*ACCELERATORS, "cpu"},
+    # Results leave the device to be written, drawn or logged.
+    "results/draw.py": {".cpu"},
+    "results/evaluate.py": {".cpu"},
+    "results/predict.py": {".cpu"},
+    "train/window.py": {".cpu"},
+    # onnxruntime takes arrays; the exporter traces on the CPU.
+    "export/onnx.py": {".cpu"},
+    "export/runtime.py": {".cpu"},
+    "cli.py": {"cpu"},
+    # The CPU is listed beside the accelerators; processes also speak about it by gloo.
+    "info.py": {"cpu"},
+    "train/distributed.py": {"cpu"},
+    # It looks for such calls.
+    "testing.py": {"cpu", ".cpu"},
+}
+"""What each file may say of devices, and why. Reading a file with ``map_location="cpu"`` is free to all."""
+
+
+def found(tree: ast.AST) -> Iterator[str]:
+    """Names of devices as strings (``cuda``, ``cuda:0``) and as attributes (``.cuda``)."""
+    names = {*ACCELERATORS, "cpu"}
+    free = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.keyword) and node.arg == "map_location"
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in free:
+            if node.value.split(":")[0] in names:
+                yield node.value.split(":")[0]
+        elif isinstance(node, ast.Attribute) and node.attr.removeprefix("is_") in names:
+            yield f".{node.attr}"
+
+
+FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_device_by_name(name: str) -> None:
+    said = set(found(ast.parse((SOURCE / name).read_text(encoding="utf-8"))))
+    assert said <= ALLOWED.get(name, set()), f"{name} names devices; let the tensors say where they are"
+
+
+def test_network_and_objective_have_no_exception() -> None:
+    assert not [name for name in ALLOWED if name.startswith(("model/", "objective/", "data/"))]
+    assert {name.split("/")[0] for name in FILES} >= {"model", "objective", "train", "results"}
+    assert set(ALLOWED) <= set(FILES)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("x.cuda()", [".cuda"]),
+        ("x.npu()", [".npu"]),
+        ("if x.is_cuda: pass", [".is_cuda"]),
+        ("torch.cuda.synchronize()", [".cuda"]),
+        ("x.to('npu:0')", ["npu"]),
+        ("torch.zeros(3, device='cpu')", ["cpu"]),
+        ("x.cpu()", [".cpu"]),
+        ("torch.load(path, map_location='cpu')", []),
+        ("'on a cuda device'", []),
+    ],
+)
+def test_the_search_finds(code: str, said: list[str]) -> None:
+    assert list(found(ast.parse(code))) == said
