@@ -13,10 +13,10 @@ MIN_IOU = 1e-6
 
 def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
     """Focal loss of each element (Lin et al. 2017, equation 5); targets 0 or 1 of the logits' shape."""
-    score = logits.sigmoid()
-    wrong = score * (1 - targets) + (1 - score) * targets
-    weight = (alpha * targets + (1 - alpha) * (1 - targets)) * wrong.pow(gamma)
-    return weight * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    right = logits * (2 * targets - 1)  # how much the logit speaks for the right answer
+    weight = (alpha * targets + (1 - alpha) * (1 - targets)) * (-right).sigmoid().pow(gamma)
+    # The cross-entropy; Ascend's graph compiler lacks binary_cross_entropy_with_logits and softplus.
+    return weight * -F.logsigmoid(right)
 
 
 def iou_loss(boxes_b4p: Tensor, targets_b4p: Tensor) -> Tensor:

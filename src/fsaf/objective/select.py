@@ -33,8 +33,8 @@ def level_losses(
 
 def select_levels(losses_bgl: Tensor) -> tuple[Tensor, Tensor]:
     """The level of smallest loss of each box, (B, G) int64, and whether it has one, (B, G) bool."""
-    best, level = losses_bgl.min(2)
-    return level, best < torch.inf
+    best, level = (-losses_bgl).max(2)  # Ascend's graph compiler lacks min with indices
+    return level, best > -torch.inf
 
 
 def on_selected_level(level_bg: Tensor, box_bp: Tensor, level_sizes: Sequence[int]) -> Tensor:
