@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from fsaf.train import distributed
+
 
 class RunLog:
     """Writes each record to the run folder and shows it; a context manager."""
@@ -49,16 +51,17 @@ class RunLog:
     def step(self, done: int, record: dict[str, Any], epochs: int) -> None:
         """A training record after ``done`` steps."""
         self._write(record, "train", done)
+        each = distributed.each(record["images_per_second"] / distributed.processes(), ".1f")
         text = (
             f"epoch {record['epoch']}/{epochs}  loss {record['loss']:.4f} "
             f"(cls {record['loss_cls']:.4f}, box {record['loss_box']:.4f})  lr {record['lr']:.2e}  "
-            f"{record['images_per_second']:.1f} img/s"
+            f"{record['images_per_second']:.1f} img/s{each}"
         )
         if self.console.is_terminal:
             self.bar.update(self.task, completed=done, description=text)
         else:
-            each = (time.perf_counter() - self.start) / max(done - self.first_step, 1)
-            left = timedelta(seconds=int(each * (self.total_steps - done)))
+            seconds = (time.perf_counter() - self.start) / max(done - self.first_step, 1)
+            left = timedelta(seconds=int(seconds * (self.total_steps - done)))
             self.say(f"step {done}/{self.total_steps}  {text}  ETA {left}")
 
     def evaluation(self, done: int, record: dict[str, Any]) -> None:
@@ -71,3 +74,22 @@ class RunLog:
         for key, value in record.items():
             if isinstance(value, (int, float)):
                 self.board.add_scalar(f"{group}/{key}", value, done)
+
+
+class NoLog:
+    """In place of a ``RunLog`` in every process but the main one: writes and shows nothing."""
+
+    def __enter__(self) -> "NoLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def step(self, done: int, record: dict[str, Any], epochs: int) -> None:
+        """Nothing."""
+
+    def evaluation(self, done: int, record: dict[str, Any]) -> None:
+        """Nothing."""

@@ -1,6 +1,6 @@
 """The state of a run: everything that training changes, and that ``last.pt`` holds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from fsaf.data.records import Classes
 from fsaf.errors import UserError, check_folder
 from fsaf.model.detector import FSAF
 from fsaf.model.weights import load_backbone_weights
+from fsaf.train import distributed
 from fsaf.train.checkpoint import load_checkpoint, load_weights, make_checkpoint, save_checkpoint
 from fsaf.train.optim import MovingAverage, make_optimizer
 from fsaf.train.precision import Precision
@@ -45,7 +46,9 @@ class Run:
         return self.average.model if self.average else self.model
 
     def save(self, name: str) -> None:
-        """Write ``checkpoints/<name>``, all or nothing."""
+        """Write ``checkpoints/<name>``, all or nothing; only the main process does."""
+        if not distributed.is_main():
+            return
         training: dict[str, Any] = {
             "step": self.step,
             "best": self.best,
@@ -60,7 +63,7 @@ class Run:
 
     def resume(self) -> None:
         """Restore what ``last.pt`` holds. Raises UserError where it does not fit this run."""
-        checkpoint = load_checkpoint(self.last_pt)
+        checkpoint = distributed.from_main(lambda: load_checkpoint(self.last_pt))
         training = checkpoint.get("training")
         if training is None:
             raise UserError(f"{self.last_pt}: holds weights alone; give it as --init to start from them")
@@ -110,6 +113,14 @@ def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
     if config.resume:
         run.resume()
     return run
+
+
+def after_restart(config: Config) -> Config:
+    """``config`` that goes on from ``last.pt``, where a launcher has restarted processes that had one."""
+    if config.out is None or not distributed.restarts():
+        return config
+    last_pt = Path(config.out) / "checkpoints" / "last.pt"
+    return replace(config, resume=config.resume or distributed.from_main(last_pt.is_file))
 
 
 def _run_folder(config: Config) -> Path:

@@ -15,14 +15,15 @@ from fsaf.data.batch import Boxes
 from fsaf.data.dataset import for_training, open_split
 from fsaf.data.loader import Images, Loader, make_loader
 from fsaf.data.records import Records
-from fsaf.device import is_accelerator, peak_memory, resolve_device
+from fsaf.device import is_accelerator, peak_memory
 from fsaf.model.detector import FSAF
 from fsaf.objective.objective import LossTerms, objective
 from fsaf.results.evaluate import evaluate, write_evaluation
 from fsaf.results.predict import Detector
-from fsaf.train.log import RunLog
+from fsaf.train import distributed
+from fsaf.train.log import NoLog, RunLog
 from fsaf.train.precision import Precision
-from fsaf.train.run import Run, start_run
+from fsaf.train.run import Run, after_restart, start_run
 from fsaf.train.schedule import learning_rate, peak_rate
 from fsaf.train.window import Window
 
@@ -44,9 +45,14 @@ class ForwardLoss(torch.nn.Module):
 def train(config: Config, console: Console | None = None) -> Path:
     """Train as ``config`` says and return the run folder.
 
+    Among the processes of torchrun or ``distributed.launch`` it is one of them.
     Raises UserError for mistakes in config or data, and where the loss is no longer finite.
     """
-    device = resolve_device(config.device)
+    with distributed.join(config.device) as device:
+        return _train(after_restart(config), device, console or Console())
+
+
+def _train(config: Config, device: torch.device, console: Console) -> Path:
     records, notes = for_training(open_split(config.data, "train"), config.data)
     validation = None
     if config.train.evaluate_every and config.data.val.annotations:
@@ -58,27 +64,27 @@ def train(config: Config, console: Console | None = None) -> Path:
         workers=config.data.workers,
         train=True,
         seed=config.train.seed,
+        rank=distributed.rank(),
+        world=distributed.processes(),
         pin_memory=is_accelerator(device),
     )
     per_epoch = sampler.steps
     all_steps = config.train.epochs * per_epoch
     last_step = min(all_steps, config.train.max_steps or all_steps)
-    rate = peak_rate(config.optim, config.data.batch_size)
+    total_batch = config.data.batch_size * distributed.processes()
+    rate = peak_rate(config.optim, total_batch)
 
-    # From here on the run folder is written.
-    run.out.mkdir(parents=True, exist_ok=True)
-    (run.out / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
-    with RunLog(run.out, last_step, run.step, console or Console()) as log:
+    with _start_log(run, last_step, console) as log:  # from here on the run folder is written
         log.say(
             f"{len(records.images)} images, {len(records.classes)} classes from {records.source}; "
-            f"{per_epoch} steps an epoch of {config.data.batch_size} images; "
+            f"{per_epoch} steps an epoch of {total_batch} images{distributed.each(config.data.batch_size)}; "
             f"{_count(run.model)} weights, {config.train.precision}, on {device}; run folder {run.out}"
         )
-        scaled = f" = {config.optim.lr:g} x {config.data.batch_size} / {config.optim.base_batch}"
+        scaled = f" = {config.optim.lr:g} x {total_batch} / {config.optim.base_batch}"
         log.say(f"peak learning rate {rate:g}{scaled if config.optim.scale_lr else ''}")
         for note in notes:
             log.say(f"note: {note}")
-        forward_loss = _forward_loss(run)
+        forward_loss = _forward_loss(run, device)
         while run.step < last_step:
             epoch, start = divmod(run.step, per_epoch)
             sampler.set_epoch(epoch, start)
@@ -100,7 +106,7 @@ def train_steps(
     forward_loss: Callable[[Tensor, Boxes], LossTerms],
     rates: list[float],
     epoch: int,
-    log: RunLog,
+    log: RunLog | NoLog,
 ) -> None:
     """Train on the next ``len(rates)`` batches, all of epoch ``epoch`` (from 1)."""
     config, device = run.config, run.model.mean.device
@@ -129,11 +135,13 @@ def train_steps(
             window = Window()
 
 
-def validate(run: Run, records: Records, epoch: int, log: RunLog) -> None:
+def validate(run: Run, records: Records, epoch: int, log: RunLog | NoLog) -> None:
     """Score the run's network after ``epoch`` epochs; keep it as ``best.pt`` if none was better."""
+    distributed.copy_from_main(run.evaluated)  # statistics of batch norm may differ
     detector = Detector(run.evaluated.eval(), run.classes, run.config)
     metrics, predictions = evaluate(detector, records, run.config.data)
-    write_evaluation(run.out, metrics, predictions)
+    if distributed.is_main():
+        write_evaluation(run.out, metrics, predictions)
     log.evaluation(run.step, {"step": run.step, "epoch": epoch} | metrics)
     score = metrics["AP"] or 0.0
     log.say(f"epoch {epoch}: AP {score:.3f}  AP50 {metrics['AP50'] or 0.0:.3f}")
@@ -142,9 +150,20 @@ def validate(run: Run, records: Records, epoch: int, log: RunLog) -> None:
         run.save("best.pt")
 
 
-def _forward_loss(run: Run) -> Callable[[Tensor, Boxes], LossTerms]:
-    forward_loss = ForwardLoss(run.model, run.config.objective, run.precision)
-    return torch.compile(forward_loss, dynamic=False) if run.config.train.compile else forward_loss
+def _forward_loss(run: Run, device: torch.device) -> Callable[[Tensor, Boxes], LossTerms]:
+    forward_loss: torch.nn.Module = ForwardLoss(run.model, run.config.objective, run.precision)
+    if run.config.train.compile:
+        forward_loss.compile(dynamic=False)
+    return distributed.averaging(forward_loss, device, buffers=not run.config.model.frozen_norm)
+
+
+def _start_log(run: Run, last_step: int, console: Console) -> RunLog | NoLog:
+    if not distributed.is_main():
+        return NoLog()
+    run.out.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(to_dict(run.config), sort_keys=False)
+    (run.out / "config.yaml").write_text(text, encoding="utf-8")
+    return RunLog(run.out, last_step, run.step, console)
 
 
 def _count(model: torch.nn.Module) -> str:

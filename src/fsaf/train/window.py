@@ -10,6 +10,7 @@ from torch import Tensor
 from fsaf.data.batch import Batch
 from fsaf.errors import UserError
 from fsaf.objective.objective import LossTerms
+from fsaf.train.distributed import gather_all
 
 
 class Window:
@@ -35,12 +36,19 @@ class Window:
         self.cut += batch.cut
 
     def read(self, last_good: Path, overflow_skipped: bool) -> dict[str, Any]:
-        """Means over the window; of ``grad_norm`` over the steps that were taken, None if none was.
+        """Means over the window and all processes; of ``grad_norm`` over the steps that were taken, None if
+        none was. Images a second are those of all processes.
 
         overflow_skipped: steps whose gradients are not finite were not taken (fp16).
         Raises UserError where a loss, or a gradient that was taken, is not finite.
         """
-        rows = torch.stack(self.terms).cpu()
+        seconds = time.perf_counter() - self.start
+        images = sum(map(len, self.ids))
+        mine = (torch.stack(self.terms).cpu(), self.ids, images / seconds, self.cut)
+        parts = gather_all(mine)  # so all processes stop at the same fault
+        rows = torch.cat([part[0] for part in parts])
+        ids = [batch for part in parts for batch in part[1]]
+        self.cut = sum(part[3] for part in parts)
         norms = rows[:, 5]
         taken = norms.isfinite() | (not overflow_skipped)
         for what, values in (("loss is", rows[:, 0]), ("gradients are", norms[taken])):
@@ -50,16 +58,15 @@ class Window:
                     f"the last good checkpoint is {last_good}" if last_good.is_file() else "no checkpoint yet"
                 )
                 raise UserError(
-                    f"the {what} not finite on images {self.ids[bad.index(True)]}; {kept}. "
+                    f"the {what} not finite on images {ids[bad.index(True)]}; {kept}. "
                     "Lower optim.lr, check these images' boxes, or use another train.precision"
                 )
         names = ("loss", "loss_cls", "loss_box", "num_pos", "pos_recall", "grad_norm")
         mean: list[Any] = rows.mean(0).tolist()
         mean[5] = norms[taken].mean().item() if taken.any() else None
-        seconds = time.perf_counter() - self.start
         steps = len(self.terms)
         return dict(zip(names, mean, strict=False)) | {
-            "images_per_second": sum(map(len, self.ids)) / seconds,
+            "images_per_second": sum(part[2] for part in parts),
             "data_seconds": self.data_seconds / steps,
             "step_seconds": seconds / steps,
             "level_share": mean[len(names) :],
