@@ -22,7 +22,10 @@ class ShapeBatches(Sampler[list[Draw]]):
     """Batches of images that share a shape; all shapes mix over an epoch, and every image comes once.
 
     A shape's last batch is filled with blank rows, so that no image is lost or doubled and no batch is
-    short; ``fill`` off leaves it short. Each of ``world`` processes takes its part of every global batch.
+    short. Each of ``world`` processes takes its part of every global batch.
+
+    With ``fill`` off the last batches stay short, and whole batches go to the processes in turn, so that each
+    image lies in the same batch however many processes there are.
     """
 
     def __init__(
@@ -45,7 +48,9 @@ class ShapeBatches(Sampler[list[Draw]]):
         counts: dict[tuple[int, int] | None, int] = {}
         for shape in shapes:
             counts[shape] = counts.get(shape, 0) + 1
-        self.steps = sum(-(-count // (batch_size * world)) for count in counts.values())
+        self.total = batch_size * world if fill else batch_size
+        batches = sum(-(-count // self.total) for count in counts.values())
+        self.steps = batches if fill else len(range(rank, batches, world))
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         """The next iteration yields epoch ``epoch``, from batch ``start`` on."""
@@ -57,19 +62,21 @@ class ShapeBatches(Sampler[list[Draw]]):
     def __iter__(self) -> Iterator[list[Draw]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self.shapes)) if self.shuffle else np.arange(len(self.shapes))
-        total = self.batch_size * self.world
         open_batches: dict[tuple[int, int] | None, list[Draw]] = {}
         batches: list[list[Draw]] = []
         for index in order.tolist():
             shape = self.shapes[index]
             batch = open_batches.setdefault(shape, [])
             batch.append(Draw(index, self.epoch, shape))
-            if len(batch) == total:
+            if len(batch) == self.total:
                 batches.append(open_batches.pop(shape))
         for shape, batch in open_batches.items():
-            blanks = total - len(batch) if self.fill else 0
+            blanks = self.total - len(batch) if self.fill else 0
             batches.append(batch + [Draw(-1, self.epoch, shape)] * blanks)
         if self.shuffle:  # the filled-up batches must not all come last
             batches = [batches[i] for i in rng.permutation(len(batches))]
+        if not self.fill:
+            yield from batches[self.rank :: self.world][self.start :]
+            return
         for batch in batches[self.start :]:
             yield batch[self.rank :: self.world]

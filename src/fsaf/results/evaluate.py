@@ -2,6 +2,7 @@
 
 import json
 import time
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fsaf.data.records import Records
 from fsaf.errors import UserError
 from fsaf.results.metrics import coco_metrics, to_coco_results
 from fsaf.results.predict import Detector, to_original
+from fsaf.train import distributed
 
 
 def evaluate(
@@ -21,35 +23,51 @@ def evaluate(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Detect on every image of a split and score it.
 
+    Each of several processes detects on its share; the metrics are the same as one process', and returned by
+    all of them, the predictions by the main one only.
+
     Returns the metrics of ``coco_metrics`` with ``images`` and ``images_per_second`` (reading, network and
     post-processing; not the scoring), and the predictions in COCO's results format. console: show progress
     there.
     """
     loader, _ = make_loader(
-        Images(records, data, augment=False), data.batch_size, workers=data.workers, train=False
+        Images(records, data, augment=False),
+        data.batch_size,
+        workers=data.workers,
+        train=False,
+        rank=distributed.rank(),
+        world=distributed.processes(),
     )
-    predictions: list[dict[str, Any]] = []
+    mine: list[list[dict[str, Any]]] = []
     start = time.perf_counter()
-    quiet = console is None or not console.is_terminal
+    quiet = console is None or not console.is_terminal or not distributed.is_main()
     for batch in track(loader, "evaluating", console=console, disable=quiet, transient=True):
         found = detector.detect(batch.images, batch.boxes.sizes)
         boxes, scores, labels = (tensor.cpu().numpy() for tensor in found)
         sizes = batch.boxes.sizes.tolist()
+        mine.append([])
         for row, (image_id, original) in enumerate(zip(batch.ids, batch.original_sizes, strict=True)):
             keep = labels[row] >= 0
             height, width = sizes[row]
-            predictions += to_coco_results(
+            mine[-1] += to_coco_results(
                 image_id,
                 to_original(boxes[row][keep], (height, width), original),
                 scores[row][keep],
                 labels[row][keep],
                 detector.classes.ids,
             )
+    shares = distributed.gather(mine)
     seconds = time.perf_counter() - start
-    metrics = coco_metrics(records.source, predictions, category_ids=detector.classes.ids)
-    metrics["images"] = len(records.images)
-    metrics["images_per_second"] = len(records.images) / seconds
-    return metrics, predictions
+    # Batches went to the processes in turn; this is the order of one process.
+    in_turn = chain.from_iterable(zip_longest(*shares, fillvalue=[]))
+    predictions = list(chain.from_iterable(in_turn))
+
+    def score() -> dict[str, Any]:
+        metrics = coco_metrics(records.source, predictions, category_ids=detector.classes.ids)
+        images = len(records.images)
+        return metrics | {"images": images, "images_per_second": images / seconds}
+
+    return distributed.from_main(score), predictions
 
 
 def write_evaluation(out: Path, metrics: dict[str, Any], predictions: list[dict[str, Any]]) -> None:
