@@ -125,6 +125,8 @@ class ObjectiveConfig:
     """Focal loss: weight of positives."""
     gamma: float = 2.0
     """Focal loss: how strongly easy locations are discounted."""
+    normalise: Literal["process", "mean"] = "process"
+    """What each of several processes divides its loss by: its own positives, or their mean over processes."""
 
     def __post_init__(self) -> None:
         for key in ("pos_scale", "neg_scale"):

@@ -3,6 +3,7 @@
 Shapes: B batch, C classes, G padded boxes of an image, L levels, P all locations.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -39,11 +40,17 @@ class LossTerms(NamedTuple):
     """(B, G) int64: the level each box chose; -1 where it has no positive location."""
 
 
-def objective(outputs: RawOutputs, boxes: Boxes, config: ObjectiveConfig) -> LossTerms:
+def objective(
+    outputs: RawOutputs,
+    boxes: Boxes,
+    config: ObjectiveConfig,
+    mean_counts: Callable[[Tensor], Tensor] | None = None,
+) -> LossTerms:
     """Losses of a batch, as MMDetection 3.3's FSAFHead computes them, with every shape fixed.
 
     Both sums are divided by the positives that survive selection in this batch, or by its background
-    locations if there are none.
+    locations if there are none. mean_counts: makes of these two counts, a tensor (2,), their means over all
+    processes; the sums are then divided by those.
     """
     logits_bcp, distances_b4p, points = outputs.flat()
     sizes = points.level_sizes
@@ -72,8 +79,10 @@ def objective(outputs: RawOutputs, boxes: Boxes, config: ObjectiveConfig) -> Los
     focal_bcp = torch.where(lost_bp[:, None, :] & own_bcp, 0.0, focal_bcp)
     box_loss_bp = torch.where(kept_bp, box_loss_bp, 0.0)
     kept = kept_bp.float().sum()
-    negatives = assigned.negative_bp.float().sum()
-    divisor = torch.where(kept > 0, kept, negatives).clamp(min=1)
+    counts = torch.stack([kept, assigned.negative_bp.float().sum()])
+    positives, negatives = mean_counts(counts) if mean_counts else counts
+    divisor = torch.where(positives > 0, positives, negatives)
+    divisor = torch.where(divisor > 0, divisor, 1.0)
     loss_cls_l = torch.stack([part.sum() for part in focal_bcp.split(sizes, 2)]) / divisor
     loss_box_l = torch.stack([part.sum() for part in box_loss_bp.split(sizes, 1)]) / divisor
 

@@ -21,6 +21,7 @@ from fsaf.objective.objective import LossTerms, objective
 from fsaf.results.evaluate import evaluate, write_evaluation
 from fsaf.results.predict import Detector
 from fsaf.train import distributed
+from fsaf.train.distributed import mean_over_processes
 from fsaf.train.log import NoLog, RunLog
 from fsaf.train.precision import Precision
 from fsaf.train.run import Run, after_restart, start_run
@@ -39,7 +40,8 @@ class ForwardLoss(torch.nn.Module):
         """Loss terms of a batch."""
         with self.precision.autocast():
             outputs = self.model(images, boxes.sizes)
-        return objective(outputs, boxes, self.config)
+        mean_counts = mean_over_processes if self.config.normalise == "mean" else None
+        return objective(outputs, boxes, self.config, mean_counts)
 
 
 def train(config: Config, console: Console | None = None) -> Path:
