@@ -16,7 +16,7 @@ from fsaf.data.records import Classes
 from fsaf.errors import UserError
 from fsaf.recipe import build_config
 from fsaf.train import trainer
-from fsaf.train.checkpoint import checkpoint_classes, load_checkpoint
+from fsaf.train.checkpoint import checkpoint_classes, load_checkpoint, save_checkpoint
 from synthetic import eight_pictures, recipe, write_coco
 
 TINY: dict[str, Any] = {"model__backbone": "test_efficientnet"}
@@ -273,6 +273,23 @@ def test_an_existing_run_is_not_touched_without_resume(root: Path, tmp_path: Pat
     with pytest.raises(UserError, match=r"holds a run already; go on with --resume true, or give another"):
         run(root, tmp_path, **QUIET)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_resumed_run_uses_the_settings_it_is_given(root: Path, tmp_path: Path) -> None:
+    run(root, tmp_path, **QUIET, train__max_steps=1)
+    run(root, tmp_path, **QUIET, train__max_steps=2, optim__weight_decay=0.25, resume=True)
+    training = load_checkpoint(tmp_path / "checkpoints" / "last.pt")["training"]
+    assert [group["weight_decay"] for group in training["optimizer"]["param_groups"]] == [0.25]
+
+
+def test_resuming_on_other_classes_is_refused(root: Path, tmp_path: Path) -> None:
+    run(root, tmp_path, **QUIET, train__max_steps=1)
+    last = tmp_path / "checkpoints" / "last.pt"
+    checkpoint = load_checkpoint(last)
+    checkpoint["classes"]["names"][0] = "another"
+    save_checkpoint(last, checkpoint)
+    with pytest.raises(UserError, match="another"):
+        run(root, tmp_path, **QUIET, resume=True)
 
 
 def test_resume_without_a_checkpoint(root: Path, tmp_path: Path) -> None:

@@ -13,7 +13,13 @@ from fsaf.errors import UserError, check_folder
 from fsaf.model.detector import FSAF
 from fsaf.model.weights import load_backbone_weights
 from fsaf.train import distributed
-from fsaf.train.checkpoint import load_checkpoint, load_weights, make_checkpoint, save_checkpoint
+from fsaf.train.checkpoint import (
+    checkpoint_classes,
+    load_checkpoint,
+    load_weights,
+    make_checkpoint,
+    save_checkpoint,
+)
 from fsaf.train.optim import MovingAverage, make_optimizer
 from fsaf.train.precision import Precision
 
@@ -71,15 +77,26 @@ class Run:
             raise self._does_not_fit("train.ema")
         if checkpoint["config"]["optim"]["name"] != self.config.optim.name:
             raise self._does_not_fit("optim.name")
+        if (known := checkpoint_classes(checkpoint)) != self.classes:
+            raise UserError(
+                f"{self.last_pt}: is of the classes {', '.join(known.names[:5])}..., the data of "
+                f"{', '.join(self.classes.names[:5])}...; resume on the same data set"
+            )
         if self.average:
             load_weights(self.average.model, checkpoint["model"], str(self.last_pt))
             self.average.updates = training["average_updates"]
         weights = training["model"] if self.average else checkpoint["model"]
         load_weights(self.model, weights, str(self.last_pt))
+        settings = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in self.optimizer.param_groups
+        ]
         try:
             self.optimizer.load_state_dict(training["optimizer"])
         except ValueError as error:  # other weights train
             raise self._does_not_fit("model.frozen_stages") from error
+        for group, given in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(given)  # weight decay and the like are as this run's config says
         self.precision.load_state_dict(training["scaler"])
         self.step = training["step"]
         self.best, self.best_epoch = training["best"], training["best_epoch"]
