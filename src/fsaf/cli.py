@@ -140,6 +140,22 @@ def info(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     print(json.dumps(found, indent=1) if args.json else format_info(found))
 
 
+def check(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """``fsaf check``."""
+    from fsaf.config import DataConfig
+    from fsaf.data.check import describe, plan_text, read_splits
+
+    _no_overrides(overrides)
+    if args.shapes is not None and args.shapes < 1:
+        raise UserError(f"--shapes {args.shapes}: must be at least 1")
+    DataConfig(short_side=args.short_side, long_side=args.long_side)  # the limits that a recipe has
+    splits = read_splits(Path(args.data))
+    if args.shapes is None:
+        print(describe(splits, args.short_side, args.long_side))
+    else:
+        print(plan_text(splits, args.shapes, args.short_side, args.long_side))
+
+
 def demo(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """``fsaf demo``."""
     from fsaf.demo.page import serve
@@ -270,6 +286,12 @@ def make_parser() -> argparse.ArgumentParser:
     child.add_argument(
         "--format", choices=("fsaf", "safetensors", "mmdetection"), help="instead of by suffix"
     )
+
+    child = verb("check", check, "Show what a data set holds, or plan batch shapes for its images.")
+    child.add_argument("data", metavar="DATA", help="a COCO JSON file, or a folder with annotations/*.json")
+    child.add_argument("--shapes", type=int, metavar="N", help="plan N batch shapes and show their waste")
+    child.add_argument("--short-side", type=int, default=800, help="short side at most, in pixels (800)")
+    child.add_argument("--long-side", type=int, default=1333, help="long side at most, in pixels (1333)")
 
     child = verb("demo", demo, "Show a page to try a detector on pictures, on this machine only.")
     child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt, .pth or .onnx file")

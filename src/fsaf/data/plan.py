@@ -1,0 +1,177 @@
+"""Which fixed batch shapes waste the fewest padded pixels on a data set's sizes; what other paddings waste.
+
+Waste is padding as a share of the resized pixels: 0.04 is 4 pixels of padding for each 100 of images.
+Sizes and shapes are (height, width) in pixels. M bins of sizes, K candidate shapes.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from fsaf.data.shapes import choose_shape, round_up
+from fsaf.data.transforms import resized_size
+from fsaf.errors import UserError
+
+Size = tuple[int, int]
+
+_SEEDS = 64  # starts of the search: those that matter differ little, and time grows with each
+
+
+def resize_all(sizes: Sequence[Size], short_side: int, long_side: int) -> list[Size]:
+    """The sizes that images of ``sizes`` are resized to under the limits of a recipe."""
+    known = {size: resized_size(*size, short_side, long_side) for size in set(sizes)}
+    return [known[size] for size in sizes]
+
+
+def plan_shapes(sizes: Sequence[Size], count: int, short_side: int, long_side: int) -> list[Size]:
+    """At most ``count`` batch shapes that hold every resized image and together waste few pixels.
+
+    sizes: of the images as they are in their files. Shapes are multiples of 32, wide ones first; fewer than
+    ``count`` where fewer waste as little. A local search, so the best plan is likely but not certain: from
+    several starts it exchanges one shape, then two, for others as long as that helps. Repeatable. Raises
+    UserError for no sizes, or ``count`` below 1.
+    """
+    if count < 1:
+        raise UserError(f"shapes = {count}: must be at least 1")
+    if not sizes:
+        raise UserError("no images, so there are no sizes to plan batch shapes for")
+    bins = Counter(
+        (round_up(h), round_up(w)) for h, w in resize_all(sizes, short_side, long_side)
+    )  # no more is needed: a shape holds all images of a bin or none
+    sides_m2 = np.array(sorted(bins), np.int64)
+    shapes_k2 = _candidates(sides_m2)
+    number_m = np.array([bins[tuple(side)] for side in sides_m2.tolist()], np.int64)
+    fits_mk = (sides_m2[:, None] <= shapes_k2).all(2)
+    area_k = shapes_k2.prod(1)
+    # A bin without a shape costs more than any plan that holds everything.
+    nowhere = int(area_k.max() * number_m.sum()) + 1
+    cost_mk = np.where(fits_mk, area_k * number_m[:, None], nowhere)
+    chosen = _search(cost_mk, min(count, len(bins)))
+    shapes = [(int(h), int(w)) for h, w in shapes_k2[chosen]]
+    used = {choose_shape(size, shapes) for size in bins}
+    return sorted(used, key=lambda shape: (shape[0] > shape[1], shape))
+
+
+def _candidates(sides_m2: np.ndarray) -> np.ndarray:
+    """(K, 2): every shape that a best plan can hold.
+
+    A shape that is larger than the images in it wastes less when cut down to their largest sides.
+    """
+    largest = {
+        (max(a[0], b[0]), max(a[1], b[1]))
+        for a, b in itertools.combinations_with_replacement(sides_m2.tolist(), 2)
+    }
+    return np.array(sorted(largest), np.int64)
+
+
+def _search(cost_mk: np.ndarray, count: int) -> list[int]:
+    """Indices of ``count`` candidates; the sum over bins of the least cost is a local minimum.
+
+    Starts that each find what others miss: merging many pairwise, and adding to each of some candidates.
+    """
+    added = _refill(cost_mk, [], count)
+    merged = _refill(cost_mk, added, min(2 * count + 4, len(cost_mk)))
+    while len(merged) > count:
+        merged = min(_without_two(cost_mk, merged, len(merged) - 1), key=lambda k: _total(cost_mk, k))
+    seeds = np.linspace(0, cost_mk.shape[1] - 1, min(_SEEDS, cost_mk.shape[1])).astype(int)
+    starts = [added, merged, *(_refill(cost_mk, [int(k)], count) for k in seeds)]
+    best = min((_exchange(cost_mk, start) for start in starts), key=lambda k: _total(cost_mk, k))
+    return _improve(cost_mk, best)
+
+
+def _improve(cost_mk: np.ndarray, chosen: list[int]) -> list[int]:
+    """Exchange one candidate, or two, for others until neither helps."""
+    chosen = _exchange(cost_mk, chosen)
+    for other in _without_two(cost_mk, chosen, len(chosen)):
+        other = _exchange(cost_mk, other)
+        if _total(cost_mk, other) < _total(cost_mk, chosen):
+            return _improve(cost_mk, other)
+    return chosen
+
+
+def _without_two(cost_mk: np.ndarray, chosen: list[int], count: int) -> Iterator[list[int]]:
+    """For each pair of ``chosen``: the others, and what helps most beside them, ``count`` in all."""
+    for a, b in itertools.combinations(chosen, 2):
+        yield _refill(cost_mk, [k for k in chosen if k not in (a, b)], count)
+
+
+def _refill(cost_mk: np.ndarray, chosen: list[int], count: int) -> list[int]:
+    """Add the candidate that helps most until there are ``count``."""
+    while len(chosen) < count:
+        chosen = [*chosen, _best(cost_mk, chosen)]
+    return chosen
+
+
+def _exchange(cost_mk: np.ndarray, chosen: list[int]) -> list[int]:
+    """Exchange one candidate for the best other one as long as that helps."""
+    tried = 0
+    while tried < len(chosen):  # all in a row without success
+        rest = chosen[1:]
+        other = [*rest, _best(cost_mk, rest)]
+        better = _total(cost_mk, other) < _total(cost_mk, chosen)
+        tried = 1 if better else tried + 1
+        chosen = other if better else [*rest, chosen[0]]
+    return chosen
+
+
+def _best(cost_mk: np.ndarray, chosen: list[int]) -> int:
+    """The candidate that lowers the total most beside ``chosen``; the first of equals."""
+    if not chosen:
+        return int(cost_mk.sum(0).argmin())
+    return int(np.minimum(cost_mk, cost_mk[:, chosen].min(1, keepdims=True)).sum(0).argmin())
+
+
+def _total(cost_mk: np.ndarray, chosen: list[int]) -> int:
+    return int(cost_mk[:, chosen].min(1).sum())
+
+
+def waste(resized: Sequence[Size], shapes: Sequence[Size]) -> float:
+    """Padding over the pixels of the ``resized`` images, each padded to the shape that it goes to.
+
+    Raises ValueError where an image fits no shape, since it would be shrunk and not padded.
+    """
+    padded = pixels = 0
+    for (height, width), number in Counter(resized).items():
+        shape = choose_shape((height, width), shapes)
+        if shape[0] < height or shape[1] < width:
+            raise ValueError(f"an image of {height} x {width} fits none of the shapes {list(shapes)}")
+        padded += shape[0] * shape[1] * number
+        pixels += height * width * number
+    return padded / pixels - 1
+
+
+def waste_per_batch(resized: Sequence[Size], batch_size: int, seed: int = 0) -> float:
+    """Padding over resized pixels where each batch is padded to its own largest sides, rounded up to 32.
+
+    That is MMDetection 3's default: AspectRatioBatchSampler draws wide images (and squares) and tall ones
+    into separate batches, in random order; what is left of both at the end makes the last batches, mixed.
+    A small data set is repeated until it has 20,000 images, so that those last batches, which waste most,
+    weigh no more than in a large one.
+    """
+    sides_n2 = np.array(resized, np.int64)
+    sides_n2 = np.tile(sides_n2, (-(-20_000 // len(sides_n2)), 1))
+    drawn_n2 = np.random.default_rng(seed).permutation(sides_n2)
+    tall_n = drawn_n2[:, 1] < drawn_n2[:, 0]
+    left = sum(tall_n) % batch_size, sum(~tall_n) % batch_size
+    tall, wide = drawn_n2[tall_n], drawn_n2[~tall_n]
+    rest = np.concatenate([tall[len(tall) - left[0] :], wide[len(wide) - left[1] :]])
+    padded = 0
+    for group in (tall[: len(tall) - left[0]], wide[: len(wide) - left[1]], rest):
+        for start in range(0, len(group), batch_size):
+            batch = group[start : start + batch_size]
+            height, width = batch.max(0).tolist()
+            padded += round_up(height) * round_up(width) * len(batch)
+    return padded / int(sides_n2.prod(1).sum()) - 1
+
+
+def waste_square(resized: Sequence[Size], long_side: int) -> float:
+    """Padding over resized pixels in squares of ``long_side``, rounded up to 32, for every image."""
+    return waste(resized, [(round_up(long_side), round_up(long_side))])
+
+
+def blank_rows(resized: Sequence[Size], shapes: Sequence[Size], batch_size: int) -> float:
+    """Rows of batches that hold no image, over images, in an epoch: each shape's last batch is filled up."""
+    numbers = Counter(choose_shape(size, shapes) for size in resized)
+    return sum(-number % batch_size for number in numbers.values()) / len(resized)
