@@ -1,7 +1,10 @@
 """Order of an epoch: every image once over all processes, whatever the shapes, and resumable anywhere."""
 
+import math
 from collections import Counter
+from itertools import combinations, groupby, pairwise
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,3 +118,66 @@ def test_steps_are_those_of_an_epoch_whatever_the_start() -> None:
     assert sampler.steps == len(sampler) == 3 + 2
     sampler.set_epoch(0, 2)
     assert sampler.steps == 5 and len(sampler) == 3
+
+
+def epochs_of_mixed_shapes() -> list[list[list[Draw]]]:
+    """30 epochs of 3,011 images, most of one shape, a few of another, in the order of their shapes."""
+    shapes = [SHAPES[0]] * 2000 + [SHAPES[1]] * 950 + [SHAPES[2]] * 61
+    sampler = ShapeBatches(shapes, 16, shuffle=True, seed=11)
+    epochs = []
+    for epoch in range(30):
+        sampler.set_epoch(epoch)
+        epochs.append(list(sampler))
+    return epochs
+
+
+def test_shapes_follow_each_other_as_in_a_random_order() -> None:
+    rng = np.random.default_rng(0)
+    repeats, expected, runs, usual = [], [], [], []
+    for batches in epochs_of_mixed_shapes():
+        order = [SHAPES.index(batch[0].shape or (0, 0)) for batch in batches]
+        repeats.append(sum(a == b for a, b in pairwise(order)))
+        # Of n in random order, two neighbours are the same: a kind of k batches with k (k - 1) / (n (n - 1)).
+        expected.append(sum(k * (k - 1) for k in Counter(order).values()) / len(order))
+        runs.append(longest_run(order))
+        usual.append([longest_run(rng.permutation(order).tolist()) for _ in range(100)])
+    error = np.std(repeats) / len(repeats) ** 0.5
+    assert abs(np.mean(repeats) - np.mean(expected)) < 4 * error
+    error = np.std(usual) / len(runs) ** 0.5
+    assert abs(np.mean(runs) - np.mean(usual)) < 4 * error
+
+
+def longest_run(order: list[int]) -> int:
+    return max(len(list(group)) for _, group in groupby(order))
+
+
+def test_filled_up_batches_and_rare_shapes_come_anywhere_in_an_epoch() -> None:
+    epochs = epochs_of_mixed_shapes()
+    for rare in (False, True):
+        places = [
+            (i + 0.5) / len(batches)
+            for batches in epochs
+            for i, batch in enumerate(batches)
+            if (batch[0].shape == SHAPES[2] if rare else batch[-1].item < 0)
+        ]
+        # Evenly between 0 and 1: the mean of n has a standard deviation of sqrt(1 / 12 n), each quarter holds
+        # a binomial number.
+        n = len(places)
+        assert n >= 60
+        assert abs(np.mean(places) - 0.5) < 4 * (1 / 12 / n) ** 0.5
+        quarters, _ = np.histogram(places, 4, (0, 1))
+        assert np.all(np.abs(quarters - n / 4) < 4 * (n * 3 / 16) ** 0.5)
+
+
+def test_images_share_batches_with_others_each_epoch() -> None:
+    together: Counter[tuple[int, ...]] = Counter()
+    for batches in epochs_of_mixed_shapes():
+        for batch in batches:
+            together.update(combinations(sorted(draw.item for draw in batch if 0 <= draw.item < 2000), 2))
+    # Two images of that shape share a batch with probability 15 / 1,999 in each of 30 epochs: binomial.
+    met = Counter(together.values())
+    pairs, share = 2000 * 1999 // 2, 15 / 1999
+    for times in (1, 2, 3):
+        expected = pairs * math.comb(30, times) * share**times * (1 - share) ** (30 - times)
+        assert abs(met[times] - expected) < 4 * expected**0.5
+    assert max(met) <= 7
