@@ -15,7 +15,7 @@ from fsaf.config import to_dict
 from fsaf.data.records import Classes
 from fsaf.errors import UserError
 from fsaf.recipe import build_config
-from fsaf.train import trainer
+from fsaf.train import step, trainer
 from fsaf.train.checkpoint import checkpoint_classes, load_checkpoint, save_checkpoint
 from synthetic import eight_pictures, recipe, write_coco
 
@@ -24,7 +24,7 @@ QUIET: dict[str, Any] = {**TINY, "train__evaluate_every": 0}
 """Without evaluation, for what is about training alone."""
 STEP_KEYS = {
     "step", "epoch", "lr", "loss", "loss_cls", "loss_box", "num_pos", "pos_recall", "grad_norm", "loss_scale",
-    "images_per_second", "data_seconds", "step_seconds", "memory_gb", "level_share",
+    "images_per_second", "data_seconds", "step_seconds", "memory_gb", "level_share", "skipped_steps",
 }  # fmt: skip
 
 
@@ -201,7 +201,7 @@ def test_half_precision_trains(
 
 def scaled_loss(factor: float) -> Any:
     """The objective with its loss multiplied."""
-    original = trainer.objective
+    original = step.objective
 
     def scaled(*args: Any) -> Any:
         terms = original(*args)
@@ -215,10 +215,10 @@ def test_an_overflow_in_fp16_is_skipped_and_its_record_is_json(
 ) -> None:
     settings = {**QUIET, "train__precision": "fp16", "train__max_steps": 1}
     run(root, tmp_path / "a", **settings, optim__lr=1e-30)
-    monkeypatch.setattr(trainer, "objective", scaled_loss(1e35))  # finite, but not 65536 times that
+    monkeypatch.setattr(step, "objective", scaled_loss(1e35))  # finite, but not 65536 times that
     run(root, tmp_path / "b", **settings, optim__lr=1.0)
     (record,), _ = records(tmp_path / "b")
-    assert record["loss_scale"] == 32768 and record["grad_norm"] is None
+    assert record["loss_scale"] == 32768 and record["grad_norm"] is None and record["skipped_steps"] == 1
     before, after = (load_checkpoint(tmp_path / n / "checkpoints" / "last.pt")["model"] for n in "ab")
     assert equal(before["head.classes.weight"], after["head.classes.weight"])
 
@@ -229,7 +229,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     run(root, tmp_path, **QUIET, train__max_steps=2)
     last = tmp_path / "checkpoints" / "last.pt"
     before = last.read_bytes()
-    monkeypatch.setattr(trainer, "objective", scaled_loss(math.nan))
+    monkeypatch.setattr(step, "objective", scaled_loss(math.nan))
     with pytest.raises(UserError) as error:
         run(root, tmp_path, **QUIET, resume=True)
     message = str(error.value)
@@ -247,14 +247,14 @@ def test_gradients_that_are_not_finite_never_reach_the_checkpoint(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In fp32 they ruin the weights one step before the loss shows it."""
-    original = trainer.objective
+    original = step.objective
 
     def overflowing(outputs: Any, *rest: Any) -> Any:
         terms = original(outputs, *rest)
         zero = outputs.logits[0].sum() * 0
         return terms._replace(loss=terms.loss + torch.sqrt(zero))  # the root's slope at zero is infinite
 
-    monkeypatch.setattr(trainer, "objective", overflowing)
+    monkeypatch.setattr(step, "objective", overflowing)
     with pytest.raises(UserError, match=r"gradients are not finite on images \[.*no checkpoint yet"):
         run(root, tmp_path, **QUIET, train__max_steps=1)
     assert not (tmp_path / "checkpoints").exists()

@@ -10,38 +10,21 @@ import yaml
 from rich.console import Console
 from torch import Tensor
 
-from fsaf.config import Config, ObjectiveConfig, to_dict
+from fsaf.config import Config, to_dict
 from fsaf.data.batch import Boxes
 from fsaf.data.dataset import for_training, open_split
 from fsaf.data.loader import Images, Loader, make_loader
 from fsaf.data.records import Records
 from fsaf.device import is_accelerator, peak_memory
-from fsaf.model.detector import FSAF
-from fsaf.objective.objective import LossTerms, objective
+from fsaf.objective.objective import LossTerms
 from fsaf.results.evaluate import evaluate, write_evaluation
 from fsaf.results.predict import Detector
 from fsaf.train import distributed
-from fsaf.train.distributed import mean_over_processes
 from fsaf.train.log import NoLog, RunLog
-from fsaf.train.precision import Precision
 from fsaf.train.run import Run, after_restart, start_run
 from fsaf.train.schedule import learning_rate, peak_rate
+from fsaf.train.step import FirstSteps, ForwardLoss, compile_forward_loss, train_step
 from fsaf.train.window import Window
-
-
-class ForwardLoss(torch.nn.Module):
-    """Network and objective in one, so that they compile into one graph a batch shape."""
-
-    def __init__(self, model: FSAF, config: ObjectiveConfig, precision: Precision) -> None:
-        super().__init__()
-        self.model, self.config, self.precision = model, config, precision
-
-    def forward(self, images: Tensor, boxes: Boxes) -> LossTerms:
-        """Loss terms of a batch."""
-        with self.precision.autocast():
-            outputs = self.model(images, boxes.sizes)
-        mean_counts = mean_over_processes if self.config.normalise == "mean" else None
-        return objective(outputs, boxes, self.config, mean_counts)
 
 
 def train(config: Config, console: Console | None = None) -> Path:
@@ -87,6 +70,7 @@ def _train(config: Config, device: torch.device, console: Console) -> Path:
         for note in notes:
             log.say(f"note: {note}")
         forward_loss = _forward_loss(run, device)
+        first_steps = FirstSteps(log.say) if config.train.compile else None
         while run.step < last_step:
             epoch, start = divmod(run.step, per_epoch)
             sampler.set_epoch(epoch, start)
@@ -94,7 +78,7 @@ def _train(config: Config, device: torch.device, console: Console) -> Path:
             rates = [
                 rate * learning_rate(config.optim, run.step + i, per_epoch, all_steps) for i in range(steps)
             ]
-            train_steps(run, loader, forward_loss, rates, epoch + 1, log)
+            train_steps(run, loader, forward_loss, rates, epoch + 1, log, first_steps)
             due = config.train.evaluate_every and (epoch + 1) % config.train.evaluate_every == 0
             if validation and (due or run.step == last_step):
                 validate(run, validation, epoch + 1, log)
@@ -109,6 +93,7 @@ def train_steps(
     rates: list[float],
     epoch: int,
     log: RunLog | NoLog,
+    first_steps: FirstSteps | None = None,
 ) -> None:
     """Train on the next ``len(rates)`` batches, all of epoch ``epoch`` (from 1)."""
     config, device = run.config, run.model.mean.device
@@ -119,13 +104,11 @@ def train_steps(
         waiting = time.perf_counter()
         batch = next(batches)
         window.data_seconds += time.perf_counter() - waiting
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate
-        terms = forward_loss(batch.images.to(device, non_blocking=True), batch.boxes.to(device))
-        norm = run.precision.step(terms.loss, run.optimizer, run.model.parameters(), config.optim.clip_norm)
-        if run.average:
-            run.average.update(run.model)
-        run.step += 1
+        started = time.perf_counter()
+        images, boxes = batch.images.to(device, non_blocking=True), batch.boxes.to(device)
+        terms, norm = train_step(run, forward_loss, images, boxes, rate)
+        if first_steps:
+            first_steps.note(images, time.perf_counter() - started)
         window.add(batch, terms, norm)
         if done == len(rates) or run.step % config.log.every == 0:
             means = window.read(run.last_pt, run.precision.skips_overflow)
@@ -153,9 +136,9 @@ def validate(run: Run, records: Records, epoch: int, log: RunLog | NoLog) -> Non
 
 
 def _forward_loss(run: Run, device: torch.device) -> Callable[[Tensor, Boxes], LossTerms]:
-    forward_loss: torch.nn.Module = ForwardLoss(run.model, run.config.objective, run.precision)
+    forward_loss = ForwardLoss(run.model, run.config.objective, run.precision)
     if run.config.train.compile:
-        forward_loss.compile(dynamic=False)
+        compile_forward_loss(forward_loss)
     return distributed.averaging(forward_loss, device, buffers=not run.config.model.frozen_norm)
 
 

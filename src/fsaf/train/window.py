@@ -69,5 +69,6 @@ class Window:
             "images_per_second": sum(part[2] for part in parts),
             "data_seconds": self.data_seconds / steps,
             "step_seconds": seconds / steps,
+            "skipped_steps": int((~taken).sum()) // len(parts),
             "level_share": mean[len(names) :],
         }
