@@ -156,3 +156,17 @@ class SeesColours(FSAF):
                 logits[0][row, label, i, j] = 3 + COLORS[category][0] / 100
                 distances[0][row, :, i, j] = torch.tensor(sides) / unit
         return RawOutputs(logits, distances)
+
+
+class SeesBadly(SeesColours):
+    """Off by some pixels, unsure, and sees things that are not there."""
+
+    def forward(self, images: Tensor, sizes_b2: Tensor | None = None) -> RawOutputs:
+        outputs = super().forward(images, sizes_b2)
+        random = torch.Generator().manual_seed(int(images.sum()))
+        for logits, distances in zip(*outputs, strict=True):
+            logits += 3 * torch.randn(logits.shape, generator=random)
+            distances += 0.5 * torch.rand(distances.shape, generator=random)
+            extra = torch.rand(logits.shape, generator=random) < 0.03
+            logits[extra] = 4 * torch.randn(int(extra.sum()), generator=random) - 1
+        return outputs

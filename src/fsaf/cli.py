@@ -5,6 +5,7 @@ Exit status: 0 success, 2 a user's mistake (one message, no traceback), 1 anythi
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from fsaf import __version__
 from fsaf.errors import UserError, check_folder
 
 if TYPE_CHECKING:
+    import torch
+
     from fsaf.results.predict import Detector
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -24,10 +27,13 @@ def train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from fsaf.recipe import load_recipe
 
     config = load_recipe(args.config, overrides)
+    if _in_many(train, args, overrides, args.max_restarts):
+        return
     from fsaf.train.trainer import train as run
 
     out = run(config)
-    print(f"trained; everything is in {out}")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"trained; everything is in {out}")
 
 
 def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -38,15 +44,21 @@ def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from fsaf.results.evaluate import evaluate as run
     from fsaf.results.evaluate import write_evaluation
     from fsaf.results.metrics import format_table
+    from fsaf.train import distributed
 
+    if _in_many(evaluate, args, overrides):
+        return
     checkpoint = Path(args.checkpoint)
     run_folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
     out = Path(args.out) if args.out else run_folder
-    detector = _open(args, overrides)
-    check_folder(out)
-    records = open_split(detector.config.data, "val", detector.classes)
-    metrics, predictions = run(detector, records, detector.config.data, Console(stderr=True))
-    write_evaluation(out, metrics, predictions)
+    with distributed.join(args.device or "auto") as device:
+        detector = _open(args, overrides, device)
+        check_folder(out)
+        records = open_split(detector.config.data, "val", detector.classes)
+        metrics, predictions = run(detector, records, detector.config.data, Console(stderr=True))
+        if not distributed.is_main():
+            return
+        write_evaluation(out, metrics, predictions)
     print(format_table(metrics))
     print(f"\n{metrics['images']} images at {metrics['images_per_second']:.1f} img/s")
     print(f"written: {out / 'evaluation.json'}, {out / 'predictions.json'}")
@@ -170,7 +182,29 @@ def quickstart(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     run(Path(args.out), overrides)
 
 
-def _open(args: argparse.Namespace, overrides: Sequence[str]) -> "Detector":
+def _in_many(
+    function: Any, args: argparse.Namespace, overrides: Sequence[str], max_restarts: int = 0
+) -> bool:
+    """Whether ``function`` has been run in ``args.devices`` processes, and nothing is left to do."""
+    if args.devices < 1:
+        raise UserError(f"--devices {args.devices}: must be at least 1")
+    if max_restarts < 0:
+        raise UserError(f"--max-restarts {max_restarts}: must be 0 or more")
+    if args.devices == 1:
+        return False
+    from fsaf.train.distributed import launch
+
+    count, args.devices = args.devices, 1
+    try:
+        launch(function, (args, overrides), count, max_restarts)
+    except RuntimeError as error:
+        raise SystemExit(f"fsaf {args.verb}: {error}") from error  # status 1
+    return True
+
+
+def _open(
+    args: argparse.Namespace, overrides: Sequence[str], device: "torch.device | None" = None
+) -> "Detector":
     """The detector of ``args.checkpoint`` with overridden settings of data and post-processing."""
     from fsaf.config import to_dict
     from fsaf.recipe import build_config
@@ -180,7 +214,7 @@ def _open(args: argparse.Namespace, overrides: Sequence[str]) -> "Detector":
         group = option.removeprefix("--").split("=")[0].split(".")[0]
         if option.startswith("--") and group not in ("data", "predict"):
             raise UserError(f"unrecognized option {option}; here --data.* and --predict.* can be changed")
-    detector = load(args.checkpoint, args.device)
+    detector = load(args.checkpoint, device or args.device)
     detector.config = build_config(to_dict(detector.config), overrides, where=args.checkpoint)
     return detector
 
@@ -239,14 +273,25 @@ def make_parser() -> argparse.ArgumentParser:
 
     device = "auto (an accelerator if there is one), cpu, cuda, npu, ..."
 
+    devices = "processes on this machine, one a device (1); many machines: docs/many-devices.md"
+
     child = verb("train", train, "Train a detector as a recipe says.", add_help=False)
     child.add_argument("config", metavar="CONFIG", help="a recipe's YAML file, or the name of a shipped one")
+    child.add_argument("--devices", type=int, default=1, metavar="N", help=devices)
+    child.add_argument(
+        "--max-restarts",
+        type=int,
+        default=3,
+        metavar="N",
+        help="with --devices: where a process dies, start all again from last.pt, this often (3)",
+    )
     child.add_argument("-h", "--help", action=_HelpWithKeys, help="show this help and every key of a recipe")
 
     child = verb("evaluate", evaluate, "Score a detector on a data set with COCO's metrics.")
     child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt or .onnx file")
     child.add_argument("--out", help="folder for evaluation.json and predictions.json (the run's)")
     child.add_argument("--device", help=device)
+    child.add_argument("--devices", type=int, default=1, metavar="N", help=devices)
     child.epilog = (
         "The data: --data.val.annotations FILE --data.val.images FOLDER; any --data.* and --predict.*"
     )
@@ -321,15 +366,28 @@ class _HelpWithKeys(argparse.Action):
         parser.exit()
 
 
+def _tells() -> bool:
+    """Whether this process, perhaps one of many that stop at the same mistake, is the one to print it."""
+    if "LOCAL_RANK" not in os.environ:
+        return True
+    from fsaf.train.distributed import tells
+
+    return tells()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
     args, overrides = make_parser().parse_known_args(argv)
     try:
         args.function(args, overrides)
     except UserError as error:
-        print(f"fsaf {args.verb}: {error}", file=sys.stderr)
+        if _tells():
+            print(f"fsaf {args.verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"fsaf {args.verb}: interrupted", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0

@@ -6,20 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from torch import Tensor
 
 from fsaf.config import Config, DataConfig
 from fsaf.data.records import Classes, Records, read_coco
 from fsaf.errors import UserError
-from fsaf.model.detector import RawOutputs
 from fsaf.results.evaluate import evaluate, write_evaluation
 from fsaf.results.metrics import METRICS
 from fsaf.results.predict import Detector
-from synthetic import NAMES, Picture, SeesColours, write_coco
+from synthetic import NAMES, Picture, SeesBadly, SeesColours, write_coco
 
 DATA = DataConfig(batch_size=2, workers=0, short_side=64, long_side=96, shapes=[(64, 96), (96, 64)])
 CLASSES = Classes(names=("green", "red", "blue"), ids=(3, 7, 90))
@@ -35,20 +32,6 @@ PICTURES = [
 @pytest.fixture
 def records(tmp_path: Path) -> Records:
     return read_coco(write_coco(tmp_path, PICTURES, "val"), tmp_path / "images" / "val")
-
-
-class SeesBadly(SeesColours):
-    """Off by some pixels, unsure, and sees things that are not there."""
-
-    def forward(self, images: Tensor, sizes_b2: Tensor | None = None) -> RawOutputs:
-        outputs = super().forward(images, sizes_b2)
-        random = torch.Generator().manual_seed(int(images.sum()))
-        for logits, distances in zip(*outputs, strict=True):
-            logits += 3 * torch.randn(logits.shape, generator=random)
-            distances += 0.5 * torch.rand(distances.shape, generator=random)
-            extra = torch.rand(logits.shape, generator=random) < 0.03
-            logits[extra] = 4 * torch.randn(int(extra.sum()), generator=random) - 1
-        return outputs
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -20,6 +20,7 @@ class RunLog:
     def __init__(self, out: Path, total_steps: int, first_step: int, console: Console) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self.console, self.total_steps = console, total_steps
+        _cut_off(out / "metrics.jsonl", first_step)
         self.file = (out / "metrics.jsonl").open("a", encoding="utf-8")
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step or None)
         self.start, self.first_step = time.perf_counter(), first_step
@@ -74,6 +75,20 @@ class RunLog:
         for key, value in record.items():
             if isinstance(value, (int, float)):
                 self.board.add_scalar(f"{group}/{key}", value, done)
+
+
+def _cut_off(path: Path, step: int) -> None:
+    """Drop the records after ``step`` of a run that was stopped later than its checkpoint, and goes on."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):  # cut short as the process died
+            break
+    path.write_text("".join(kept), encoding="utf-8")
 
 
 class NoLog:

@@ -1,0 +1,116 @@
+"""What the processes of tests with several of them run; importable, so that they can be started with it."""
+
+import functools
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from fsaf.data.batch import Batch, Boxes
+from fsaf.data.dataset import open_split
+from fsaf.data.loader import Images, make_loader
+from fsaf.data.records import Classes, read_coco
+from fsaf.objective.objective import objective
+from fsaf.recipe import build_config
+from fsaf.results.evaluate import evaluate
+from fsaf.results.predict import Detector
+from fsaf.train import distributed, trainer
+from fsaf.train.precision import Precision
+from fsaf.train.run import start_run
+from fsaf.train.window import Window
+from synthetic import SeesBadly
+
+CLASSES = Classes(names=("green", "red", "blue"), ids=(3, 7, 90))
+
+
+def gradients(values: dict[str, Any], normalise: str) -> dict[str, torch.Tensor]:
+    """Gradients of a recipe's first batch, after averaging; everything at once, as training sets it up."""
+    values = {**values, "objective": {"normalise": normalise}}
+    config = build_config(values, where="the test's recipe")
+    with distributed.join("cpu") as device:
+        records = open_split(config.data, "train")
+        run = start_run(config, records.classes, device)
+        forward_loss = trainer._forward_loss(run, device)
+        loader, _ = make_loader(
+            Images(records, config.data, augment=True),
+            config.data.batch_size,
+            workers=0,
+            train=True,
+            rank=distributed.rank(),
+            world=distributed.processes(),
+        )
+        batch = next(iter(loader))
+        run.model.train()
+        forward_loss(batch.images, batch.boxes).loss.backward()
+        return {name: p.grad.clone() for name, p in run.model.named_parameters() if p.grad is not None}
+
+
+def write_gradients(out: Path, values: dict[str, Any], normalise: str) -> None:
+    """``gradients`` of each process in its own file."""
+    torch.save(gradients(values, normalise), out / f"{normalise}-{os.environ['RANK']}.pt")
+
+
+def write_evaluation(out: Path, annotations: Path, images: Path, data: dict[str, Any]) -> None:
+    """What ``evaluate`` returns to each process, in its own file."""
+    config = build_config({"data": data}, where="the test's recipe")
+    with distributed.join("cpu"):
+        detector = Detector(SeesBadly().eval(), CLASSES, config)
+        found = evaluate(detector, read_coco(annotations, images), config.data)
+    (out / f"{os.environ.get('RANK', 'alone')}.json").write_text(json.dumps(found))
+
+
+def train_here(out: Path, values: dict[str, Any], kill: tuple[int, int] | None = None) -> None:
+    """Train in folder ``out/RANK``, where the relative paths of ``values`` lie; notes what is seen and said.
+
+    kill: (rank, step): that process dies at the start of that step, the first time.
+    """
+    rank, life = int(os.environ["RANK"]), distributed.restarts()
+    here = out / str(rank)
+    here.mkdir(exist_ok=True)
+    os.chdir(here)
+    seen: list[list[int]] = []
+    add, step = Window.add, Precision.step
+
+    def noting(self: Window, batch: Batch, *rest: Any) -> None:
+        seen.append(batch.ids)
+        add(self, batch, *rest)
+
+    @functools.wraps(step)
+    def dying(self: Precision, *args: Any) -> Any:
+        if kill and rank == kill[0] and len(seen) + 1 == kill[1] and life == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, *args)
+
+    Window.add, Precision.step = noting, dying  # type: ignore[method-assign]
+    with (out / f"said-{rank}-{life}.txt").open("w") as said:
+        trainer.train(build_config(values, where="the test's recipe"), Console(file=said, width=400))
+    (out / f"seen-{rank}-{life}.json").write_text(json.dumps(seen))
+
+
+def share_of_gradients(values: dict[str, Any], part: int, parts: int) -> dict[str, torch.Tensor]:
+    """Gradients of rows ``part``, ``part + parts``, ... of a recipe's first batch, by themselves."""
+    config = build_config(values, where="the test's recipe")
+    records = open_split(config.data, "train")
+    run = start_run(config, records.classes, torch.device("cpu"))
+    images = Images(records, config.data, augment=True)
+    loader, _ = make_loader(images, config.data.batch_size, workers=0, train=True)
+    batch = next(iter(loader))
+    boxes = Boxes(*(field[part::parts] for field in batch.boxes))
+    run.model.train()
+    objective(run.model(batch.images[part::parts], boxes.sizes), boxes, config.objective).loss.backward()
+    return {name: p.grad for name, p in run.model.named_parameters() if p.grad is not None}
+
+
+def equal(left: Any, right: Any) -> bool:
+    """Bit for bit, through dictionaries, lists and tuples."""
+    if isinstance(left, torch.Tensor):
+        return torch.equal(left, right) and left.dtype is right.dtype
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left)
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(map(equal, left, right))
+    return bool(left == right)
