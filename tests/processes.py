@@ -4,12 +4,14 @@ import functools
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
+from fsaf import cli
 from fsaf.data.batch import Batch, Boxes
 from fsaf.data.dataset import open_split
 from fsaf.data.loader import Images, make_loader
@@ -114,3 +116,20 @@ def equal(left: Any, right: Any) -> bool:
     if isinstance(left, (list, tuple)):
         return len(left) == len(right) and all(map(equal, left, right))
     return bool(left == right)
+
+
+def captured(folder: Path, function: Any, *arguments: Any) -> None:
+    """Call a function with all that this process prints going to ``folder/RANK-RESTARTS.txt``."""
+    name = f"{os.environ['RANK']}-{distributed.restarts()}.txt"
+    file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for number in (1, 2):
+        os.dup2(file, number)
+    try:
+        function(*arguments)
+    finally:
+        sys.stdout.flush()
+
+
+def command(*arguments: str) -> None:
+    """``fsaf`` as a command, whose exit status is printed."""
+    print(f"status {cli.main(arguments)}")

@@ -3,6 +3,7 @@
 Every function also works in a process that is alone, where it does nothing or returns what it was given.
 """
 
+import inspect
 import math
 import os
 import shutil
@@ -158,10 +159,11 @@ def averaging(module: nn.Module, device: torch.device, buffers: bool) -> nn.Modu
     """
     if not dist.is_initialized():
         return module
+    wrap = nn.parallel.DistributedDataParallel
+    new = "forward_sync_buffers" in inspect.signature(wrap).parameters  # the other is deprecated in 2.15
+    options: dict[str, Any] = {"forward_sync_buffers" if new else "broadcast_buffers": buffers}
     devices = None if device.type == "cpu" else [device]
-    return nn.parallel.DistributedDataParallel(
-        module, device_ids=devices, broadcast_buffers=buffers, gradient_as_bucket_view=True
-    )
+    return wrap(module, device_ids=devices, gradient_as_bucket_view=True, **options)
 
 
 def tells() -> bool:
