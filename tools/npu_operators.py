@@ -1,0 +1,140 @@
+"""Which operators of the training step and of inference an Ascend NPU has, by torch-npu's own tables.
+
+    pip download --no-deps torch-npu
+    python tools/npu_operators.py torch_npu-*.whl            # the table, operator by operator
+    python tools/npu_operators.py torch_npu-*.whl --write    # and keep the names in src/fsaf
+
+The wheel cannot be imported without Ascend's CANN libraries, but it carries ``npu_native_functions*.yaml``,
+from which its kernels are registered, and the converters of its graph compiler (torchair) as Python source,
+some of which only raise. The tests use the kept names and need no wheel.
+"""
+
+import argparse
+import ast
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from fsaf.config import ModelConfig, ObjectiveConfig, OptimConfig, PredictConfig, TrainConfig
+from fsaf.data.batch import Boxes, pad_boxes
+from fsaf.model.detector import FSAF
+from fsaf.npu_operators import KEPT, Tables, how_npu_runs
+from fsaf.results.nms import nms_by_rounds
+from fsaf.results.postprocess import postprocess
+from fsaf.testing import Recorder
+from fsaf.train.optim import MovingAverage, make_optimizer
+from fsaf.train.precision import Precision
+from fsaf.train.step import ForwardLoss
+
+CONVERTERS = "/_ge_concrete_graph/ge_converter/aten/"
+
+
+def read_wheel(path: Path) -> Tables:
+    """The tables inside a torch-npu wheel. Names are PyTorch's, ``aten.add.Tensor``."""
+    kernels: set[str] = set()
+    converters: set[str] = set()
+    with zipfile.ZipFile(path) as wheel:
+        for name in wheel.namelist():
+            if re.fullmatch(r".*/npu_native_functions.*\.yaml", name):
+                kernels |= _kernels(yaml.safe_load(wheel.read(name)))
+            elif CONVERTERS in name and name.endswith(".py"):
+                converters |= _converters(ast.parse(wheel.read(name)))
+    version = path.name.split("-")[1]
+    return Tables(version=version, kernels=frozenset(kernels), converters=frozenset(converters))
+
+
+def _kernels(content: dict[str, Any]) -> set[str]:
+    """Names that one YAML file registers, from its ``supported`` list of PyTorch's operators."""
+    entries = [e["func"] if isinstance(e, dict) else e for e in content.get("supported") or []]
+    names = {entry.split("(")[0].strip().removeprefix("aten::") for entry in entries}
+    return {f"aten.{name}" if "." in name else f"aten.{name}.default" for name in names}
+
+
+def _converters(tree: ast.Module) -> set[str]:
+    """Operators that one converter file converts, leaving out functions that do nothing but raise."""
+    found = set()
+    for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
+        body = [
+            x for x in function.body if not (isinstance(x, ast.Expr) and isinstance(x.value, ast.Constant))
+        ]
+        if all(isinstance(statement, ast.Raise) for statement in body):
+            continue
+        for call in function.decorator_list:
+            if isinstance(call, ast.Call) and "register_fx_node_ge_converter" in ast.unparse(call.func):
+                found.add(ast.unparse(call.args[0]).removeprefix("torch.ops."))
+    return found
+
+
+def example_batch() -> tuple[torch.Tensor, Boxes]:
+    """Two images of 128 x 192 pixels; the first has one box, the second none."""
+    xyxy = [torch.tensor([[20.0, 30.0, 90.0, 100.0]]), torch.zeros(0, 4)]
+    labels = [torch.tensor([1]), torch.zeros(0, dtype=torch.int64)]
+    crowd = [torch.zeros(1, dtype=torch.bool), torch.zeros(0, dtype=torch.bool)]
+    boxes, _ = pad_boxes(xyxy, labels, crowd, [(128, 192), (100, 190)], 8)
+    return torch.zeros(2, 3, 128, 192, dtype=torch.uint8), boxes
+
+
+def recorded_step(model: ModelConfig, precision: Any, optimizer: Any) -> dict[str, int]:
+    """Operators of a whole training step, the second of a run, and how often each is run."""
+    network = FSAF(model, 4).to(memory_format=torch.channels_last).train()
+    settings = Precision(TrainConfig(precision=precision), torch.device("cpu"))
+    forward_loss = ForwardLoss(network, ObjectiveConfig(), settings)
+    update = make_optimizer(network, OptimConfig(name=optimizer))
+    average = MovingAverage(network, 0.9)
+    images, boxes = example_batch()
+    for _ in range(2):
+        with Recorder() as recorder:
+            terms = forward_loss(images, boxes)
+            settings.step(terms.loss, update, network.parameters(), 10.0)
+            average.update(network)
+    return recorder.operators()
+
+
+def recorded_inference(model: ModelConfig) -> dict[str, int]:
+    """Operators from uint8 images to detections, with the suppression for devices without a kernel of it."""
+    network = FSAF(model, 4).eval()
+    images, boxes = example_batch()
+    with torch.no_grad(), Recorder() as recorder:
+        postprocess(network(images, boxes.sizes), boxes.sizes, PredictConfig())
+        nms_by_rounds(torch.rand(2, 9, 4), torch.rand(2, 9), 0.5, 3)
+    return {name: count for name, count in recorder.operators().items() if name != "fsaf.nms.default"}
+
+
+def recorded() -> dict[str, dict[str, int]]:
+    """What the table is about: steps of the recipes' kinds of network, and inference."""
+    resnet = ModelConfig(backbone="test_resnet", channels=16, convs=1, frozen_stages=1)
+    lite = ModelConfig(backbone="tf_efficientnet_lite0", channels=64, convs=1, norm="group", frozen_stages=1)
+    return {
+        "training step, ResNet, SGD, fp16": recorded_step(resnet, "fp16", "sgd"),
+        "training step, EfficientNet-lite, AdamW, bf16": recorded_step(lite, "bf16", "adamw"),
+        "inference, ResNet": recorded_inference(resnet),
+    }
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("wheel", type=Path, help="torch_npu-*.whl")
+    parser.add_argument("--write", action="store_true", help=f"keep the names in {KEPT.name}")
+    args = parser.parse_args()
+    tables = read_wheel(args.wheel)
+    print(f"torch-npu {tables.version}: {len(tables.kernels)} operators with NPU kernels, ", end="")
+    print(f"{len(tables.converters)} with a converter of its graph compiler; PyTorch {torch.__version__}")
+    for title, operators in recorded().items():
+        print(f"\n{title}: {len(operators)} operators, {sum(operators.values())} calls\n")
+        print(f"{'operator':56}{'calls':>6}  {'eager':10} graph")
+        for name, count in sorted(operators.items()):
+            graph = "converter" if name in tables.converters else "-"
+            print(f"{name:56}{count:6}  {how_npu_runs(name, tables) or 'MISSING':10} {graph}")
+    if args.write:
+        content = {key: sorted(getattr(tables, key)) for key in ("kernels", "converters")}
+        KEPT.write_text(json.dumps({"torch_npu": tables.version, **content}, indent=0) + "\n")
+
+
+if __name__ == "__main__":
+    main()
