@@ -171,7 +171,8 @@ def test_a_killed_process_is_restarted_and_the_run_ends_the_same(
 
 def test_one_that_keeps_dying_ends_the_run(root: Path, tmp_path: Path) -> None:
     values = recipe(root, tmp_path / "run", **TINY, data__batch_size=2)
-    with pytest.raises(RuntimeError, match=r"process 1 of 2 ended with .*SIGKILL"):
+    # Whichever the launcher sees first: the one that dies, or the one that it leaves alone.
+    with pytest.raises(RuntimeError, match=r"process 1 of 2 ended with .*SIGKILL|process 0 of 2 failed"):
         start(processes.train_here, [tmp_path, values, (1, 2)], 2)
 
 

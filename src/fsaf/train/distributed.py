@@ -53,7 +53,9 @@ def join(name: str) -> Iterator[torch.device]:
         yield resolve_device(name)
         return
     device = resolve_device(name)
-    _store, rank, size = next(dist.rendezvous("env://"))
+    store, rank, size = next(dist.rendezvous("env://"))
+    # After a restart the store still holds the addresses of processes that are gone.
+    _store = dist.PrefixStore(f"start-{restarts()}", store)
     kind = device.type
     backend = "gloo" if kind == "cpu" else f"cpu:gloo,{kind}:{process_group_backend(device)}"
     dist.init_process_group(backend, store=_store, rank=rank, world_size=size)
