@@ -54,8 +54,10 @@ def join(name: str) -> Iterator[torch.device]:
         return
     device = resolve_device(name)
     store, rank, size = next(dist.rendezvous("env://"))
-    # After a restart the store still holds the addresses of processes that are gone.
-    _store = dist.PrefixStore(f"start-{restarts()}", store)
+    # After a restart the store still holds the addresses of processes that are gone. Several machines count
+    # their restarts each for themselves, so there the count cannot tell starts apart.
+    one_machine = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    _store = dist.PrefixStore(f"start-{restarts()}", store) if one_machine else store
     kind = device.type
     backend = "gloo" if kind == "cpu" else f"cpu:gloo,{kind}:{process_group_backend(device)}"
     dist.init_process_group(backend, store=_store, rank=rank, world_size=size)
@@ -248,7 +250,7 @@ def _work(mistake: Path, count: int, function: Callable[..., None], arguments: l
             shutil.copy(mine, draft := mine.with_suffix(".draft"))
             draft.replace(mistake)
         # Where all stop at it there is nothing to restart. Others, that wait for this one, must be stopped.
-        for _ in range(50):
+        for _ in range(100):
             if len(list(mistake.parent.glob("mistake.[0-9]"))) == count:
                 return
             time.sleep(0.1)

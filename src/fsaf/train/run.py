@@ -134,7 +134,7 @@ def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
 
 def after_restart(config: Config) -> Config:
     """``config`` that goes on from ``last.pt``, where a launcher has restarted processes that had one."""
-    if config.out is None or not distributed.restarts():
+    if config.out is None or not max(distributed.gather_all(distributed.restarts())):
         return config
     last_pt = Path(config.out) / "checkpoints" / "last.pt"
     return replace(config, resume=config.resume or distributed.from_main(last_pt.is_file))
