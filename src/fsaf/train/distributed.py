@@ -6,7 +6,6 @@ Every function also works in a process that is alone, where it does nothing or r
 import inspect
 import math
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -53,10 +52,16 @@ def join(name: str) -> Iterator[torch.device]:
         yield resolve_device(name)
         return
     device = resolve_device(name)
-    store, rank, size = next(dist.rendezvous("env://"))
-    # After a restart the store still holds the addresses of processes that are gone. Several machines count
-    # their restarts each for themselves, so there the count cannot tell starts apart.
     one_machine = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if shared and not one_machine and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+        raise UserError(
+            "--max-restarts on several machines: give each torchrun TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, "
+            "or processes look for those that are gone when they are restarted"
+        )
+    store, rank, size = next(dist.rendezvous("env://"))
+    # After a restart the launcher's store still holds the addresses of processes that are gone. Several
+    # machines count their restarts each for themselves, so there the count cannot tell starts apart.
     _store = dist.PrefixStore(f"start-{restarts()}", store) if one_machine else store
     kind = device.type
     backend = "gloo" if kind == "cpu" else f"cpu:gloo,{kind}:{process_group_backend(device)}"
@@ -179,7 +184,10 @@ def tells() -> bool:
         return True
     if _store is None:
         return os.environ["LOCAL_RANK"] == "0"
-    return _store.add("fsaf/mistakes", 1) == 1
+    try:
+        return _store.add("fsaf/mistakes", 1) == 1
+    except RuntimeError:  # the process that kept the store has stopped, and said why
+        return False
 
 
 # -- starting them on this machine --------------------------------------------------------------------------
@@ -247,11 +255,12 @@ def _work(mistake: Path, count: int, function: Callable[..., None], arguments: l
         mine = mistake.with_name(f"mistake.{os.environ['RANK']}")
         mine.write_text(str(error), encoding="utf-8")
         if not mistake.is_file():
-            shutil.copy(mine, draft := mine.with_suffix(".draft"))
+            draft = mistake.with_name(f"draft.{os.environ['RANK']}")
+            draft.write_text(str(error), encoding="utf-8")
             draft.replace(mistake)
         # Where all stop at it there is nothing to restart. Others, that wait for this one, must be stopped.
         for _ in range(100):
-            if len(list(mistake.parent.glob("mistake.[0-9]"))) == count:
+            if len(list(mistake.parent.glob("mistake.*"))) == count:
                 return
             time.sleep(0.1)
         sys.exit(2)
