@@ -202,6 +202,8 @@ class TrainConfig:
     """fp16 only: a fixed factor (the original used 32), or ``dynamic``."""
     compile: bool = False
     """Compile network and objective (torch.compile), once a batch shape."""
+    cuda_graphs: bool = False
+    """Capture the whole step on the device as one graph a batch shape (CUDA, NPU); one process only."""
     ema: float = 0.0
     """Decay of the moving average of weights that is evaluated and saved as best; 0 is off."""
     evaluate_every: int = 1

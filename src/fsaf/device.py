@@ -6,7 +6,10 @@ suppression of overlapping boxes (``fsaf.results.nms.has_kernel`` asks PyTorch's
 shows what is chosen.
 """
 
+import contextlib
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -24,6 +27,9 @@ TRITON = {
     "npu": ("triton-ascend",),
 }
 """Packages in whose language ``torch.compile`` writes kernels, by type of device; the others take C++."""
+
+GRAPHS = {"cuda": "CUDAGraph", "npu": "NPUGraph"}
+"""What a device's module calls the graph that its kernels are captured in, by type of device."""
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -88,3 +94,32 @@ def runs_in(device: torch.device, dtype: torch.dtype) -> bool:
             return result.dtype == dtype and result.flatten()[0].item() == 9
     except RuntimeError:
         return False
+
+
+class GraphTools:
+    """Capturing kernels in a graph, as the module of a type of device offers it."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Raises UserError where the device has no graphs."""
+        module = torch.get_device_module(device) if is_accelerator(device) else None
+        name = GRAPHS.get(device.type, "")
+        if not (hasattr(module, name) and hasattr(module, "graph")):
+            raise UserError(f"train.cuda_graphs = true: device {device} captures no graphs; leave it false")
+        self.module: Any = module
+        self.new: Any = getattr(module, name)
+
+    @contextlib.contextmanager
+    def beside(self) -> Iterator[None]:
+        """Run on a stream of its own, as a capture does, after what was launched and before what follows."""
+        stream, current = self.module.Stream(), self.module.current_stream()
+        stream.wait_stream(current)
+        with self.module.stream(stream):
+            yield
+        current.wait_stream(stream)
+
+    def capture(self, graph: Any, pool: Any) -> contextlib.AbstractContextManager[None]:
+        """Record in ``graph`` what is launched, without running it; memory comes from ``pool``, if not None.
+
+        Other threads go on meanwhile: one of them pins the next batches.
+        """
+        return self.module.graph(graph, pool=pool, capture_error_mode="thread_local")

@@ -309,6 +309,12 @@ def _register_pointers(library: torch.library.Library) -> None:
         library.impl(f"set_.{name}", functools.partial(op._op_dk, torch._C.DispatchKey.CPU), "PrivateUse1")
 
 
+def _register_group_norm(library: torch.library.Library) -> None:
+    """torch_npu has a kernel. PyTorch's own composite one, in 2.14, takes no channels-last tensors."""
+    kernel = functools.partial(_run, torch.ops.aten.native_group_norm.default)
+    library.impl("native_group_norm", kernel, "PrivateUse1")
+
+
 _libraries: list[torch.library.Library] = []
 
 
@@ -323,6 +329,7 @@ def autoload() -> None:
     aten = torch.library.Library("aten", "IMPL")
     _register_convolution(aten)
     _register_pointers(aten)
+    _register_group_norm(aten)
     _register_autocast(aten)
     _libraries.extend([fallback, aten])
     _patch_what_only_cpp_can_register()

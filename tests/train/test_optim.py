@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fsaf.config import OptimConfig
-from fsaf.train.optim import MovingAverage, make_optimizer
+from fsaf.train.optim import MovingAverage, make_optimizer, set_rate
 
 
 def network() -> nn.Sequential:
@@ -72,6 +72,24 @@ def test_steps_are_those_of_the_plain_optimizers_and_skipped_ones_never_were(nam
     assert all(
         (p - q).abs().max() > 0.001 for p, q in zip(mine.parameters(), small().parameters(), strict=True)
     )
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_rate_on_the_device_is_the_rate(name: str) -> None:
+    models = small(), small()
+    config = OptimConfig(name=name, weight_decay=0.05)  # type: ignore[arg-type]
+    optimizers = [make_optimizer(model, config, tensor_rate=i == 1) for i, model in enumerate(models)]
+    on_device = optimizers[1].param_groups[0]["lr"]
+    for rate in (0.01, 0.005, 0.02):
+        images = torch.randn(2, 3, 6, 6)
+        for model, optimizer in zip(models, optimizers, strict=True):
+            set_rate(optimizer, rate)
+            model.zero_grad()
+            model(images).square().sum().backward()
+            optimizer.step()
+    assert optimizers[1].param_groups[0]["lr"] is on_device
+    for mine, theirs in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-7)
 
 
 def test_the_average_is_that_of_a_loop() -> None:

@@ -4,24 +4,30 @@ import copy
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fsaf.config import OptimConfig
 
 M = TypeVar("M", bound=nn.Module)
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, config: OptimConfig, tensor_rate: bool = False) -> torch.optim.Optimizer:
     """SGD or AdamW over the parameters that train; to be called once they lie on their device.
 
     Both are PyTorch's fused ones: one operator updates all weights, and a step is called off on the device by
     the attribute ``found_inf``, a tensor: weights, state and step count stay as they are.
+    tensor_rate: keep the learning rate on the device, so that a captured step can be given another.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    rate: float | Tensor = config.lr
+    if tensor_rate:
+        rate = torch.full((), config.lr, device=parameters[0].device)
     if config.name == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        return torch.optim.AdamW(
+            parameters, lr=rate, weight_decay=config.weight_decay, fused=True, capturable=tensor_rate
+        )
     sgd = torch.optim.SGD(
-        parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
+        parameters, lr=rate, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
     )
     # The first step as any other, and exact should it be called off: PyTorch would start from empty memory.
     for parameter in parameters if config.momentum else []:
@@ -29,25 +35,46 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
     return sgd
 
 
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group the learning rate ``rate``, without waiting for the device."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
 class MovingAverage(Generic[M]):
     """Exponential moving average of a model's weights and batch-norm statistics.
 
     The decay rises from 0.1 to ``decay`` as (1 + n) / (10 + n) over the updates n, so that the first, random
-    weights are soon forgotten.
+    weights are soon forgotten. n is a tensor beside the weights: an update is the same program each time.
     """
 
     def __init__(self, model: M, decay: float) -> None:
-        self.decay, self.updates = decay, 0
+        self.decay = decay
         self.model: M = copy.deepcopy(model).requires_grad_(False).eval()
+        self._updates = torch.zeros((), device=next(model.parameters()).device)
+
+    @property
+    def updates(self) -> int:
+        """Number of updates. Waits for the device."""
+        return int(self._updates)
+
+    @updates.setter
+    def updates(self, value: int) -> None:
+        self._updates.fill_(value)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights of ``model`` after a step."""
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        self.updates += 1
+        share = (9 / (10 + self._updates)).clamp(min=1 - self.decay)  # of the new weights
         mine, theirs = self.model.state_dict(), model.state_dict()
         floats = [name for name, value in mine.items() if value.is_floating_point()]
-        torch._foreach_lerp_([mine[name] for name in floats], [theirs[name] for name in floats], 1 - decay)
+        torch._foreach_lerp_(
+            [mine[name] for name in floats], [theirs[name] for name in floats], [share] * len(floats)
+        )
+        self._updates += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and number of updates."""

@@ -123,7 +123,7 @@ def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
         classes=classes,
         out=out,
         model=model,
-        optimizer=make_optimizer(model, config.optim),
+        optimizer=make_optimizer(model, config.optim, tensor_rate=config.train.cuda_graphs),
         average=MovingAverage(model, config.train.ema) if config.train.ema else None,
         precision=Precision(config.train, device),
     )

@@ -14,6 +14,7 @@ from fsaf.data.batch import Boxes
 from fsaf.model.detector import FSAF
 from fsaf.objective.objective import LossTerms, objective
 from fsaf.train.distributed import mean_over_processes
+from fsaf.train.optim import set_rate
 from fsaf.train.precision import Precision
 from fsaf.train.run import Run
 
@@ -50,13 +51,19 @@ def train_step(
     images: (B, 3, H, W) uint8. rate: learning rate. Returns the loss terms and the gradients' norm before
     clipping; they stay on the device.
     """
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
+    set_rate(run.optimizer, rate)
+    run.step += 1
+    return update(run, forward_loss, images, boxes)
+
+
+def update(
+    run: Run, forward_loss: Callable[[Tensor, Boxes], LossTerms], images: Tensor, boxes: Boxes
+) -> tuple[LossTerms, Tensor]:
+    """The part of a step that is work for the device: nothing on the host changes."""
     terms = forward_loss(images, boxes)
     norm = run.precision.step(terms.loss, run.optimizer, run.model.parameters(), run.config.optim.clip_norm)
     if run.average:
         run.average.update(run.model)
-    run.step += 1
     return terms, norm
 
 

@@ -1,9 +1,11 @@
 """Training: the loop, from top to bottom."""
 
+import functools
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 import yaml
@@ -20,11 +22,15 @@ from fsaf.objective.objective import LossTerms
 from fsaf.results.evaluate import evaluate, write_evaluation
 from fsaf.results.predict import Detector
 from fsaf.train import distributed
+from fsaf.train.graphs import CapturedStep, open_tools
 from fsaf.train.log import NoLog, RunLog
 from fsaf.train.run import Run, after_restart, start_run
 from fsaf.train.schedule import learning_rate, peak_rate
 from fsaf.train.step import FirstSteps, ForwardLoss, compile_forward_loss, train_step
 from fsaf.train.window import Window
+
+Step: TypeAlias = Callable[[Tensor, Boxes, float], tuple[LossTerms, Tensor]]
+"""``train_step`` of a run: images, boxes, learning rate to loss terms and gradient norm."""
 
 
 def train(config: Config, console: Console | None = None) -> Path:
@@ -42,6 +48,7 @@ def _train(config: Config, device: torch.device, console: Console) -> Path:
     validation = None
     if config.train.evaluate_every and config.data.val.annotations:
         validation = open_split(config.data, "val", records.classes)
+    graph_tools = open_tools(device) if config.train.cuda_graphs else None
     run = start_run(config, records.classes, device)
     loader, sampler = make_loader(
         Images(records, config.data, augment=True, seed=config.train.seed),
@@ -70,6 +77,9 @@ def _train(config: Config, device: torch.device, console: Console) -> Path:
         for note in notes:
             log.say(f"note: {note}")
         forward_loss = _forward_loss(run, device)
+        step: Step = functools.partial(train_step, run, forward_loss)
+        if graph_tools:
+            step = CapturedStep(run, forward_loss, graph_tools, log.say)
         first_steps = FirstSteps(log.say) if config.train.compile else None
         while run.step < last_step:
             epoch, start = divmod(run.step, per_epoch)
@@ -78,7 +88,7 @@ def _train(config: Config, device: torch.device, console: Console) -> Path:
             rates = [
                 rate * learning_rate(config.optim, run.step + i, per_epoch, all_steps) for i in range(steps)
             ]
-            train_steps(run, loader, forward_loss, rates, epoch + 1, log, first_steps)
+            train_steps(run, loader, step, rates, epoch + 1, log, first_steps)
             due = config.train.evaluate_every and (epoch + 1) % config.train.evaluate_every == 0
             if validation and (due or run.step == last_step):
                 validate(run, validation, epoch + 1, log)
@@ -89,7 +99,7 @@ def _train(config: Config, device: torch.device, console: Console) -> Path:
 def train_steps(
     run: Run,
     loader: Loader,
-    forward_loss: Callable[[Tensor, Boxes], LossTerms],
+    step: Step,
     rates: list[float],
     epoch: int,
     log: RunLog | NoLog,
@@ -106,7 +116,7 @@ def train_steps(
         window.data_seconds += time.perf_counter() - waiting
         started = time.perf_counter()
         images, boxes = batch.images.to(device, non_blocking=True), batch.boxes.to(device)
-        terms, norm = train_step(run, forward_loss, images, boxes, rate)
+        terms, norm = step(images, boxes, rate)
         if first_steps:
             first_steps.note(images, time.perf_counter() - started)
         window.add(batch, terms, norm)
