@@ -71,9 +71,9 @@ class MovingAverage(Generic[M]):
         share = (9 / (10 + self._updates)).clamp(min=1 - self.decay)  # of the new weights
         mine, theirs = self.model.state_dict(), model.state_dict()
         floats = [name for name, value in mine.items() if value.is_floating_point()]
-        torch._foreach_lerp_(
-            [mine[name] for name in floats], [theirs[name] for name in floats], [share] * len(floats)
-        )
+        way = torch._foreach_sub([theirs[name] for name in floats], [mine[name] for name in floats])
+        torch._foreach_mul_(way, share)
+        torch._foreach_add_([mine[name] for name in floats], way)
         self._updates += 1
 
     def state_dict(self) -> dict[str, Any]:
