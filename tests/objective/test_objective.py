@@ -9,6 +9,7 @@ from fsaf.model.detector import RawOutputs
 from fsaf.model.points import STRIDES, make_points
 from fsaf.objective.assign import assign
 from fsaf.objective.objective import LossTerms, objective
+from fsaf.objective.select import levels_by_size
 from objective.scenes import (
     NUM_CLASSES,
     SHAPES,
@@ -267,3 +268,19 @@ def test_without_positives_background_divides() -> None:
     expected = NUM_CLASSES * 0.75 * 0.5**2 * torch.tensor(2.0).log()
     torch.testing.assert_close(terms.loss, expected)
     assert terms.num_pos == 0 and terms.pos_recall == 0
+
+
+def test_the_level_by_size_is_that_of_feature_pyramids() -> None:
+    sides = [
+        (4, 4),
+        (56, 56),
+        (111, 111),
+        (112, 112),
+        (112, 28),
+        (224, 223),
+        (224, 224),
+        (448, 448),
+        (2000, 900),
+    ]
+    boxes = torch.tensor([[10.0, 20.0, 10.0 + w, 20.0 + h] for w, h in sides])
+    assert (levels_by_size(boxes[None], 5)[0] + 3).tolist() == [3, 3, 3, 4, 3, 4, 5, 6, 7]

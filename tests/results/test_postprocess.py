@@ -1,5 +1,9 @@
 """Detections from raw tensors, against a loop over images, levels and candidates."""
 
+import itertools
+import math
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,42 +18,70 @@ STRIDES = (8, 16, 32, 64, 128)
 
 
 def random_outputs(
-    batch: int, classes: int, seed: int, spread: float = 2.0, bias: float = -2.0
+    batch: int, classes: int, seed: int, spread: float = 2.0, bias: float = -2.0, anchors: bool = False
 ) -> RawOutputs:
     generator = torch.Generator().manual_seed(seed)
-    logits = [torch.randn(batch, classes, *s, generator=generator) * spread + bias for s in SHAPES]
-    distances = [torch.relu(torch.randn(batch, 4, *s, generator=generator) * 0.5 + 0.5) for s in SHAPES]
-    return RawOutputs(logits, distances)
+
+    def randn(channels: int) -> list[Tensor]:
+        return [torch.randn(batch, channels, *shape, generator=generator) for shape in SHAPES]
+
+    logits = [x * spread + bias for x in randn(classes)]
+    distances = [torch.relu(x * 0.5 + 0.5) for x in randn(4)]
+    if not anchors:
+        return RawOutputs(logits, distances)
+    return RawOutputs(
+        logits, distances, [x * spread + bias for x in randn(9 * classes)], [0.3 * x for x in randn(36)]
+    )
+
+
+def pairs_of_levels(outputs: RawOutputs, image: int) -> Iterator[list[tuple[float, list[float], int]]]:
+    """Score, box and class of every pair, for each level of each branch."""
+    for logits, distances, stride in zip(outputs.logits, outputs.distances, STRIDES, strict=True):
+        found = []
+        for c, i, j in itertools.product(*map(range, logits.shape[1:])):
+            top, bottom, left, right = (distances[image, :, i, j] * 4 * stride).tolist()
+            box = [j * stride - left, i * stride - top, j * stride + right, i * stride + bottom]
+            found.append((logits[image, c, i, j].sigmoid().item(), box, c))
+        yield found
+    for logits, deltas, stride in zip(outputs.anchor_logits, outputs.anchor_deltas, STRIDES, strict=False):
+        found = []
+        classes = logits.shape[1] // 9
+        for kind, (ratio, step) in enumerate(itertools.product((0.5, 1, 2), range(3))):
+            side = 4 * stride * 2 ** (step / 3)
+            width, height = side / ratio**0.5, side * ratio**0.5
+            for c, i, j in itertools.product(range(classes), *map(range, logits.shape[2:])):
+                dx, dy, dw, dh = deltas[image, 4 * kind : 4 * kind + 4, i, j].tolist()
+                x, y = j * stride + dx * width, i * stride + dy * height
+                w, h = width * math.exp(dw), height * math.exp(dh)
+                score = logits[image, kind * classes + c, i, j].sigmoid().item()
+                found.append((score, [x - w / 2, y - h / 2, x + w / 2, y + h / 2], c))
+        yield found
 
 
 def plain_loop(
     outputs: RawOutputs, sizes: list[tuple[int, int]], config: PredictConfig
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Boxes, scores, labels of each image, one candidate after the other."""
+) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Boxes, scores, labels and levels of each image, one candidate after the other."""
     results = []
     for image, (height, width) in enumerate(sizes):
-        boxes, scores, labels = [], [], []
-        for logits, distances, stride in zip(outputs.logits, outputs.distances, STRIDES, strict=True):
-            found = []
-            for i in range(logits.shape[2]):
-                for j in range(logits.shape[3]):
-                    for c in range(logits.shape[1]):
-                        score = logits[image, c, i, j].sigmoid().item()
-                        if score > config.score_threshold:
-                            found.append((score, i, j, c))
-            found.sort(key=lambda entry: -entry[0])
-            for score, i, j, c in found[: config.candidates]:
-                top, bottom, left, right = (distances[image, :, i, j] * 4 * stride).tolist()
-                x1, x2 = (min(max(x, 0), width) for x in (j * stride - left, j * stride + right))
-                y1, y2 = (min(max(y, 0), height) for y in (i * stride - top, i * stride + bottom))
+        rows = []
+        for place, pairs in enumerate(pairs_of_levels(outputs, image)):
+            good = [pair for pair in pairs if pair[0] > config.score_threshold]
+            good.sort(key=lambda pair: -pair[0])
+            for score, box, c in good[: config.candidates]:
+                x1, x2 = (min(max(x, 0), width) for x in box[::2])
+                y1, y2 = (min(max(y, 0), height) for y in box[1::2])
                 if x2 > x1 and y2 > y1:
-                    boxes.append([x1, y1, x2, y2])
-                    scores.append(score)
-                    labels.append(c)
-        boxes_k4 = torch.tensor(boxes).reshape(-1, 4)
-        scores_k, labels_k = torch.tensor(scores), torch.tensor(labels, dtype=torch.int64)
+                    rows.append((x1, y1, x2, y2, score, c, place % 5))
+        table = torch.tensor(rows).reshape(-1, 7)
+        boxes_k4, scores_k, labels_k, levels_k = (
+            table[:, :4],
+            table[:, 4],
+            table[:, 5].long(),
+            table[:, 6].long(),
+        )
         keep = batched_nms(boxes_k4, scores_k, labels_k, config.nms_iou)[: config.max_detections]
-        results.append((boxes_k4[keep], scores_k[keep], labels_k[keep]))
+        results.append((boxes_k4[keep], scores_k[keep], labels_k[keep], levels_k[keep]))
     return results
 
 
@@ -62,19 +94,22 @@ def plain_loop(
         (2, PredictConfig(max_detections=4)),
     ],
 )
+@pytest.mark.parametrize("anchors", [False, True])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_equals_a_plain_loop(classes: int, config: PredictConfig, seed: int) -> None:
+def test_equals_a_plain_loop(classes: int, config: PredictConfig, seed: int, anchors: bool) -> None:
     sizes = [(96, 128), (70, 101)]
-    outputs = random_outputs(2, classes, seed)
+    outputs = random_outputs(2, classes, seed, anchors=anchors)
     detections = postprocess(outputs, torch.tensor(sizes), config)
     assert detections.boxes_bm4.shape == (2, config.max_detections, 4)
-    for image, (boxes, scores, labels) in enumerate(plain_loop(outputs, sizes, config)):
+    for image, (boxes, scores, labels, levels) in enumerate(plain_loop(outputs, sizes, config)):
         count = len(scores)
         assert count > 0
         torch.testing.assert_close(detections.boxes_bm4[image, :count], boxes, rtol=1e-6, atol=1e-4)
         torch.testing.assert_close(detections.scores_bm[image, :count], scores, rtol=1e-6, atol=1e-7)
         assert torch.equal(detections.labels_bm[image, :count], labels)
+        assert torch.equal(detections.levels_bm[image, :count], levels)
         assert (detections.labels_bm[image, count:] == -1).all()
+        assert (detections.levels_bm[image, count:] == -1).all()
         assert (detections.scores_bm[image, count:] == 0).all()
         assert (detections.boxes_bm4[image, count:] == 0).all()
 

@@ -148,7 +148,7 @@ def compare_detections(
 
 
 def _rows(detections: Detections) -> Iterator[dict[str, Any]]:
-    for boxes, scores, labels in zip(*(x.numpy() for x in detections), strict=True):
+    for boxes, scores, labels in zip(*(x.numpy() for x in detections[:3] if x is not None), strict=True):
         real = labels >= 0
         yield {"boxes": boxes[real], "scores": scores[real], "labels": labels[real], "slots": len(real)}
 

@@ -28,7 +28,7 @@ from fsaf.export.extra import import_extra
 from fsaf.export.runtime import FORMAT, VERSION
 from fsaf.model.detector import FSAF
 from fsaf.model.points import decode_boxes
-from fsaf.results.postprocess import Detections, postprocess
+from fsaf.results.postprocess import postprocess
 
 LOWEST_OPSET = 18
 """PyTorch's exporter writes no older ones."""
@@ -68,8 +68,9 @@ class WithDetections(nn.Module):
         super().__init__()
         self.model, self.settings = model, settings
 
-    def forward(self, images: Tensor, sizes: Tensor) -> Detections:
-        return postprocess(self.model(images, sizes), sizes, self.settings)
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found = postprocess(self.model(images, sizes), sizes, self.settings)
+        return found.boxes_bm4, found.scores_bm, found.labels_bm
 
 
 class WithRawOutputs(nn.Module):
@@ -109,6 +110,10 @@ def export_onnx(
     Raises UserError for wrong settings, a missing package, or a file that disagrees.
     """
     _check_settings(path, size, batch, opset)
+    if raw and config.model.branches != ["anchor_free"]:
+        raise UserError(
+            "raw: anchors' outputs are not written so; export a detector with anchors without --raw"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     frozen = copy.deepcopy(model).cpu().float().eval()

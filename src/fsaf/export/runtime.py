@@ -71,7 +71,7 @@ class OnnxModel:
                 "max_detections can be asked of it; export the checkpoint again for others"
             )
         # Detections below a threshold never remove those above it, so cutting afterwards is the same.
-        boxes, scores, labels = (x[:, : settings.max_detections] for x in found)
+        boxes, scores, labels = (x[:, : settings.max_detections] for x in found[:3] if x is not None)
         keep = scores > settings.score_threshold
         return Detections(
             torch.where(keep[:, :, None], boxes, 0.0),

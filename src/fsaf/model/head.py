@@ -1,10 +1,12 @@
-"""The anchor-free head, shared by all levels: class logits and four distances at every location."""
+"""The head, shared by all levels: predictions at every location, without anchors, with them, or both."""
 
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from fsaf.model.anchors import KINDS
 
 PRIOR = 0.01
 """Score that every class starts with (RetinaNet, section 4.1)."""
@@ -21,29 +23,57 @@ def _branch(channels: int, convs: int, norm: str) -> nn.Sequential:
 
 
 class Head(nn.Module):
-    """Two towers of 3x3 convolutions with one output convolution each (FSAF, section 3.1)."""
+    """Two towers of 3x3 convolutions; each branch adds one output convolution to each (FSAF, section 3.1).
 
-    def __init__(self, channels: int, convs: int, norm: str, num_classes: int) -> None:
+    branches: ``anchor_free``, ``anchor_based`` or both, which then share the towers.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        convs: int,
+        norm: str,
+        num_classes: int,
+        branches: Sequence[str] = ("anchor_free",),
+    ) -> None:
         super().__init__()
         self.class_tower = _branch(channels, convs, norm)
         self.box_tower = _branch(channels, convs, norm)
-        self.classes = nn.Conv2d(channels, num_classes, 3, padding=1)
-        self.distances = nn.Conv2d(channels, 4, 3, padding=1)
+        self.classes = self.distances = self.anchor_classes = self.anchor_deltas = None
+        if "anchor_free" in branches:
+            self.classes = nn.Conv2d(channels, num_classes, 3, padding=1)
+            self.distances = nn.Conv2d(channels, 4, 3, padding=1)
+        if "anchor_based" in branches:
+            self.anchor_classes = nn.Conv2d(channels, KINDS * num_classes, 3, padding=1)
+            self.anchor_deltas = nn.Conv2d(channels, KINDS * 4, 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        assert self.classes.bias is not None and self.distances.bias is not None
-        nn.init.constant_(self.classes.bias, -math.log((1 - PRIOR) / PRIOR))
-        nn.init.constant_(self.distances.bias, 0.25)
+        for classes in (self.classes, self.anchor_classes):
+            if classes is not None and classes.bias is not None:
+                nn.init.constant_(classes.bias, -math.log((1 - PRIOR) / PRIOR))
+        if self.distances is not None and self.distances.bias is not None:
+            nn.init.constant_(self.distances.bias, 0.25)
 
-    def forward(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    def forward(
+        self, levels: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
         """levels: (B, channels, H_l, W_l) each.
 
-        Returns logits (B, C, H_l, W_l) and distances (B, 4, H_l, W_l) >= 0 (top, bottom, left, right in units
-        of 4 strides) of each level, in float32 also under autocast.
+        Returns, of each level and in float32 also under autocast: logits (B, C, H_l, W_l), distances
+        (B, 4, H_l, W_l) >= 0 (top, bottom, left, right in units of 4 strides), anchors' logits
+        (B, KINDS * C, H_l, W_l) and deltas (B, KINDS * 4, H_l, W_l), kind by kind. Lists of a branch that is
+        not there are empty.
         """
-        logits = [self.classes(self.class_tower(x)).float() for x in levels]
-        distances = [torch.relu(self.distances(self.box_tower(x)).float()) for x in levels]
-        return logits, distances
+        logits, distances, anchor_logits, anchor_deltas = [], [], [], []
+        for x in levels:
+            for_class, for_box = self.class_tower(x), self.box_tower(x)
+            if self.classes is not None and self.distances is not None:
+                logits.append(self.classes(for_class).float())
+                distances.append(torch.relu(self.distances(for_box).float()))
+            if self.anchor_classes is not None and self.anchor_deltas is not None:
+                anchor_logits.append(self.anchor_classes(for_class).float())
+                anchor_deltas.append(self.anchor_deltas(for_box).float())
+        return logits, distances, anchor_logits, anchor_deltas

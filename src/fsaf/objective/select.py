@@ -37,6 +37,17 @@ def select_levels(losses_bgl: Tensor) -> tuple[Tensor, Tensor]:
     return level, best > -torch.inf
 
 
+def levels_by_size(boxes_bg4: Tensor, num_levels: int) -> Tensor:
+    """The level of each box by its size alone, (B, G) int64: floor(5 + log2(sqrt(w h) / 224)), from P3 on.
+
+    The rule of feature pyramids (Lin et al. 2017) that the paper compares online selection with.
+    """
+    x1, y1, x2, y2 = boxes_bg4.unbind(-1)
+    area_bg = (x2 - x1) * (y2 - y1)
+    starts = [float((112 << i) ** 2) for i in range(num_levels - 1)]  # the areas where P4, P5, ... begin
+    return torch.stack([(area_bg >= start).int() for start in starts]).sum(0, dtype=torch.int32).long()
+
+
 def on_selected_level(level_bg: Tensor, box_bp: Tensor, level_sizes: Sequence[int]) -> Tensor:
     """(B, P) bool: the location lies on the level that its box selected."""
     chosen_bp = torch.gather(level_bg, 1, box_bp)

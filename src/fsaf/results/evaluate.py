@@ -43,7 +43,7 @@ def evaluate(
     quiet = console is None or not console.is_terminal or not distributed.is_main()
     for batch in track(loader, "evaluating", console=console, disable=quiet, transient=True):
         found = detector.detect(batch.images, batch.boxes.sizes)
-        boxes, scores, labels = (tensor.cpu().numpy() for tensor in found)
+        boxes, scores, labels, *_ = (tensor.cpu().numpy() for tensor in found if tensor is not None)
         sizes = batch.boxes.sizes.tolist()
         mine.append([])
         for row, (image_id, original) in enumerate(zip(batch.ids, batch.original_sizes, strict=True)):

@@ -45,6 +45,8 @@ class Result:
     """Height and width of the original image."""
     path: str | None = None
     """Where the image came from, if from a file."""
+    levels: np.ndarray | None = None
+    """(n,) int64: the pyramid level that found each, 0 for P3; None from an exported file."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -144,7 +146,7 @@ class Detector:
         return [results[i] for i in range(len(pictures))]
 
     def _result(self, found: Detections, row: int, item: "Prepared") -> Result:
-        boxes, scores, labels = (tensor[row].cpu().numpy() for tensor in found)
+        boxes, scores, labels, *levels = (tensor[row].cpu().numpy() for tensor in found if tensor is not None)
         keep = labels >= 0
         boxes, labels = boxes[keep], labels[keep]
         return Result(
@@ -154,6 +156,7 @@ class Detector:
             names=[self.classes.names[label] for label in labels],
             size=item.original,
             path=item.path,
+            levels=levels[0][keep] if levels else None,
         )
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -1,0 +1,59 @@
+"""Anchors of the anchor-based branch (RetinaNet, Lin et al. 2017, section 4), and boxes relative to them.
+
+Shapes: B batch, N all anchors of all levels: level after level, in a level kind after kind (ratio by ratio,
+each in rising size), each kind row by row.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+SIZES = tuple(4 * 2 ** (k / 3) for k in range(3))
+"""Sides of square anchors, in strides of their level."""
+RATIOS = (0.5, 1.0, 2.0)
+"""Height over width, at equal area."""
+KINDS = len(SIZES) * len(RATIOS)
+"""Anchors at every location."""
+MAX_LOG_SCALE = math.log(1000 / 16)
+"""A box is at most this many times (as a logarithm) larger or smaller than its anchor, either way."""
+
+
+def make_anchors(
+    level_shapes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device
+) -> Tensor:
+    """Anchors (4, N) float32 x1, y1, x2, y2 in pixels of the padded batch, centred on the locations."""
+    levels = []
+    for (height, width), stride in zip(level_shapes, strides, strict=True):
+        x = torch.arange(width, device=device, dtype=torch.float32) * stride
+        y = torch.arange(height, device=device, dtype=torch.float32) * stride
+        y, x = y[:, None].expand(height, width), x.expand(height, width)
+        for ratio in RATIOS:
+            for size in SIZES:
+                half_w, half_h = 0.5 * stride * size / ratio**0.5, 0.5 * stride * size * ratio**0.5
+                levels.append(torch.stack((x - half_w, y - half_h, x + half_w, y + half_h)).flatten(1))
+    return torch.cat(levels, 1)
+
+
+def encode_deltas(boxes_b4n: Tensor, anchors_4n: Tensor) -> Tensor:
+    """What the branch is to predict for boxes x1, y1, x2, y2 of positive area: (B, 4, N)."""
+    ax, ay, aw, ah = _centre_and_sides(anchors_4n.unbind(0))
+    x, y, w, h = _centre_and_sides(boxes_b4n.unbind(1))
+    return torch.stack(((x - ax) / aw, (y - ay) / ah, (w / aw).log(), (h / ah).log()), 1)
+
+
+def decode_deltas(deltas_b4n: Tensor, anchors_4n: Tensor) -> Tensor:
+    """Boxes x1, y1, x2, y2 from predictions (B, 4, N): shift of the centre in sides of the anchor, and the
+    logarithm of the ratio of sides. In pixels of the resized image, not clipped."""
+    ax, ay, aw, ah = _centre_and_sides(anchors_4n.unbind(0))
+    dx, dy, dw, dh = deltas_b4n.unbind(1)
+    half_w = 0.5 * aw * dw.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp()
+    half_h = 0.5 * ah * dh.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp()
+    x, y = ax + dx * aw, ay + dy * ah
+    return torch.stack((x - half_w, y - half_h, x + half_w, y + half_h), 1)
+
+
+def _centre_and_sides(corners: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x1, y1, x2, y2 = corners
+    return (x1 + x2) * 0.5, (y1 + y2) * 0.5, x2 - x1, y2 - y1

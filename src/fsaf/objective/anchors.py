@@ -1,0 +1,115 @@
+"""The objective of the anchor-based branch: RetinaNet's (Lin et al. 2017, section 4), every shape fixed.
+
+Shapes: B batch, C classes, G padded boxes of an image, N all anchors.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fsaf.config import ObjectiveConfig
+from fsaf.data.batch import Boxes
+from fsaf.model.anchors import decode_deltas, encode_deltas
+from fsaf.objective.losses import iou_loss, sigmoid_focal_loss
+
+POSITIVE_IOU, NEGATIVE_IOU = 0.5, 0.4
+"""An anchor learns the box that it overlaps most, from this IoU on; under the other it is background."""
+SAME = 1e-5
+"""Overlaps that differ by less, relatively, are equal: a small box lies inside many anchors of one size."""
+SMOOTH_L1_BETA = 1 / 9
+"""Where the smooth-L1 loss turns from quadratic to linear (Detectron's)."""
+
+
+class Matches(NamedTuple):
+    """Which anchors learn what."""
+
+    box_bn: Tensor
+    """(B, N) int64: which of the G boxes; 0 where not positive."""
+    positive_bn: Tensor
+    """(B, N) bool."""
+    negative_bn: Tensor
+    """(B, N) bool: background."""
+
+
+def match(anchors_4n: Tensor, boxes: Boxes, part_bn: Tensor) -> Matches:
+    """Match boxes to anchors as MMDetection's MaxIoUAssigner does with RetinaNet's settings.
+
+    Besides the anchors over ``POSITIVE_IOU``, each box gets those that overlap it most, however little, even
+    if they overlap another box more; of two boxes with the same best anchor the later gets it. Crowd regions
+    match nothing. part_bn: (B, N) bool, anchors that may take part.
+    """
+    index_g1 = torch.arange(boxes.xyxy.shape[1], device=anchors_4n.device, dtype=torch.float32)[:, None]
+    found = []
+    # Image by image: the overlaps of a whole batch would take gigabytes.
+    for xyxy_g4, real_g, part_n in zip(boxes.xyxy, boxes.valid & ~boxes.crowd, part_bn, strict=True):
+        counts_gn = real_g[:, None] & part_n
+        iou_gn = torch.where(counts_gn, _iou(xyxy_g4, anchors_4n), -1.0)
+        best_n, box_n = iou_gn.max(0)
+        most_g1 = iou_gn.amax(1, keepdim=True)
+        own_gn = (iou_gn >= most_g1 * (1 - SAME)) & (most_g1 > 0)
+        owner_n = torch.where(own_gn, index_g1, -1.0).amax(0)
+        box_n = torch.where(owner_n >= 0, owner_n.long(), box_n)
+        positive_n = (best_n >= POSITIVE_IOU) | (owner_n >= 0)
+        negative_n = part_n & (best_n < NEGATIVE_IOU) & ~positive_n
+        found.append((torch.where(positive_n, box_n, 0), positive_n, negative_n))
+    return Matches(*(torch.stack(parts) for parts in zip(*found, strict=True)))
+
+
+def _iou(boxes_g4: Tensor, anchors_4n: Tensor) -> Tensor:
+    """(G, N) intersection over union."""
+    x1, y1, x2, y2 = boxes_g4[:, :, None].unbind(1)
+    ax1, ay1, ax2, ay2 = anchors_4n.unbind(0)
+    width = (torch.minimum(x2, ax2) - torch.maximum(x1, ax1)).clamp(min=0)
+    height = (torch.minimum(y2, ay2) - torch.maximum(y1, ay1)).clamp(min=0)
+    overlap = width * height
+    return overlap / ((x2 - x1) * (y2 - y1) + (ax2 - ax1) * (ay2 - ay1) - overlap)
+
+
+class AnchorSums(NamedTuple):
+    """Losses of a batch before they are divided; scalars."""
+
+    cls: Tensor
+    """Focal loss."""
+    box: Tensor
+    """Box loss of the positive anchors."""
+    positives: Tensor
+    """Number of positive anchors, without a gradient."""
+
+
+def anchor_losses(
+    logits_bcn: Tensor,
+    deltas_b4n: Tensor,
+    anchors_4n: Tensor,
+    boxes: Boxes,
+    part_bn: Tensor,
+    config: ObjectiveConfig,
+) -> AnchorSums:
+    """Focal loss on all classes of every positive and negative anchor, box loss on the positive ones.
+
+    config.anchor_box_loss: ``smooth_l1`` or ``l1`` on the deltas, ``iou`` (-log IoU) on the decoded boxes.
+    part_bn: as in ``match``.
+    """
+    matches = match(anchors_4n, boxes, part_bn)
+    class_c = torch.arange(logits_bcn.shape[1], device=logits_bcn.device)
+    label_bn = torch.gather(boxes.labels, 1, matches.box_bn)
+    target_bcn = (label_bn[:, None, :] == class_c[:, None]) & matches.positive_bn[:, None, :]
+    focal_bcn = sigmoid_focal_loss(logits_bcn, target_bcn.float(), config.alpha, config.gamma)
+    counts_bn = matches.positive_bn | matches.negative_bn
+
+    # Where nothing is to be learned the target is the anchor: every number stays finite.
+    target_b4n = torch.gather(boxes.xyxy.mT, 2, matches.box_bn[:, None, :].expand(-1, 4, -1))
+    target_b4n = torch.where(matches.positive_bn[:, None, :], target_b4n, anchors_4n)
+    if config.anchor_box_loss == "iou":
+        loss_bn = iou_loss(decode_deltas(deltas_b4n, anchors_4n), target_b4n)
+    else:
+        error_b4n = (deltas_b4n - encode_deltas(target_b4n, anchors_4n)).abs()
+        if config.anchor_box_loss == "smooth_l1":
+            small_b4n = 0.5 * error_b4n * error_b4n / SMOOTH_L1_BETA
+            error_b4n = torch.where(error_b4n < SMOOTH_L1_BETA, small_b4n, error_b4n - 0.5 * SMOOTH_L1_BETA)
+        loss_bn = error_b4n.sum(1)
+    return AnchorSums(
+        cls=torch.where(counts_bn[:, None, :], focal_bcn, 0.0).sum(),
+        box=torch.where(matches.positive_bn, loss_bn, 0.0).sum(),
+        positives=matches.positive_bn.float().sum(),
+    )

@@ -1,0 +1,143 @@
+"""The anchor-based branch's objective against a loop, and against torchvision's RetinaNet."""
+
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torchvision.models.detection._utils import Matcher
+from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.ops import box_iou
+
+from fsaf.config import ObjectiveConfig
+from fsaf.data.batch import Boxes
+from fsaf.model.anchors import decode_deltas, make_anchors
+from fsaf.model.points import STRIDES
+from fsaf.objective.anchors import AnchorSums, Matches, anchor_losses, match
+from fsaf.testing import Recorder, first_difference
+from objective.scenes import NUM_CLASSES, SHAPES, as_batch, scene_boxes
+
+ANCHORS = make_anchors(SHAPES, STRIDES, torch.device("cpu"))
+
+
+def everywhere(batch: int) -> Tensor:
+    return torch.ones(batch, ANCHORS.shape[1], dtype=torch.bool)
+
+
+def by_loop(boxes: Boxes, row: int, part_n: Tensor) -> tuple[list[int | None], list[bool]]:
+    """The box of each anchor, and whether it is background: MaxIoUAssigner, read off its documentation."""
+    real = [g for g in range(boxes.xyxy.shape[1]) if boxes.valid[row, g] and not boxes.crowd[row, g]]
+    overlaps = box_iou(boxes.xyxy[row, real].double(), ANCHORS.T.double())
+    owner: list[int | None] = []
+    background = []
+    for n in range(ANCHORS.shape[1]):
+        best = float(overlaps[:, n].max()) if real else 0.0
+        mine = real[int(overlaps[:, n].argmax())] if best >= 0.5 and part_n[n] else None
+        owner.append(mine)
+        background.append(bool(part_n[n]) and best < 0.4)
+    for i, g in enumerate(real):
+        inside = torch.where(part_n, overlaps[i], -1.0)
+        if inside.max() > 0:
+            for n in (inside >= inside.max() * (1 - 1e-5)).nonzero()[:, 0].tolist():
+                owner[n], background[n] = g, False
+    return owner, background
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10), st.integers(0, 1000), st.booleans())
+def test_matches_are_those_of_a_loop(count: int, seed: int, edge: bool) -> None:
+    boxes = as_batch(scene_boxes(count, seed), scene_boxes(3, seed + 1))
+    boxes.crowd[:, 2] = boxes.valid[:, 2]
+    part_bn = everywhere(2)
+    if edge:
+        part_bn &= (ANCHORS[0] + ANCHORS[2])[None] < 2 * 130
+    found = match(ANCHORS, boxes, part_bn)
+    for row in range(2):
+        owner, background = by_loop(boxes, row, part_bn[row])
+        expected = torch.tensor([-1 if g is None else g for g in owner])
+        assert torch.equal(torch.where(found.positive_bn[row], found.box_bn[row], -1), expected)
+        assert found.negative_bn[row].tolist() == background
+
+
+def losses_of(config: ObjectiveConfig, seed: int) -> tuple[Tensor, Tensor, Boxes, AnchorSums]:
+    random = torch.Generator().manual_seed(seed)
+    logits = torch.randn(1, NUM_CLASSES, ANCHORS.shape[1], generator=random) - 2
+    deltas = 0.3 * torch.randn(1, 4, ANCHORS.shape[1], generator=random)
+    logits.requires_grad_()
+    deltas.requires_grad_()
+    boxes = as_batch(scene_boxes(6, seed))
+    return logits, deltas, boxes, anchor_losses(logits, deltas, ANCHORS, boxes, everywhere(1), config)
+
+
+@pytest.mark.parametrize("kind", ["l1", "smooth_l1"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_losses_and_gradients_are_torchvisions(kind: Any, seed: int) -> None:
+    logits, deltas, boxes, sums = losses_of(ObjectiveConfig(anchor_box_loss=kind), seed)
+    (sums.cls + sums.box).backward()
+    real = boxes.valid[0]
+    truth = {"boxes": boxes.xyxy[0, real], "labels": boxes.labels[0, real]}
+    head = RetinaNetHead(8, 9, NUM_CLASSES)
+    head.regression_head._loss_type = kind
+    matcher = Matcher(0.5, 0.4, allow_low_quality_matches=True)
+    matched = matcher(box_iou(truth["boxes"], ANCHORS.T))
+    ours = match(ANCHORS, boxes, everywhere(1))
+    # Where a box gets its best anchor although that overlaps another box more, torchvision gives the other.
+    matched = torch.where(ours.positive_bn[0], ours.box_bn[0], matched)
+    theirs = logits.detach().clone().requires_grad_(), deltas.detach().clone().requires_grad_()
+    outputs = {"cls_logits": theirs[0].mT, "bbox_regression": theirs[1].mT}
+    found = head.compute_loss([truth], outputs, [ANCHORS.T], [matched])
+    count = sums.positives
+    assert count > 20
+    beta = 1 / 9  # torchvision's smooth L1 has 1
+    if kind == "smooth_l1":
+        target = head.regression_head.box_coder.encode_single(truth["boxes"][ours.box_bn[0]], ANCHORS.T)
+        each = torch.nn.functional.smooth_l1_loss(theirs[1][0].T, target, beta=beta, reduction="none").sum(1)
+        found["bbox_regression"] = each[ours.positive_bn[0]].sum() / count
+    torch.testing.assert_close(sums.cls / count, found["classification"])
+    torch.testing.assert_close(sums.box / count, found["bbox_regression"])
+    (count * (found["classification"] + found["bbox_regression"])).backward()
+    for mine, other in zip((logits, deltas), theirs, strict=True):
+        torch.testing.assert_close(mine.grad, other.grad)
+
+
+def test_the_iou_loss_is_that_of_the_decoded_boxes() -> None:
+    _, deltas, boxes, sums = losses_of(ObjectiveConfig(anchor_box_loss="iou"), 0)
+    matches: Matches = match(ANCHORS, boxes, everywhere(1))
+    at = matches.positive_bn[0]
+    predicted, target = decode_deltas(deltas, ANCHORS)[0].T[at], boxes.xyxy[0, matches.box_bn[0, at]]
+    iou = torchvision.ops.box_iou(predicted, target).diagonal()
+    torch.testing.assert_close(sums.box, -iou.clamp(min=1e-6).log().sum())
+
+
+@pytest.mark.parametrize("kind", ["l1", "smooth_l1", "iou"])
+def test_no_boxes_no_positives_and_finite_gradients(kind: Any) -> None:
+    logits = torch.zeros(2, NUM_CLASSES, ANCHORS.shape[1], requires_grad=True)
+    deltas = torch.zeros(2, 4, ANCHORS.shape[1], requires_grad=True)
+    boxes = as_batch(scene_boxes(0), scene_boxes(0))
+    config = ObjectiveConfig(anchor_box_loss=kind)
+    sums = anchor_losses(logits, deltas, ANCHORS, boxes, everywhere(2), config)
+    (sums.cls + sums.box).backward()
+    assert sums.positives == 0 and sums.box == 0 and sums.cls > 0
+    assert logits.grad is not None and logits.grad.isfinite().all() and (deltas.grad == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["l1", "smooth_l1", "iou"])
+def test_one_program_for_any_number_of_boxes(kind: Any) -> None:
+    def record(*counts: int) -> Recorder:
+        logits = torch.zeros(2, NUM_CLASSES, ANCHORS.shape[1], requires_grad=True)
+        deltas = torch.zeros(2, 4, ANCHORS.shape[1], requires_grad=True)
+        boxes = as_batch(*(scene_boxes(count, count) for count in counts))
+        with Recorder() as recorder:
+            sums = anchor_losses(
+                logits, deltas, ANCHORS, boxes, everywhere(2), ObjectiveConfig(anchor_box_loss=kind)
+            )
+            (sums.cls + sums.box).backward()
+        return recorder
+
+    many = record(9, 5)
+    assert many.report() == ""
+    for counts in ((0, 0), (1, 0)):
+        assert first_difference(many, record(*counts)) is None
