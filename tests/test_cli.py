@@ -19,6 +19,7 @@ from fsaf.config import Config, to_dict
 from fsaf.data.records import Classes
 from fsaf.model.detector import FSAF
 from fsaf.recipe import build_config
+from fsaf.results.draw import draw_result
 from fsaf.results.predict import Detector
 from synthetic import COLORS, eight_pictures, recipe, write_coco
 
@@ -331,6 +332,20 @@ def test_pictures_are_written_in_their_own_size(
         with Image.open(here / "drawn" / "here" / f"{name}.png") as image:
             assert image.size == (200, 120) and image.mode == "RGB"
         assert f"{name}.png -> drawn/here/{name}.png: " in out
+
+
+def test_boxes_in_the_colours_of_their_levels(checkpoint: Path, root: Path, here: Path) -> None:
+    picture = root / "images" / "val" / "0501.png"
+    options = ["--score-threshold", "0", "--max-detections", "5", "--out"]
+    assert main(["predict", str(checkpoint), str(picture), *options, "plain"]) == 0
+    assert main(["predict", str(checkpoint), str(picture), "--show-levels", *options, "levels"]) == 0
+    result = fsaf.load(checkpoint).predict(picture, score_threshold=0, max_detections=5)
+    levels, names = result.by_level()
+    assert names == [f"{name} P{level + 3}" for name, level in zip(result.names, result.levels, strict=True)]
+    expected = draw_result(Image.open(picture), result.boxes, levels, result.scores, names)
+    with Image.open(here / "levels" / "0501.png") as drawn, Image.open(here / "plain" / "0501.png") as plain:
+        assert (np.asarray(drawn) == np.asarray(expected)).all()
+        assert (np.asarray(drawn) != np.asarray(plain)).any()
 
 
 def test_pictures_of_one_name_do_not_replace_each_other(

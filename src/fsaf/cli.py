@@ -95,7 +95,8 @@ def predict(args: argparse.Namespace, overrides: Sequence[str]) -> None:
             print(json.dumps(result.to_dict()), flush=True)
             continue
         image = read_image(path, detector.config.data.exif_rotation)
-        picture = draw_result(image, result.boxes, result.labels, result.scores, result.names)
+        labels, names = result.by_level() if args.show_levels else (result.labels, result.names)
+        picture = draw_result(image, result.boxes, labels, result.scores, names)
         folder.mkdir(parents=True, exist_ok=True)
         picture.save(written)
         counts = {name: result.names.count(name) for name in dict.fromkeys(result.names)}
@@ -305,6 +306,9 @@ def make_parser() -> argparse.ArgumentParser:
     child.add_argument("--out", default="predictions", help="folder of the annotated images (predictions)")
     child.add_argument("--score-threshold", type=float, default=0.3, help="lowest score shown (0.3)")
     child.add_argument("--max-detections", type=int, help="most detections of an image")
+    child.add_argument(
+        "--show-levels", action="store_true", help="colour boxes by the pyramid level that found them"
+    )
     child.add_argument("--short-side", type=int, help="resize to this short side at most, in pixels")
     child.add_argument("--long-side", type=int, help="and this long side at most")
     child.add_argument("--pad", type=int, help="pad to a multiple of this instead of the recipe's shapes")

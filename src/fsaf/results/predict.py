@@ -63,6 +63,13 @@ class Result:
             ],
         }
 
+    def by_level(self) -> tuple[np.ndarray, list[str]]:
+        """For drawing by pyramid level: its number from 0 in place of each label, and names with ``P3`` to
+        ``P7`` behind. Raises UserError for results of an exported file, which does not tell."""
+        if self.levels is None:
+            raise UserError("an exported file does not tell which level found what; take the checkpoint")
+        return self.levels, [f"{name} P{i + 3}" for name, i in zip(self.names, self.levels, strict=True)]
+
     def to_supervision(self) -> "supervision.Detections":
         """The same as ``supervision.Detections``; needs that package."""
         try:
