@@ -13,9 +13,10 @@ from rich.console import Console
 
 from fsaf import cli
 from fsaf.data.batch import Batch, Boxes
+from fsaf.data.coco import read_coco
 from fsaf.data.dataset import open_split
 from fsaf.data.loader import Images, make_loader
-from fsaf.data.records import Classes, read_coco
+from fsaf.data.records import Classes
 from fsaf.objective.objective import objective
 from fsaf.recipe import build_config
 from fsaf.results.evaluate import evaluate

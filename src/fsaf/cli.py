@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsaf import __version__
-from fsaf.errors import UserError, check_folder
+from fsaf.errors import UserError, check_folder, printable
 
 if TYPE_CHECKING:
     import torch
 
     from fsaf.results.predict import Detector
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -40,7 +38,7 @@ def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """``fsaf evaluate``."""
     from rich.console import Console
 
-    from fsaf.data.dataset import open_split
+    from fsaf.data.dataset import check_images, notes_on, open_split
     from fsaf.results.evaluate import evaluate as run
     from fsaf.results.evaluate import write_evaluation
     from fsaf.results.metrics import format_table
@@ -55,6 +53,9 @@ def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         detector = _open(args, overrides, device)
         check_folder(out)
         records = open_split(detector.config.data, "val", detector.classes)
+        check_images(records, detector.config.data)
+        for note in notes_on(records) if distributed.is_main() else []:
+            print(f"note: {printable(note)}", file=sys.stderr)
         metrics, predictions = run(detector, records, detector.config.data, Console(stderr=True))
         if not distributed.is_main():
             return
@@ -94,14 +95,14 @@ def predict(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         if args.format == "json":
             print(json.dumps(result.to_dict()), flush=True)
             continue
-        image = read_image(path, detector.config.data.exif_rotation)
+        image = read_image(path, detector.config.data.exif_rotation, detector.config.data.max_pixels)
         labels, names = result.by_level() if args.show_levels else (result.labels, result.names)
         picture = draw_result(image, result.boxes, labels, result.scores, names)
         folder.mkdir(parents=True, exist_ok=True)
         picture.save(written)
         counts = {name: result.names.count(name) for name in dict.fromkeys(result.names)}
         found = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
-        print(f"{path} -> {written}: {found}")
+        print(printable(f"{path} -> {written}: {found}"))
 
 
 def export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -141,7 +142,8 @@ def convert(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     checkpoint = run(Path(args.source), Path(args.target), args.format)
     names = checkpoint["classes"]["names"]
     backbone = checkpoint["config"]["model"]["backbone"]
-    print(f"{args.source} -> {args.target}: {backbone}, {len(names)} classes ({', '.join(names[:5])}...)")
+    listed = printable(", ".join(names[:5]))
+    print(f"{args.source} -> {args.target}: {backbone}, {len(names)} classes ({listed}...)")
 
 
 def info(args: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -153,20 +155,53 @@ def info(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     print(json.dumps(found, indent=1) if args.json else format_info(found))
 
 
-def check(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """``fsaf check``."""
-    from fsaf.config import DataConfig
-    from fsaf.data.check import describe, plan_text, read_splits
+def check(args: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """``fsaf check``; the exit status is 2 where training would refuse the data."""
+    from fsaf.config import DataConfig, ObjectiveConfig
+    from fsaf.data.check import describe, faults_text, plan_text, report
+    from fsaf.data.fix import list_changes, write_clean
+    from fsaf.data.formats import find_splits
+    from fsaf.data.survey import check_annotations, check_images, read_splits
 
     _no_overrides(overrides)
     if args.shapes is not None and args.shapes < 1:
         raise UserError(f"--shapes {args.shapes}: must be at least 1")
-    DataConfig(short_side=args.short_side, long_side=args.long_side)  # the limits that a recipe has
-    splits = read_splits(Path(args.data))
-    if args.shapes is None:
-        print(describe(splits, args.short_side, args.long_side))
+    if args.fix and args.no_images:
+        raise UserError("--fix opens every image; leave --no-images out")
+    config = DataConfig(  # with the limits that a recipe has
+        short_side=args.short_side,
+        long_side=args.long_side,
+        max_pixels=args.max_pixels,
+        exif_rotation=args.exif_rotation,
+    )
+    splits = find_splits(Path(args.data))
+    found = read_splits(splits, config)
+    if args.shapes is not None:
+        print(plan_text(found, args.shapes, args.short_side, args.long_side))
+        return 0
+    check_annotations(found, config, ObjectiveConfig())
+    told = None if args.no_images else check_images(found, config)
+    if args.json:
+        print(json.dumps(report(found), indent=1))
     else:
-        print(plan_text(splits, args.shapes, args.short_side, args.long_side))
+        print(f"{describe(found, args.short_side, args.long_side)}\n\n{faults_text(found)}")
+    if args.report:
+        _write_json(Path(args.report), report(found))
+    if told is not None and args.fix:
+        files = write_clean(Path(args.fix), splits, found, told, config)
+        where = sys.stderr if args.json else sys.stdout
+        changes = len(list_changes(found))
+        print(f"\n{changes:,} changes, listed in {files[-1]}; clean annotations:", file=where)
+        for file, records in zip(files, found.values(), strict=False):
+            print(f"  {file}  of images in {records.folder}", file=where)
+    return 2 if any(records.faults.refused for records in found.values()) else 0
+
+
+def _write_json(path: Path, value: Any) -> None:
+    try:
+        path.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error})") from error
 
 
 def demo(args: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -227,6 +262,8 @@ def _no_overrides(overrides: Sequence[str]) -> None:
 
 def _find_images(names: Sequence[str]) -> list[Path]:
     """Files, folders (their images) and glob patterns as paths. Raises UserError for no match."""
+    from fsaf.data.decode import IMAGE_SUFFIXES
+
     paths: list[Path] = []
     for name in names:
         path = Path(name)
@@ -294,7 +331,8 @@ def make_parser() -> argparse.ArgumentParser:
     child.add_argument("--device", help=device)
     child.add_argument("--devices", type=int, default=1, metavar="N", help=devices)
     child.epilog = (
-        "The data: --data.val.annotations FILE --data.val.images FOLDER; any --data.* and --predict.*"
+        "The data: --data.root FOLDER, or --data.val.annotations FILE --data.val.images FOLDER; "
+        "any --data.* and --predict.*"
     )
 
     child = verb("predict", predict, "Detect objects in images; write annotated images or JSON lines.")
@@ -336,11 +374,23 @@ def make_parser() -> argparse.ArgumentParser:
         "--format", choices=("fsaf", "safetensors", "mmdetection"), help="instead of by suffix"
     )
 
-    child = verb("check", check, "Show what a data set holds, or plan batch shapes for its images.")
-    child.add_argument("data", metavar="DATA", help="a COCO JSON file, or a folder with annotations/*.json")
+    child = verb("check", check, "Read a data set once and report every fault, or plan batch shapes for it.")
+    child.add_argument(
+        "data", metavar="DATA", help="folder of a data set (COCO, Pascal VOC, YOLO), or its file"
+    )
     child.add_argument("--shapes", type=int, metavar="N", help="plan N batch shapes and show their waste")
     child.add_argument("--short-side", type=int, default=800, help="short side at most, in pixels (800)")
     child.add_argument("--long-side", type=int, default=1333, help="long side at most, in pixels (1333)")
+    child.add_argument("--fix", metavar="OUT", help="write clean COCO JSON files into this folder")
+    child.add_argument("--report", metavar="FILE", help="write everything found to this file, as JSON")
+    child.add_argument("--json", action="store_true", help="print that instead of tables")
+    child.add_argument("--no-images", action="store_true", help="only what annotations tell; opens no image")
+    child.add_argument("--max-pixels", type=int, default=100_000_000, help="as data.max_pixels (100000000)")
+    child.add_argument("--exif-rotation", action="store_true", help="as data.exif_rotation")
+    child.epilog = (
+        "Exit status: 0 where training would take the data (it may leave boxes or images out, and says so), "
+        "2 where it would refuse it. docs/your-data.md lists what is refused, left out and warned about."
+    )
 
     child = verb("demo", demo, "Show a page to try a detector on pictures, on this machine only.")
     child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt, .pth or .onnx file")
@@ -383,10 +433,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
     args, overrides = make_parser().parse_known_args(argv)
     try:
-        args.function(args, overrides)
+        return args.function(args, overrides) or 0
     except UserError as error:
         if _tells():
-            print(f"fsaf {args.verb}: {error}", file=sys.stderr)
+            print(f"fsaf {args.verb}: {printable(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"fsaf {args.verb}: interrupted", file=sys.stderr)

@@ -18,15 +18,18 @@ def _check(condition: bool, key: str, value: object, must: str) -> None:
 @dataclass(kw_only=True)
 class SplitConfig:
     annotations: str | None = None
-    """COCO JSON file of the split, relative to ``data.root``."""
+    """Relative to ``data.root``: a COCO JSON file; a folder of Pascal VOC's XML files, or a file of
+    ImageSets/Main; YOLO's data.yaml, or a folder of labels. Where neither this nor ``images`` is given, the
+    split is looked for in ``data.root``."""
     images: str | None = None
-    """Folder of the split's images, relative to ``data.root``."""
+    """Folder of the split's images, relative to ``data.root``; needed with a COCO JSON file."""
 
 
 @dataclass(kw_only=True)
 class DataConfig:
     root: str | None = None
-    """Folder that relative paths below start from; the working directory if not given."""
+    """Folder that relative paths below start from; the working directory if not given. A COCO, Pascal VOC or
+    YOLO folder of a usual layout needs no more than this."""
     train: SplitConfig = field(default_factory=SplitConfig)
     """Split to train on."""
     val: SplitConfig = field(default_factory=SplitConfig)
@@ -59,11 +62,14 @@ class DataConfig:
     """Training images with a side under this (pixels, before resizing) are left out."""
     keep_empty: bool = False
     """Train on images without any box as well."""
+    max_pixels: int = 100_000_000
+    """Images of more pixels are refused before they are decoded: a small file can hold any number."""
 
     def __post_init__(self) -> None:
         _check(self.batch_size >= 1, "data.batch_size", self.batch_size, "at least 1")
         _check(self.workers >= 0, "data.workers", self.workers, "0 or more")
         _check(self.max_boxes >= 1, "data.max_boxes", self.max_boxes, "at least 1")
+        _check(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1")
         for key in ("flip", "flip_vertical"):
             _check(0 <= getattr(self, key) <= 1, f"data.{key}", getattr(self, key), "between 0 and 1")
         for key in ("short_side", "long_side"):

@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake."""
+"""The one exception for a user's mistake, and text that is safe to print."""
 
 from pathlib import Path
 
@@ -8,6 +8,11 @@ class UserError(ValueError):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+def printable(text: object) -> str:
+    """``text`` as one line for a terminal: what files say may hold control characters and broken Unicode."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
 def check_folder(path: Path) -> None:

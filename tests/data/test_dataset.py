@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from fsaf.config import DataConfig, SplitConfig
+from fsaf.data.coco import read_coco
 from fsaf.data.dataset import for_training, open_split
-from fsaf.data.records import Classes, Records, read_coco
+from fsaf.data.records import Classes, Records
 from fsaf.errors import UserError
 from synthetic import Picture, write_coco
 

@@ -11,8 +11,9 @@ from PIL import Image
 
 from fsaf.config import DataConfig
 from fsaf.data.batch import Batch
+from fsaf.data.coco import read_coco
 from fsaf.data.loader import Collate, Images, make_loader
-from fsaf.data.records import Records, read_coco
+from fsaf.data.records import Records
 from fsaf.data.sampler import Draw
 from fsaf.errors import UserError
 from synthetic import COLORS, GROUND, Picture, write_coco

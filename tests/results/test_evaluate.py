@@ -11,7 +11,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from fsaf.config import Config, DataConfig
-from fsaf.data.records import Classes, Records, read_coco
+from fsaf.data.coco import read_coco
+from fsaf.data.records import Classes, Records
 from fsaf.errors import UserError
 from fsaf.results.evaluate import evaluate, write_evaluation
 from fsaf.results.metrics import METRICS

@@ -1,43 +1,25 @@
-"""What a data set holds, and the batch shapes that suit it: the text of ``fsaf check``."""
+"""The text of ``fsaf check``: what a data set holds, what is wrong with it, which batch shapes suit it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.cells import cell_len
 
+from fsaf.config import ObjectiveConfig
+from fsaf.data.faults import KINDS
 from fsaf.data.plan import blank_rows, plan_shapes, resize_all, waste, waste_per_batch, waste_square
-from fsaf.data.records import Records, read_coco
+from fsaf.data.reach import levels_of, resize_boxes
+from fsaf.data.records import Records
 from fsaf.data.shapes import choose_shape
-from fsaf.errors import UserError
+from fsaf.data.survey import count_classes
+from fsaf.data.transforms import resized_size
+from fsaf.errors import printable
 
 HEIGHTS = (0, 8, 16, 32, 64, 128, 256, 512)
 """Where the ranges of box heights start, in pixels; the last has no end."""
-
-
-def find_splits(data: Path) -> dict[str, Path]:
-    """Annotation files by the name of their split.
-
-    data: a COCO JSON file, or a folder with ``annotations/*.json``. Of COCO's own archives, whose folder also
-    holds captions and keypoints of the same images, only ``instances_*.json`` are taken.
-    Raises UserError where there is none.
-    """
-    if data.is_file():
-        files = [data]
-    elif data.is_dir():
-        files = sorted((data / "annotations").glob("*.json"))
-        files = [file for file in files if file.name.startswith("instances_")] or files
-    else:
-        raise UserError(f"{data}: no such file or folder; give a COCO JSON file, or a folder of a data set")
-    if not files:
-        raise UserError(f"{data}: no annotations/*.json in it; give a COCO JSON file itself")
-    return {file.stem.removeprefix("instances_") or file.stem: file for file in files}
-
-
-def read_splits(data: Path) -> dict[str, Records]:
-    """Read every split of ``data``; image files are not needed. Raises UserError as ``read_coco`` does."""
-    return {name: read_coco(file, file.parent) for name, file in find_splits(data).items()}
+LEVELS = ("P3", "P4", "P5", "P6", "P7")
 
 
 def describe(splits: Mapping[str, Records], short_side: int, long_side: int) -> str:
@@ -54,7 +36,7 @@ def describe(splits: Mapping[str, Records], short_side: int, long_side: int) -> 
         split.dropped for split in records
     ) else []  # fmt: skip
 
-    counts = [_class_counts(split) for split in records]
+    counts = [dict(zip(s.classes.names, count_classes(s).tolist(), strict=True)) for s in records]
     rows += [[""], ["class", *names]]
     for name in dict.fromkeys(name for split in records for name in split.classes.names):
         rows.append([name, *(f"{count[name]:,}" if name in count else "-" for count in counts)])
@@ -62,9 +44,12 @@ def describe(splits: Mapping[str, Records], short_side: int, long_side: int) -> 
     for title, resized in (("box height, in the file", False), ("box height, resized", True)):
         rows += [[""], [title, *names]]
         tables = [_heights(split, short_side, long_side, resized) for split in records]
-        for i, low in enumerate(HEIGHTS):
-            label = f"{low} to {HEIGHTS[i + 1]}" if i + 1 < len(HEIGHTS) else f"{low} or more"
-            rows += _row(f"  {label}", [int(table[i]) for table in tables])
+        for i in range(len(HEIGHTS)):
+            rows += _row(_range(i), [int(table[i]) for table in tables])
+    rows += [[""], *_levels(records, short_side, long_side)]
+    notes.append(
+        "Side: the square root of width times height. P3 to P7: boxes that a level has locations for."
+    )
     notes.append(f"Resized: to a short side of {short_side} and a long side of {long_side} pixels at most.")
     return "\n".join([_align(rows), "", *notes])
 
@@ -99,12 +84,65 @@ def plan_text(splits: Mapping[str, Records], count: int, short_side: int, long_s
     )
 
 
-def _class_counts(split: Records) -> dict[str, int]:
-    """Boxes of each class, without crowd regions."""
-    counts = np.zeros(len(split.classes), np.int64)
-    for image in split.images:
-        counts += np.bincount(image.labels[~image.crowd], minlength=len(counts))
-    return dict(zip(split.classes.names, counts.tolist(), strict=True))
+def faults_text(splits: Mapping[str, Records], most: int = 3) -> str:
+    """Faults of all splits: how many of each kind and what training does about it, then the first of each."""
+    names = list(splits)
+    kinds = [kind for kind in KINDS if any(kind in split.faults for split in splits.values())]
+    if not kinds:
+        return "No faults found."
+    rows = [["fault", *names, "training"]]
+    for kind in kinds:
+        counts = [f"{split.faults.counts[kind]:,}" for split in splits.values()]
+        rows.append([KINDS[kind].title, *counts, KINDS[kind].rule])
+    lines = [_align(rows)]
+    for kind in kinds:
+        lines += ["", f"{kind}: {KINDS[kind].title}"]
+        total = sum(split.faults.counts[kind] for split in splits.values())
+        found = [(n, fault) for n, split in splits.items() for fault in split.faults.found.get(kind, [])]
+        lines += [f"  {printable(f'{name}: {fault.file}: {fault.text}')}" for name, fault in found[:most]]
+        if total > most:
+            lines.append(f"  ... and {total - most:,} more")
+    return "\n".join(lines)
+
+
+def report(splits: Mapping[str, Records]) -> dict[str, Any]:
+    """Everything that was found, as plain values for JSON: of each split what it holds and every fault."""
+    return {
+        name: {
+            "format": split.format,
+            "source": str(split.source),
+            "image_folder": str(split.folder),
+            "images": len(split.images),
+            "boxes": sum(int((~image.crowd).sum()) for image in split.images),
+            "crowd_regions": sum(int(image.crowd.sum()) for image in split.images),
+            "classes": dict(zip(split.classes.names, count_classes(split).tolist(), strict=True)),
+            "counts": {kind: split.faults.counts[kind] for kind in KINDS if kind in split.faults},
+            "faults": [fault.to_dict() for kind in KINDS for fault in split.faults.found.get(kind, [])],
+        }
+        for name, split in splits.items()
+    }
+
+
+def _levels(records: Sequence[Records], short_side: int, long_side: int) -> list[list[str]]:
+    """Boxes of all splits by their resized side, and how many of them each level can learn."""
+    edges = [*HEIGHTS, np.inf]
+    found = [
+        resize_boxes(split, lambda size: resized_size(*size, short_side, long_side)) for split in records
+    ]
+    boxes = np.concatenate([each[0] for each in found])
+    levels: np.ndarray = levels_of(boxes, np.concatenate([each[1] for each in found]), ObjectiveConfig())
+    sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).astype(np.float64).prod(1))
+    rows = [["box side, resized", "boxes", *LEVELS, "none"]]
+    for i, low in enumerate(HEIGHTS):
+        mine = np.logical_and(sides >= low, sides < edges[i + 1])
+        counts = [mine.sum(), *(levels[:, j][mine].sum() for j in range(len(LEVELS)))]
+        counts.append((~levels.any(1))[mine].sum())
+        rows.append([_range(i), *(f"{int(count):,}" for count in counts)])
+    return rows
+
+
+def _range(i: int) -> str:
+    return f"  {HEIGHTS[i]} to {HEIGHTS[i + 1]}" if i + 1 < len(HEIGHTS) else f"  {HEIGHTS[i]} or more"
 
 
 def _heights(split: Records, short_side: int, long_side: int, resized: bool) -> np.ndarray:
@@ -124,11 +162,11 @@ def _row(label: str, values: Sequence[int]) -> list[list[str]]:
 
 def _align(rows: Sequence[Sequence[str]]) -> str:
     """The first column to the left, the others to the right."""
-    printable = [["".join(c if c.isprintable() else "?" for c in cell) for cell in row] for row in rows]
-    columns = max(len(row) for row in printable)
-    widths = [max(cell_len(row[i]) for row in printable if len(row) > i) for i in range(columns)]
+    cells = [[printable(cell) for cell in row] for row in rows]
+    columns = max(len(row) for row in cells)
+    widths = [max(cell_len(row[i]) for row in cells if len(row) > i) for i in range(columns)]
     lines = []
-    for first, *others in printable:
+    for first, *others in cells:
         line = first + " " * (widths[0] - cell_len(first))
         for cell, width in zip(others, widths[1:], strict=False):
             line += "  " + " " * (width - cell_len(cell)) + cell

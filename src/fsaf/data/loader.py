@@ -68,8 +68,14 @@ class Images(Dataset[Any]):
                 seconds=0.0,
             )
         record = self.records.images[draw.item]
-        image = read_image(record.path, self.data.exif_rotation)
+        image = read_image(record.path, self.data.exif_rotation, self.data.max_pixels)
         height, width = image.shape[1:]
+        if self.augment and max(abs(height - record.height), abs(width - record.width)) > 1:
+            raise UserError(
+                f"{record.path}: {width} x {height} pixels, but {record.width} x {record.height} in "
+                f"{self.records.source} (id {record.id}), so its boxes may be anywhere; `fsaf check --fix` "
+                "writes annotations with the sizes of the files"
+            )
         shapes = [draw.shape] if draw.shape else None  # the batch's, whatever size the file turns out to have
         size, _ = fit_image((height, width), replace(self.data, shapes=shapes))
         image = resize(image, size, self.data.antialias)

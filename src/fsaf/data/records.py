@@ -1,17 +1,19 @@
-"""Annotation files in one internal form: images with boxes and labels 0..C-1.
+"""The one internal form of a data set: images with boxes and labels 0..C-1, whatever format they came from.
 
-The only place where category ids become labels; ``Classes`` leads back.
+N boxes of a split. The only place where category ids become labels is ``Classes``, which leads back as well.
 """
 
-import json
-import math
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
+from typing import Any, Literal
 
 import numpy as np
 
-from fsaf.errors import UserError
+from fsaf.data.faults import BOXES_DROPPED, Faults
+
+Format = Literal["coco", "voc", "yolo"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class Classes:
         return len(self.names)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class ImageRecord:
     """One image of a data set with its boxes in pixels of the image file."""
 
@@ -41,7 +43,9 @@ class ImageRecord:
     labels: np.ndarray
     """(n,) int64, 0..C-1."""
     crowd: np.ndarray
-    """(n,) bool: crowd regions."""
+    """(n,) bool: crowd regions, and objects that VOC marks as difficult."""
+    items: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """(n,) int64: which of the annotation file's (as ``Fault.item``)."""
 
 
 @dataclass(kw_only=True)
@@ -51,154 +55,153 @@ class Records:
     images: list[ImageRecord]
     classes: Classes
     source: Path
-    """The annotation file."""
+    """The annotation file; of VOC and YOLO what lists the images: a file, or a folder."""
     dropped: int = 0
     """Boxes without area, or outside their image, that were left out."""
+    format: Format = "coco"
+    folder: Path = Path()
+    """The folder that holds all images."""
+    faults: Faults = field(default_factory=Faults)
+    """What was wrong, as far as the annotations tell."""
 
 
-def read_coco(annotations: Path, images: Path, classes: Classes | None = None) -> Records:
-    """Read a COCO JSON file.
+@dataclass(kw_only=True)
+class BoxTable:
+    """The boxes of a split as they are read, in columns: no Python object is kept for a box."""
 
-    annotations: the JSON file. images: the folder that ``file_name`` starts from. classes: those of a
-    checkpoint, which the file's categories must contain with the same ids and names; else the file's own.
-    Boxes are clipped to their image; those of no area left are counted in ``dropped``.
-    Raises UserError, naming file and value, where the file is missing or is not COCO JSON.
+    image: "array[int]" = field(default_factory=lambda: array("q"))
+    """Position in the list of images."""
+    xywh: "array[float]" = field(default_factory=lambda: array("d"))
+    label: "array[int]" = field(default_factory=lambda: array("q"))
+    crowd: "array[int]" = field(default_factory=lambda: array("b"))
+    item: "array[int]" = field(default_factory=lambda: array("q"))
+
+    def add(self, image: int, xywh: Sequence[float], label: int, crowd: bool, item: int) -> None:
+        """Append a box: left, top, width and height in pixels, not yet clipped."""
+        self.image.append(image)
+        self.xywh.extend(xywh)
+        self.label.append(label)
+        self.crowd.append(crowd)
+        self.item.append(item)
+
+
+def assemble(
+    images: list[ImageRecord], table: BoxTable, faults: Faults, where: Callable[[int], Path], item: str
+) -> None:
+    """Clip the boxes of ``table`` to their images and hand them out; each one left out becomes a fault.
+
+    A box under a pixel high or wide is left out, as MMDetection does. where: the annotation file of an image
+    by its position. item: what the file calls a box. The images' arrays are views of one for all.
     """
-    data = read_json(annotations)
-    where = str(annotations)
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(data, dict) or not isinstance(data.get(key), list):
-            raise UserError(f"{where}: not COCO JSON: needs a list {key!r} at the top")
-    if not images.is_dir():
-        raise UserError(f"{images}: no such image folder (needed by {where}); check data.root and images")
-    own = _read_categories(data["categories"], where)
-    if classes is None:
-        classes = own
-    else:
-        _check_same_classes(classes, own, where)
-
-    label_of = {category: label for label, category in enumerate(classes.ids)}
-    rows = {}
-    for entry in data["images"]:
-        record = _read_image(entry, images, where)
-        if record.id in rows:
-            raise UserError(f"{where}: image id {record.id} appears twice")
-        rows[record.id] = record
-    boxes: dict[int, list[tuple[float, ...]]] = {id_: [] for id_ in rows}
-    known = set(own.ids)
-    dropped = 0
-    for entry in data["annotations"]:
-        image_id, category, box, crowd = _read_annotation(entry, where)
-        if image_id not in rows:
-            raise UserError(
-                f"{where}: annotation {entry.get('id')} is of image {image_id}, which is not listed"
+    at = np.asarray(table.image, np.int64)
+    x, y, w, h = np.asarray(table.xywh, np.float64).reshape(-1, 4).T
+    sizes = np.array([(image.width, image.height) for image in images], np.float64).reshape(-1, 2)
+    width, height = sizes[at].T
+    with np.errstate(over="ignore", invalid="ignore"):
+        # JSON holds numbers up to 1e308; the sum of two may be infinite, which clips like any other.
+        xyxy = np.stack((x.clip(0), y.clip(0), np.minimum(x + w, width), np.minimum(y + h, height)), 1)
+        over = np.maximum.reduce((-x, -y, x + w - width, y + h - height)) > 1
+    inverted = (w < 0) | (h < 0)
+    empty = ~inverted & ((w < _ONE) | (h < _ONE))
+    outside = ~inverted & ~empty & ~((xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1]))
+    keep = ~(inverted | empty | outside)
+    # Float32 may round two sides of a sliver at the edge to one.
+    with np.errstate(over="ignore"):
+        boxes = xyxy.astype(np.float32)
+    lost = keep & ~((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
+    keep, empty = keep & ~lost, empty | lost
+    for kind, mask, text in (
+        ("box-inverted", inverted, "has negative sides"),
+        ("box-empty", empty, "is under a pixel high or wide"),
+        ("box-outside", outside, "lies outside its image"),
+        ("box-clipped", keep & over, "is clipped to its image"),
+    ):
+        for i in np.flatnonzero(mask).tolist():
+            image, number = images[at[i]], table.item[i]
+            box = ", ".join(f"{value:g}" for value in (x[i], y[i], w[i], h[i]))
+            faults.add(
+                kind,
+                where(int(at[i])),
+                f"{item} {number}: box x, y, width, height = {box} {text} "
+                f"({image.width} x {image.height}, id {image.id})",
+                image=image.id,
+                item=number,
             )
-        if category not in known:
-            raise UserError(
-                f"{where}: annotation {entry.get('id')} has category {category}, which is not in "
-                f"'categories' ({sorted(known)[:10]}...); add it there or remove the annotation"
-            )
-        if category not in label_of or entry.get("ignore"):
-            continue
-        clipped = _clip(box, rows[image_id])
-        if clipped is None:
-            dropped += 1
-            continue
-        boxes[image_id].append((*clipped, label_of[category], crowd))
-    for id_, found in boxes.items():
-        table = np.array(found, np.float64).reshape(-1, 6)
-        rows[id_].boxes = table[:, :4].astype(np.float32)
-        rows[id_].labels = table[:, 4].astype(np.int64)
-        rows[id_].crowd = table[:, 5].astype(bool)
-    return Records(images=list(rows.values()), classes=classes, source=annotations, dropped=dropped)
+    rows = np.flatnonzero(keep)
+    rows = rows[np.argsort(at[rows], kind="stable")]
+    ends = np.cumsum(np.bincount(at[rows], minlength=len(images)))
+    boxes = boxes[rows]
+    labels = np.asarray(table.label, np.int64)[rows]
+    crowd = np.asarray(table.crowd, np.int8)[rows].astype(bool)
+    items = np.asarray(table.item, np.int64)[rows]
+    start = 0
+    for image, end in zip(images, ends.tolist(), strict=True):
+        image.boxes, image.labels = boxes[start:end], labels[start:end]
+        image.crowd, image.items = crowd[start:end], items[start:end]
+        start = end
 
 
-def read_json(path: Path) -> Any:
-    """Parse a JSON file. Raises UserError where it is missing, unreadable or not JSON."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from error
+_ONE = 1 - 1e-6  # a side of one pixel, written as a share of the image's and read back
 
 
-def _read_categories(entries: list[Any], where: str) -> Classes:
-    if not entries:
-        raise UserError(f"{where}: 'categories' is empty; a detector needs at least one class")
-    found: dict[int, str] = {}
-    for entry in entries:
-        if not isinstance(entry, dict) or not _is_int(entry.get("id")) or "name" not in entry:
-            raise UserError(f"{where}: category {entry!r:.80}: needs an integer 'id' and a 'name'")
-        if entry["id"] in found:
-            raise UserError(f"{where}: category id {entry['id']} appears twice")
-        found[entry["id"]] = str(entry["name"])
-    ids = tuple(sorted(found))
-    return Classes(names=tuple(found[id_] for id_ in ids), ids=ids)
-
-
-def _check_same_classes(wanted: Classes, own: Classes, where: str) -> None:
-    names = dict(zip(own.ids, own.names, strict=True))
-    for id_, name in zip(wanted.ids, wanted.names, strict=True):
-        if names.get(id_) != name:
-            raise UserError(
-                f"{where}: the checkpoint has {len(wanted)} classes, category {id_} is {name!r}; "
-                f"here it is {names.get(id_)!r}, of {len(own)}. Use the data it was trained on"
-            )
-
-
-def _read_image(entry: Any, folder: Path, where: str) -> ImageRecord:
-    ok = isinstance(entry, dict) and _is_int(entry.get("id")) and isinstance(entry.get("file_name"), str)
-    if not ok or not all(_is_int(entry.get(key)) and entry[key] > 0 for key in ("width", "height")):
-        raise UserError(
-            f"{where}: image {entry!r:.120}: needs 'id', 'file_name', 'width' and 'height' above 0"
-        )
-    path = folder / entry["file_name"]
-    if Path(entry["file_name"]).is_absolute() or ".." in Path(entry["file_name"]).parts:
-        raise UserError(f"{where}: image {entry['id']}: file_name {entry['file_name']!r} leaves {folder}")
-    empty = np.zeros(0)
+def no_boxes(id: int, path: Path, width: int, height: int) -> ImageRecord:
+    """A record that ``assemble`` will give its boxes."""
     return ImageRecord(
-        id=entry["id"],
+        id=id,
         path=path,
-        width=entry["width"],
-        height=entry["height"],
-        boxes=empty,
-        labels=empty,
-        crowd=empty,
+        width=width,
+        height=height,
+        boxes=np.zeros((0, 4), np.float32),
+        labels=np.zeros(0, np.int64),
+        crowd=np.zeros(0, bool),
     )
 
 
-def _read_annotation(entry: Any, where: str) -> tuple[int, int, list[float], bool]:
-    if (
-        not isinstance(entry, dict)
-        or not _is_int(entry.get("image_id"))
-        or not _is_int(entry.get("category_id"))
-    ):
-        raise UserError(f"{where}: annotation {entry!r:.120}: needs integers 'image_id' and 'category_id'")
-    box = entry.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
-        raise UserError(
-            f"{where}: annotation {entry.get('id')}: bbox {box!r:.80} must be four finite numbers: "
-            "x, y, width, height"
-        )
-    return entry["image_id"], entry["category_id"], box, bool(entry.get("iscrowd", 0))
+def count_dropped(faults: Faults) -> int:
+    """Boxes left out for having no area in their image."""
+    return sum(faults.counts[kind] for kind in BOXES_DROPPED)
 
 
-def _clip(box: list[float], image: ImageRecord) -> tuple[float, float, float, float] | None:
-    """Corners inside the image; None where less than a pixel is left either way (as MMDetection)."""
-    x, y, width, height = box
-    if width < 1 or height < 1:
+def inside(name: str) -> str | None:
+    """A relative path that an annotation file gives, with ``/`` between its parts; None where it leaves.
+
+    Refused are absolute paths, those with a drive, and those with a part ``..``, in either system's notation.
+    Links are followed: they were laid by whoever laid out the folder, not written into a file.
+    """
+    path = PureWindowsPath(name)
+    if path.drive or path.root or ".." in path.parts or "\0" in name:
         return None
-    x1, y1 = max(x, 0.0), max(y, 0.0)
-    x2, y2 = min(x + width, float(image.width)), min(y + height, float(image.height))
-    return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
+    return name.replace("\\", "/")
 
 
-def _is_int(value: object) -> bool:
-    """A whole number that int64 holds; JSON's can have any number of digits."""
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+def to_coco(records: Records) -> dict[str, Any]:
+    """The split as COCO JSON holds it. Crowd regions keep ``iscrowd``; ``area`` is width times height."""
+    annotations: list[dict[str, Any]] = []
+    for image in records.images:
+        rows = zip(image.boxes.tolist(), image.labels.tolist(), image.crowd.tolist(), strict=True)
+        for (x1, y1, x2, y2), label, crowd in rows:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image.id,
+                    "category_id": records.classes.ids[label],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": int(crowd),
+                }
+            )
+    return {
+        "images": [
+            {"id": i.id, "file_name": _name(i.path, records.folder), "width": i.width, "height": i.height}
+            for i in records.images
+        ],
+        "annotations": annotations,
+        "categories": [
+            {"id": id_, "name": name}
+            for id_, name in zip(records.classes.ids, records.classes.names, strict=True)
+        ],
+    }
 
 
-def _is_number(value: object) -> bool:
-    """A finite number that float64 holds."""
-    return (isinstance(value, float) and math.isfinite(value)) or _is_int(value)
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()

@@ -6,32 +6,27 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from fsaf.errors import UserError
+from fsaf.data.decode import MAX_PIXELS, open_image
 
 
-def read_image(path: Path, exif_rotation: bool = False) -> Tensor:
+def read_image(path: Path, exif_rotation: bool = False, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Decode an image file to (3, H, W) uint8 RGB; grey-scale and palette images become RGB.
 
     exif_rotation: turn the pixels as the file's EXIF tag says; off, boxes refer to the stored pixels.
-    Raises UserError naming the file where it is missing or does not decode.
+    Raises UserError naming the file where it is missing, has more than ``max_pixels`` or does not decode.
     """
-    try:
-        with Image.open(path) as image:
-            return to_tensor(ImageOps.exif_transpose(image) if exif_rotation else image)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such image") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: does not decode as an image ({error})") from error
+    with open_image(path, max_pixels) as image:
+        return to_tensor(ImageOps.exif_transpose(image) if exif_rotation else image)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
     """A Pillow image as (3, H, W) uint8 RGB."""
     if image.mode.startswith(("I;16", "I", "F")):
-        # Pillow clips these to 0..255; scale 16-bit grey instead, as viewers do.
-        values = np.asarray(image, np.float64)
+        # Pillow clips these to 0..255; scale 16-bit grey instead, as viewers do. Floats may be anything.
+        values = np.nan_to_num(np.asarray(image, np.float64), nan=0.0, posinf=0.0, neginf=0.0).clip(0)
         image = Image.fromarray((values * (255 / max(values.max(), 1))).astype(np.uint8))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # palette transparency: the colours under it are what we want

@@ -11,7 +11,7 @@ from rich.progress import track
 
 from fsaf.config import DataConfig
 from fsaf.data.loader import Images, make_loader
-from fsaf.data.records import Records
+from fsaf.data.records import Records, to_coco
 from fsaf.errors import UserError
 from fsaf.results.metrics import coco_metrics, to_coco_results
 from fsaf.results.predict import Detector, to_original
@@ -63,7 +63,9 @@ def evaluate(
     predictions = list(chain.from_iterable(in_turn))
 
     def score() -> dict[str, Any]:
-        metrics = coco_metrics(records.source, predictions, category_ids=detector.classes.ids)
+        # COCO's own file: areas, crowds and boxes exactly as it says, for the figures of pycocotools.
+        truth = records.source if records.format == "coco" else to_coco(records)
+        metrics = coco_metrics(truth, predictions, category_ids=detector.classes.ids)
         images = len(records.images)
         return metrics | {"images": images, "images_per_second": images / seconds}
 

@@ -15,7 +15,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import ArrayLike
 from rich.cells import cell_len
 
-from fsaf.data.records import read_json
+from fsaf.data.coco import read_json
 from fsaf.errors import UserError
 
 AREAS = ("all", "small", "medium", "large")

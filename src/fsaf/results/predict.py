@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from fsaf.config import Config, DataConfig, PredictConfig
+from fsaf.data.decode import check_pixels
 from fsaf.data.records import Classes
 from fsaf.data.shapes import MULTIPLE, fit_image, padded_shape
 from fsaf.data.transforms import read_image, resize, to_tensor
@@ -192,7 +193,10 @@ class Prepared:
 def prepare(picture: Picture, data: DataConfig) -> Prepared:
     """Read a picture and resize it as ``data`` says. Raises UserError for what is not a picture."""
     path = str(picture) if isinstance(picture, (str, PathLike)) else None
-    image = read_image(Path(path), data.exif_rotation) if path is not None else _as_tensor(picture)
+    if path is not None:
+        image = read_image(Path(path), data.exif_rotation, data.max_pixels)
+    else:
+        image = _as_tensor(picture, data.max_pixels)
     original = (image.shape[1], image.shape[2])
     size, shape = fit_image(original, data)
     image = resize(image, size, data.antialias)
@@ -214,9 +218,10 @@ def to_original(boxes: np.ndarray, size: tuple[int, int], original: tuple[int, i
     return (boxes * scale).astype(np.float32)
 
 
-def _as_tensor(picture: Any) -> Tensor:
-    """(3, H, W) uint8 RGB. Raises UserError for what is not a picture."""
+def _as_tensor(picture: Any, max_pixels: int) -> Tensor:
+    """(3, H, W) uint8 RGB. Raises UserError for what is not a picture, or too large."""
     if isinstance(picture, Image.Image):
+        check_pixels(picture.width, picture.height, max_pixels, "the picture")  # it may not be decoded yet
         return to_tensor(picture)
     image = torch.from_numpy(picture) if isinstance(picture, np.ndarray) else picture
     if not isinstance(image, Tensor) or image.dtype is not torch.uint8:

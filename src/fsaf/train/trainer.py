@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fsaf.config import Config, to_dict
 from fsaf.data.batch import Boxes
-from fsaf.data.dataset import for_training, open_split
+from fsaf.data.dataset import open_for_training
 from fsaf.data.loader import Images, Loader, make_loader
 from fsaf.data.records import Records
 from fsaf.device import is_accelerator, peak_memory
@@ -44,10 +44,7 @@ def train(config: Config, console: Console | None = None) -> Path:
 
 
 def _train(config: Config, device: torch.device, console: Console) -> Path:
-    records, notes = for_training(open_split(config.data, "train"), config.data)
-    validation = None
-    if config.train.evaluate_every and config.data.val.annotations:
-        validation = open_split(config.data, "val", records.classes)
+    records, validation, notes = open_for_training(config)
     graph_tools = open_tools(device) if config.train.cuda_graphs else None
     run = start_run(config, records.classes, device)
     loader, sampler = make_loader(

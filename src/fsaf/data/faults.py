@@ -1,0 +1,123 @@
+"""Faults of a data set: their kinds, what training does about each, and a list of those found.
+
+One rule for all formats. *refused*: training stops at the first one with its message. *left out*: training
+goes on without that box or image, and says how many. *warned*: it is used as it is, and training says so.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fsaf.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of fault."""
+
+    rule: Literal["refused", "left out", "warned"]
+    title: str
+    """To follow a number."""
+
+
+def _kinds(rule: Literal["refused", "left out", "warned"], **titles: str) -> dict[str, Kind]:
+    return {name.replace("_", "-"): Kind(rule=rule, title=title) for name, title in titles.items()}
+
+
+KINDS: dict[str, Kind] = {
+    **_kinds(
+        "refused",
+        entry="entries that cannot be read",
+        box_not_a_number="boxes with a coordinate that is not a finite number",
+        unknown_category="boxes of a category that is not listed",
+        unknown_image="boxes of an image that is not listed",
+        image_id_twice="images listed twice",
+        path_leaves="image paths that leave their folder",
+        no_images="splits without images",
+        no_boxes="training splits without boxes",
+        classes_differ="splits of other classes",
+        image_missing="images that are not there",
+        image_too_large="images over data.max_pixels",
+        image_unreadable="images that do not decode",
+        size_differs="images of another size than the annotations say",
+    ),
+    **_kinds(
+        "left out",
+        box_inverted="boxes whose sides are negative",
+        box_empty="boxes under a pixel high or wide",
+        box_outside="boxes outside their image",
+        box_ignored="boxes marked 'ignore'",
+        box_other_class="boxes of classes that the detector does not have",
+        image_without_boxes="images without boxes (unless data.keep_empty)",
+        image_small="images with a side under data.min_size",
+    ),
+    **_kinds(
+        "warned",
+        box_clipped="boxes more than a pixel over the edge of their image, clipped",
+        box_no_location="boxes that no location can learn at this resize",
+        annotation_id="annotation ids missing or used twice",
+        label_missing="images without a label file, taken to hold no object",
+        label_without_image="label files without an image",
+        name_differs="images found by the name of their annotation file and not by 'filename'",
+        class_without_boxes="classes without boxes",
+        in_two_splits="images in two splits, the same bytes",
+        image_twice="images twice in a split, the same bytes",
+    ),
+}
+"""What can be wrong, in the order of a report."""
+
+BOXES_DROPPED = ("box-inverted", "box-empty", "box-outside")
+"""Kinds of boxes that have no area in their image."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fault:
+    """One thing that is wrong."""
+
+    kind: str
+    file: Path
+    """The annotation file, or the image."""
+    text: str
+    """What is wrong, to follow the file's name."""
+    image: int | None = None
+    """Image id."""
+    item: int | None = None
+    """COCO: annotation id. VOC: number of the object in its file. YOLO: line in its file. Both from 1."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        rule = KINDS[self.kind].rule
+        row: dict[str, Any] = {"kind": self.kind, "rule": rule, "file": str(self.file), "text": self.text}
+        return row | {"image_id": self.image, "item": self.item}
+
+
+@dataclass(kw_only=True)
+class Faults:
+    """Counts the faults found in a split by kind, and keeps the first few, or all."""
+
+    refuse: bool = True
+    """Raise UserError at one whose rule says so, as in training; otherwise go on, as ``fsaf check``."""
+    keep: int | None = 3
+    """Faults of each kind to keep; None keeps all."""
+    counts: Counter[str] = field(default_factory=Counter)
+    found: dict[str, list[Fault]] = field(default_factory=dict)
+
+    def add(
+        self, kind: str, file: Path, text: str, *, image: int | None = None, item: int | None = None
+    ) -> None:
+        """Note a fault. Raises UserError for one that is refused, if ``refuse``."""
+        if self.refuse and KINDS[kind].rule == "refused":
+            raise UserError(f"{file}: {text}")
+        self.counts[kind] += 1
+        kept = self.found.setdefault(kind, [])
+        if self.keep is None or len(kept) < self.keep:
+            kept.append(Fault(kind=kind, file=file, text=text, image=image, item=item))
+
+    def __contains__(self, kind: str) -> bool:
+        return self.counts[kind] > 0
+
+    @property
+    def refused(self) -> bool:
+        """Whether training would refuse the data."""
+        return any(KINDS[kind].rule == "refused" for kind, count in self.counts.items() if count)
