@@ -130,13 +130,14 @@ def _levels(records: Sequence[Records], short_side: int, long_side: int) -> list
         resize_boxes(split, lambda size: resized_size(*size, short_side, long_side)) for split in records
     ]
     boxes = np.concatenate([each[0] for each in found])
-    levels: np.ndarray = levels_of(boxes, np.concatenate([each[1] for each in found]), ObjectiveConfig())
+    levels = levels_of(boxes, np.concatenate([each[1] for each in found]), ObjectiveConfig())
+    nowhere = np.logical_not(levels.any(1))
     sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).astype(np.float64).prod(1))
     rows = [["box side, resized", "boxes", *LEVELS, "none"]]
     for i, low in enumerate(HEIGHTS):
-        mine = np.logical_and(sides >= low, sides < edges[i + 1])
+        mine = (sides >= low) & (sides < edges[i + 1])
         counts = [mine.sum(), *(levels[:, j][mine].sum() for j in range(len(LEVELS)))]
-        counts.append((~levels.any(1))[mine].sum())
+        counts.append(nowhere[mine].sum())
         rows.append([_range(i), *(f"{int(count):,}" for count in counts)])
     return rows
 
