@@ -1,0 +1,427 @@
+"""Data that lies: 2,000 damaged annotation files and images, in three formats.
+
+Each one trains, or is refused with one clear message: no other exception, no hang, no box or image lost
+without being counted. ``fsaf check`` never says that training takes what training refuses, and what ``--fix``
+writes is clean. Seeded, so that a failure names a case that comes again.
+"""
+
+import io
+import json
+import re
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fsaf.config import Config, DataConfig, ObjectiveConfig
+from fsaf.data.check import describe, faults_text, report
+from fsaf.data.dataset import for_training, open_for_training, open_split
+from fsaf.data.fix import CHANGES, write_clean
+from fsaf.data.formats import find_splits
+from fsaf.data.loader import Images, make_loader
+from fsaf.data.records import Records
+from fsaf.data.survey import check_annotations, check_images, read_splits
+from fsaf.errors import UserError
+from fsaf.model.detector import RawOutputs
+from fsaf.model.points import STRIDES
+from fsaf.objective.objective import objective
+from other_formats import write_voc, write_yolo
+from synthetic import Picture, write_coco
+
+SEED = 0
+SECONDS = 10
+"""A case that takes longer hangs."""
+
+PICTURES = [
+    Picture(height=32, width=48, objects=[(4, 4, 20, 20, 7), (20, 10, 12, 16, 3)]),
+    Picture(height=48, width=32, objects=[(2, 20, 25, 25, 90)], crowds=[(0, 0, 10, 10, 7)]),
+    Picture(height=32, width=32, objects=[(8, 8, 16, 16, 7)]),
+]
+
+
+def config(folder: Path) -> Config:
+    data = DataConfig(
+        root=str(folder),
+        batch_size=3,
+        workers=0,
+        short_side=32,
+        long_side=64,
+        shapes=[(32, 64)],
+        max_boxes=4,
+        min_size=1,
+        max_pixels=1_000_000,
+    )
+    return Config(data=data)
+
+
+class Network(nn.Module):
+    """The smallest that learns: one convolution a level, of its stride."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(nn.Conv2d(3, classes + 4, stride, stride) for stride in STRIDES)
+
+    def forward(self, images: Tensor) -> RawOutputs:
+        images = images.float() / 255
+        width, height = images.shape[3], images.shape[2]
+        padded = functional.pad(images, (0, -width % STRIDES[-1], 0, -height % STRIDES[-1]))
+        found = [
+            level(padded)[:, :, : -(-height // stride), : -(-width // stride)]
+            for level, stride in zip(self.levels, STRIDES, strict=True)
+        ]
+        return RawOutputs([each[:, 4:] for each in found], [each[:, :4].relu() for each in found])
+
+
+@cache
+def network(classes: int) -> Network:
+    torch.manual_seed(0)
+    return Network(classes)
+
+
+@contextmanager
+def time_limit() -> Iterator[None]:
+    def stop(_: int, __: FrameType | None) -> None:
+        raise TimeoutError(f"not done after {SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+# What must hold of any folder.
+
+
+def trains(folder: Path) -> None:
+    """Read both splits as training does, make batches, evaluate the objective; or raise UserError."""
+    settings = config(folder)
+    every = open_split(settings.data, "train")
+    nothing_lost(every, settings.data)
+    train, val, _ = open_for_training(settings)
+    for records, augment in ((train, True), (val, False)):
+        if records is None:
+            continue
+        loader, _ = make_loader(Images(records, settings.data, augment=augment), 3, workers=0, train=augment)
+        for batch in loader:
+            counts = {image.id: len(image.boxes) for image in records.images}
+            assert int(batch.boxes.valid.sum()) + batch.cut == sum(counts[id_] for id_ in batch.ids)
+            assert torch.isfinite(batch.boxes.xyxy).all() and (batch.boxes.xyxy >= 0).all()
+            if augment and len(records.classes) <= 16:
+                model = network(len(records.classes))
+                loss = objective(model(batch.images), batch.boxes, ObjectiveConfig()).loss
+                gradients = torch.autograd.grad(loss, list(model.parameters()))
+                assert torch.isfinite(loss) and all(torch.isfinite(each).all() for each in gradients)
+
+
+def nothing_lost(every: Records, data: DataConfig) -> None:
+    """Boxes and images in the files are in the records, or counted as left out and told."""
+    boxes, images = in_files(every)
+    counts = every.faults.counts
+    left_out = sum(
+        count for kind, count in counts.items() if kind.startswith("box-") and kind != "box-clipped"
+    )
+    assert boxes == sum(len(image.boxes) for image in every.images) + left_out
+    assert images == len(every.images)
+    for image in every.images:
+        assert np.isfinite(image.boxes).all() and (image.boxes[:, 2:] > image.boxes[:, :2]).all()
+        assert (image.boxes >= 0).all() and (image.boxes <= [image.width, image.height] * 2).all()
+    kept, notes = for_training(every, data)
+    told: Counter[str] = Counter()
+    for note in notes:
+        if note.endswith("left out"):
+            count, what, *_ = note.split()
+            told[what] += int(count)
+    assert told["images"] == images - len(kept.images) and told["boxes"] == left_out
+
+
+def in_files(records: Records) -> tuple[int, int]:
+    """Boxes and images of a split, counted without the package's readers."""
+    if records.format == "coco":
+        data = json.loads(records.source.read_bytes())
+        return len(data["annotations"]), len(data["images"])
+    if records.format == "voc":
+        names = {line.strip() for line in records.source.read_text().splitlines()} - {""}
+        folder = records.source.parents[2] / "Annotations"
+        roots = [ElementTree.parse(folder / f"{name}.xml").getroot() for name in names]
+        return sum(len(root.findall("object")) for root in roots), len(roots)
+    labels = [records.folder / "labels" / "train" / f"{image.path.stem}.txt" for image in records.images]
+    lines = [line for path in labels if path.is_file() for line in path.read_text("utf-8-sig").splitlines()]
+    found = [path for path in (records.folder / "images" / "train").iterdir() if path.is_file()]
+    return sum(bool(line.strip()) for line in lines), len(found)
+
+
+def checks(folder: Path, fix: Path | None) -> bool:
+    """Run everything that ``fsaf check`` runs; whether it says that training refuses the data."""
+    data = config(folder).data
+    splits = find_splits(folder)
+    found = read_splits(splits, data)
+    check_annotations(found, data, ObjectiveConfig())
+    told = check_images(found, data)
+    assert all(line.isprintable() for line in faults_text(found).splitlines())
+    assert describe(found, 32, 48) and json.dumps(report(found))
+    if fix is not None:
+        fixed_is_clean(fix, write_clean(fix, splits, found, told, data), found, data)
+    return any(records.faults.refused for records in found.values())
+
+
+def fixed_is_clean(out: Path, files: list[Path], found: dict[str, Records], data: DataConfig) -> None:
+    kinds = {kind for records in found.values() for kind, count in records.faults.counts.items() if count}
+    assert json.loads((out / "changes.json").read_text()) or not kinds & set(CHANGES)
+    for file, (name, records) in zip(files, found.items(), strict=False):
+        clean = read_splits(find_splits(file), data)
+        (again,) = clean.values()
+        # The pictures are elsewhere.
+        for image in again.images:
+            image.path = records.folder / image.path.relative_to(again.folder)
+        check_annotations(clean, data, ObjectiveConfig())
+        check_images(clean, data)
+        wrong = {kind for kind, count in again.faults.counts.items() if count}
+        assert not wrong & set(CHANGES), (name, wrong)
+
+
+def case(folder: Path, number: int, out: Path) -> str:
+    """What becomes of a damaged folder: ``trained`` or ``refused``."""
+    with time_limit():
+        try:
+            trains(folder)
+            outcome, why = "trained", ""
+        except UserError as error:
+            assert str(error).strip() and len(str(error)) < 2000
+            outcome, why = "refused", str(error)
+        try:
+            refused = checks(folder, out if number % 4 == 0 else None)
+        except UserError as error:
+            assert str(error).strip()
+            refused = True
+        # A data set may be checked that has nothing to train on.
+        assert refused or outcome == "trained" or "has no split to train on" in why, (
+            f"fsaf check does not find: {why}"
+        )
+    return outcome
+
+
+# How files are damaged.
+
+VALUES: list[Any] = [
+    None, True, False, 0, 1, -1, 7, 1.5, -0.0, 1e-320, 1e308, -1e308, float("nan"), float("inf"), 2**31,
+    2**63, 10**30, "", "x", "7", "1e3", "nan", "../../etc/passwd", "/etc/passwd", "a\0b", "\ud800",
+    "a" * 5000, "[bold]x[/bold]\x1b[2J", [], {}, [1, 2, 3, 4], [[]], {"id": 1}, "0011.png",
+    "..\\x.png", ".",
+]  # fmt: skip
+TEXTS = [
+    "", " ", "0", "-1", "1", "7", "nan", "inf", "-inf", "1e999", "0x10", "1_0", "é", "\t", "9" * 20,
+    "none", "../../x", "/etc/passwd", "a b", "1,5", "<b/>", "&amp;", "&x;", "&#0;", "]]>", "true", "~", "{}",
+    "[]",    "*a", "&a [x]", "- x", "\u2028", "\x1b[31m",
+]  # fmt: skip
+
+
+def damage_bytes(data: bytes, rng: np.random.Generator) -> bytes:
+    out = bytearray(data)
+    kind = rng.integers(5)
+    at = int(rng.integers(0, len(out) + 1))
+    if kind == 0:
+        return bytes(out[:at])
+    if kind == 1:
+        for _ in range(rng.integers(1, 5)):
+            out[rng.integers(len(out))] = rng.integers(256)
+    elif kind == 2:
+        out[at:at] = rng.bytes(int(rng.integers(1, 20)))
+    elif kind == 3:
+        end = min(len(out), at + int(rng.integers(1, 60)))
+        del out[at:end]
+    else:
+        end = min(len(out), at + int(rng.integers(1, 60)))
+        out[at:at] = out[at:end]
+    return bytes(out)
+
+
+def damage_json(data: Any, rng: np.random.Generator) -> Any:
+    """Replace, drop, double or move one value anywhere."""
+    data = json.loads(json.dumps(data))
+    at = data
+    while True:
+        keys = list(at) if isinstance(at, dict) else list(range(len(at)))
+        if not keys:
+            return data
+        key = keys[rng.integers(len(keys))]
+        if isinstance(at[key], (dict, list)) and at[key] and rng.random() < 0.85:
+            at = at[key]
+            continue
+        kind = rng.integers(4)
+        if kind == 0:
+            del at[key]
+        elif kind == 1 and isinstance(at, list):
+            at.append(at[key])
+        elif kind == 2:
+            other = keys[rng.integers(len(keys))]
+            at[key], at[other] = at[other], at[key]
+        else:
+            at[key] = VALUES[rng.integers(len(VALUES))]
+        return data
+
+
+def damage_text(text: str, rng: np.random.Generator) -> str:
+    """Replace, drop, or double a token or a line."""
+    kind = rng.integers(4)
+    if kind == 0:
+        lines = text.splitlines(keepends=True)
+        at = int(rng.integers(len(lines)))
+        if rng.random() < 0.5:
+            del lines[at]
+        else:
+            lines.insert(int(rng.integers(len(lines))), lines[at])
+        return "".join(lines)
+    tokens = [match.span() for match in re.finditer(r"[^\s<>:,\[\]{}]+", text)]
+    start, end = tokens[rng.integers(len(tokens))]
+    new = TEXTS[rng.integers(len(TEXTS))]
+    return text[:start] + (new if kind < 3 else f"{text[start:end]} {new}") + text[end:]
+
+
+def damage_file(path: Path, rng: np.random.Generator) -> None:
+    if rng.random() < 0.35:
+        path.write_bytes(damage_bytes(path.read_bytes(), rng))
+    elif path.suffix == ".json":
+        data = json.loads(path.read_text())
+        for _ in range(rng.integers(1, 3)):
+            data = damage_json(data, rng)
+        path.write_text(json.dumps(data))
+    else:
+        text = path.read_text()
+        for _ in range(rng.integers(1, 3)):
+            text = damage_text(text, rng) if text.strip() else text
+        path.write_text(text, encoding="utf-8", errors="surrogatepass")
+
+
+def damage_image(path: Path, rng: np.random.Generator) -> None:
+    kind = rng.integers(6)
+    if kind == 0:  # odd modes and formats, of the right size or not
+        size = (
+            Image.open(path).size
+            if rng.random() < 0.6
+            else (int(rng.integers(1, 60)), int(rng.integers(1, 60)))
+        )
+        mode, suffix = MODES[rng.integers(len(MODES))]
+        picture = Image.frombytes("RGBA", size, rng.bytes(4 * size[0] * size[1])).convert("RGB")
+        if mode == "I;16":
+            picture = Image.fromarray(rng.integers(0, 65536, size[::-1]).astype(np.uint16))
+        elif mode == "F":
+            values = rng.normal(0, 1e4, size[::-1]).astype(np.float32)
+            values.flat[0] = [np.nan, np.inf, -np.inf, 1e38][rng.integers(4)]
+            picture = Image.fromarray(values)
+        else:
+            picture = picture.convert(mode)
+        picture.save(path, suffix)
+    elif kind == 1:  # a header that promises more than there is
+        data = bytearray(path.read_bytes())
+        data[16:24] = rng.choice([1, 48, 5000, 65535, 2**31 - 1], 2).astype(">u4").tobytes()
+        path.write_bytes(bytes(data))
+    elif kind == 2:
+        path.unlink()
+        if rng.random() < 0.5:
+            path.mkdir()
+    elif kind == 3:  # JPEG, damaged
+        buffer = io.BytesIO()
+        Image.open(path).convert("RGB").save(buffer, "JPEG")
+        path.write_bytes(damage_bytes(buffer.getvalue(), rng))
+    else:
+        path.write_bytes(damage_bytes(path.read_bytes(), rng))
+
+
+MODES = [
+    ("1", "PNG"), ("L", "PNG"), ("LA", "PNG"), ("P", "PNG"), ("RGBA", "PNG"), ("I;16", "PNG"),
+    ("CMYK", "JPEG"), ("YCbCr", "TIFF"), ("LAB", "TIFF"), ("F", "TIFF"), ("I", "TIFF"), ("CMYK", "TIFF"),
+    ("P", "GIF"), ("RGB", "BMP"), ("RGBA", "WEBP"), ("RGB", "PPM"), ("RGB", "JPEG2000"), ("L", "JPEG"),
+    ("I;16", "TIFF"), ("RGB", "TGA"),
+]  # fmt: skip
+
+
+# The cases.
+
+
+@dataclass
+class Format:
+    """A folder to be damaged, and which of its files."""
+
+    folder: Path
+    files: list[str]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Format]:
+    folder = tmp_path_factory.mktemp("whole")
+    write_coco(folder / "coco", PICTURES)
+    write_coco(folder / "coco", [replace(PICTURES[0], width=60)], "val", first_id=501)
+    records = read_splits(find_splits(folder / "coco"), DataConfig())
+    voc, yolo = write_voc(folder / "voc", records), write_yolo(folder / "yolo", records)
+    xml = [f"Annotations/{name}.xml" for name in ("0011", "0012", "0501")]
+    txt = ["labels/train/0011.txt", "labels/train/0012.txt", "labels/val/0501.txt"]
+    return {
+        "coco": Format(folder / "coco", ["annotations/train.json"] * 4 + ["annotations/val.json"]),
+        "voc": Format(voc, [*xml * 2, "ImageSets/Main/train.txt"]),
+        "yolo": Format(yolo, [*txt, "data.yaml"]),
+    }
+
+
+def run(
+    whole: Format, tmp_path: Path, count: int, seed: int, damage: Callable[[Path, np.random.Generator], None]
+) -> None:
+    outcomes: Counter[str] = Counter()
+    folder, out = tmp_path / f"damaged {seed}", tmp_path / f"fixed {seed}"
+    shutil.copytree(whole.folder, folder)
+    for number in range(count):
+        rng = np.random.default_rng([SEED, seed, number])
+        path = folder / str(rng.choice(whole.files))
+        before = path.read_bytes()
+        try:
+            damage(path, rng)
+            outcomes[case(folder, number, out)] += 1
+        except Exception as error:
+            raise AssertionError(f"case {number} of seed {seed}: {type(error).__name__}: {error}") from error
+        if path.is_dir():
+            path.rmdir()
+        path.write_bytes(before)
+        if out.is_dir():
+            shutil.rmtree(out)
+    assert outcomes.total() == count and min(outcomes["trained"], outcomes["refused"]) > count / 20, outcomes
+
+
+@pytest.mark.parametrize("name", ["coco", "voc", "yolo"])
+def test_undamaged_folders_train(whole: dict[str, Format], name: str, tmp_path: Path) -> None:
+    assert case(whole[name].folder, 0, tmp_path / "fixed") == "trained"
+    assert not checks(whole[name].folder, None)
+
+
+def test_coco_json(whole: dict[str, Format], tmp_path: Path) -> None:
+    run(whole["coco"], tmp_path, 700, 1, damage_file)
+
+
+def test_voc_xml(whole: dict[str, Format], tmp_path: Path) -> None:
+    run(whole["voc"], tmp_path, 450, 2, damage_file)
+
+
+def test_yolo_labels_and_yaml(whole: dict[str, Format], tmp_path: Path) -> None:
+    run(whole["yolo"], tmp_path, 450, 3, damage_file)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_images(whole: dict[str, Format], tmp_path: Path) -> None:
+    pictures = ["images/train/0011.png", "images/train/0012.png", "images/val/0501.png"]
+    run(replace(whole["coco"], files=pictures), tmp_path, 250, 4, damage_image)
+    run(replace(whole["yolo"], files=pictures), tmp_path, 150, 5, damage_image)
