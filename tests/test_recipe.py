@@ -17,6 +17,7 @@ SHIPPED = [
     "fsaf_r50_fpn_1x_coco_paper",
     "fsaf_r101_fpn_1x_coco",
     "fsaf_x101_64x4d_fpn_1x_coco",
+    "lite0",
 ]
 
 

@@ -57,6 +57,7 @@ KINDS: dict[str, Kind] = {
         box_clipped="boxes more than a pixel over the edge of their image, clipped",
         box_no_location="boxes that no location can learn at this resize",
         annotation_id="annotation ids missing or used twice",
+        size_differs_in_evaluation="images to evaluate on of another size than the annotations say",
         label_missing="images without a label file, taken to hold no object",
         label_without_image="label files without an image",
         name_differs="images found by the name of their annotation file and not by 'filename'",

@@ -26,6 +26,7 @@ CHANGES: dict[str, str] = {
     "image-too-large": "removed with its boxes",
     "image-unreadable": "removed with its boxes",
     "size-differs": "width and height set to the file's, boxes clipped to them",
+    "size-differs-in-evaluation": "width and height set to the file's, boxes clipped to them",
     "box-inverted": "removed",
     "box-empty": "removed",
     "box-outside": "removed",
@@ -91,7 +92,8 @@ def _clean_other(
     split: Split, records: Records, sizes: Mapping[int, tuple[int, int]], data: DataConfig
 ) -> dict[str, Any]:
     gone = unusable(records)
-    if isinstance(split, VocSplit) and "size-differs" in records.faults:
+    wrong_sizes = "size-differs" in records.faults or "size-differs-in-evaluation" in records.faults
+    if isinstance(split, VocSplit) and wrong_sizes:
         # Their boxes were clipped to sizes that are wrong.
         again = replace(split, file_sizes=True).read(records.classes, Faults(refuse=False, keep=None), data)
         paths = {image.path for image in records.images if image.id in gone}

@@ -47,14 +47,14 @@ def check_annotations(splits: Mapping[str, Records], data: DataConfig, objective
     first = next(iter(splits.values()))
     for name, records in splits.items():
         faults, source = records.faults, records.source
-        training = name.lower().startswith("train")
+        training = learned_from(name)
         if not records.images:
             faults.add("no-images", source, "lists no images")
         elif training and not any((~image.crowd).any() for image in records.images):
             faults.add("no-boxes", source, "no boxes at all; there is nothing to learn")
         if not _holds(records.classes, first.classes):
             faults.add("classes-differ", source, f"has other classes than {first.source}")
-        for image in records.images:
+        for image in records.images if training else []:
             if not len(image.boxes):
                 faults.add("image-without-boxes", source, f"{image.path.name}: no boxes", image=image.id)
             if min(image.width, image.height) < data.min_size:
@@ -64,7 +64,13 @@ def check_annotations(splits: Mapping[str, Records], data: DataConfig, objective
             counts = count_classes(records)
             for label in np.flatnonzero(counts == 0).tolist():
                 faults.add("class-without-boxes", source, f"class {records.classes.names[label]!r:.80}")
-        _check_reach(records, data, objective)
+        if training:
+            _check_reach(records, data, objective)
+
+
+def learned_from(split: str) -> bool:
+    """Whether a split of this name is trained on, as far as a name tells; others are evaluated on."""
+    return not split.lower().startswith(("val", "dev", "test"))
 
 
 def count_classes(records: Records) -> np.ndarray:
@@ -114,7 +120,9 @@ def check_images(splits: Mapping[str, Records], data: DataConfig) -> dict[str, l
     ):
         told[name].append(file)
         if file.kind is not None:
-            splits[name].faults.add(file.kind, image.path, file.text, image=image.id)
+            evaluated = file.kind == "size-differs" and not learned_from(name)
+            kind = "size-differs-in-evaluation" if evaluated else file.kind
+            splits[name].faults.add(kind, image.path, file.text, image=image.id)
     _find_doubles(splits, told)
     return told
 
@@ -164,8 +172,7 @@ def _in_parallel(function: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
 
 def _find_doubles(splits: Mapping[str, Records], told: Mapping[str, list[ImageFile]]) -> None:
     """Images of the same bytes. Of two splits the training split has the fault, else the later one."""
-    # Splits of training last, so that theirs is the second.
-    order = sorted(splits, key=lambda name: name.lower().startswith("train"))
+    order = sorted(splits, key=learned_from)  # splits of training last, so that theirs is the second
     seen: dict[bytes, tuple[str, ImageRecord]] = {}
     for name in order:
         for image, file in zip(splits[name].images, told[name], strict=True):
