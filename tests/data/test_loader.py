@@ -205,6 +205,25 @@ def test_sizes_are_those_of_the_file_where_the_annotations_say_otherwise(tmp_pat
     assert batch.boxes.xyxy[0, 0].tolist() == [4, 4, 14, 10]
 
 
+def test_training_refuses_an_image_of_another_size_than_its_boxes_are_for(tmp_path: Path) -> None:
+    annotations = write_coco(tmp_path, [Picture(height=64, width=96, objects=[(8, 8, 20, 12, 90)])])
+    path = tmp_path / "images" / "train" / "0011.png"
+    records = read_coco(annotations, path.parent)
+    Image.new("RGB", (97, 63), GROUND).save(path)  # a pixel is nothing
+    batches(records, train=True, augment=True)
+    Image.new("RGB", (64, 96), GROUND).save(path)
+    with pytest.raises(UserError, match=r"0011\.png: 64 x 96 pixels, but 96 x 64 in .*train\.json \(id 11\)"):
+        batches(records, train=True, augment=True)
+
+
+def test_the_limit_of_pixels_holds_for_batches(tmp_path: Path) -> None:
+    annotations = write_coco(tmp_path, [Picture(height=64, width=96, objects=[(8, 8, 20, 12, 90)])])
+    records = read_coco(annotations, tmp_path / "images" / "train")
+    assert batches(records, replace(DATA, max_pixels=64 * 96))
+    with pytest.raises(UserError, match=r"0011\.png: .*data\.max_pixels = 6,143"):
+        batches(records, replace(DATA, max_pixels=64 * 96 - 1))
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_does_not_decode_is_one_clear_message(tmp_path: Path, workers: int) -> None:
     annotations = write_coco(tmp_path, PICTURES[:2])

@@ -2,10 +2,11 @@
 
 ``report.html`` holds its style, curves and pictures itself and runs no script, so it can be sent around.
 Every part is made from a file of the run folder; one that is missing is left out, and a sentence says so.
-All text from these files is escaped (Jinja's autoescape).
+All text from these files is escaped (Jinja's autoescape), and without control characters.
 """
 
 import math
+import re
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -23,6 +24,8 @@ from fsaf.results.metrics import METRICS
 from fsaf.results.run_folder import finite, read_metrics, read_object, read_pictures, read_text
 
 _LEVELS = ("P3", "P4", "P5", "P6", "P7")
+# Not for a page: control characters, halves of surrogate pairs (UTF-8 has none), marks that turn text around.
+_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def write_report(run: Path) -> Path:
@@ -64,6 +67,7 @@ def write_report(run: Path) -> Path:
         settings=settings,
         notes=notes,
     )
+    page = _CONTROL.sub("?", page)
     path = run / "report.html"
     temporary = run / ".report.html.tmp"
     temporary.write_text(page, encoding="utf-8")
