@@ -123,12 +123,11 @@ def read_json(path: Path, polygons: bool = False) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        raw = path.read_bytes()
         with _no_collection():
             if not polygons:
                 with contextlib.suppress(ValueError):
-                    return json.loads(_POLYGONS.sub(b'"segmentation": 0', raw))
-            return json.loads(raw)  # also for the place of an error, which is not the same without polygons
+                    return json.loads(_POLYGONS.sub(b'"segmentation": 0', path.read_bytes()))
+            return json.loads(path.read_bytes())  # or the place of the error, which polygons count for
     except (ValueError, OSError, RecursionError, MemoryError) as error:  # ValueError: also a number too long
         raise UserError(f"{path}: not readable as JSON ({error})") from error
 
@@ -241,9 +240,9 @@ def _read_boxes(
 
 def _is_int(value: object) -> bool:
     """A whole number that int64 holds; JSON's can have any number of digits."""
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return type(value) is int and -(2**63) < value < 2**63
 
 
 def _is_number(value: object) -> bool:
     """A finite number that float64 holds."""
-    return (isinstance(value, float) and math.isfinite(value)) or _is_int(value)
+    return (type(value) is float and math.isfinite(value)) or _is_int(value)

@@ -168,6 +168,8 @@ def inside(name: str) -> str | None:
     Refused are absolute paths, those with a drive, and those with a part ``..``, in either system's notation.
     Links are followed: they were laid by whoever laid out the folder, not written into a file.
     """
+    if ".." not in name and not set(name) & set(":\\\0") and not name.startswith("/"):
+        return name
     path = PureWindowsPath(name)
     if path.drive or path.root or ".." in path.parts or "\0" in name:
         return None
