@@ -12,8 +12,8 @@ from PIL import Image
 
 from fsaf.cli import main
 from fsaf.config import Config, DataConfig
-from fsaf.data.dataset import for_training, open_for_training, open_split
-from fsaf.data.faults import KINDS
+from fsaf.data.dataset import open_for_training, open_split
+from fsaf.data.faults import BOXES_DROPPED, KINDS
 from fsaf.data.fix import CHANGES
 from fsaf.data.formats import find_splits
 from fsaf.data.survey import read_splits
@@ -93,6 +93,12 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Any], int | None, int | None]] = {
     ),
     "truncated": ("image-unreadable", lambda f: cut(f / "images/train/0014.png"), 14, None),
     "no image": ("image-unreadable", lambda f: (f / "images/val/0502.png").write_text("x"), 502, None),
+    "a bomb by the annotations": (
+        "image-too-large",
+        lambda f: edit(f, lambda d: d["images"][2].update(width=100_000, height=100_000)),
+        13,
+        None,
+    ),
     "a bomb": ("image-too-large", lambda f: bomb(f / "images/train/0015.png"), 15, None),
     "other size": ("size-differs", lambda f: resave(f / "images/train/0016.png", (40, 30)), 16, None),
     "turned": ("size-differs", lambda f: resave(f / "images/train/0016.png", (64, 96)), 16, None),
@@ -165,6 +171,9 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Any], int | None, int | None]] = {
 }
 
 
+ONLY_CHECK = {"in-two-splits", "class-without-boxes", "size-differs-in-evaluation"}
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
 
@@ -206,12 +215,16 @@ def test_each_fault_is_found_refused_by_its_rule_and_fixed(
     out, _ = capsys.readouterr()
     assert f"\n{kind}: {KINDS[kind].title}\n" in out
     # Training: the cheap part of the same, by the same rule.
-    opened_by_training = {"image-unreadable", "size-differs", "classes-differ", "no-images"}
-    if kind in opened_by_training:
-        pass
-    elif KINDS[kind].rule == "refused" and kind != "image-too-large":
+    needs_images = {"image-unreadable", "size-differs"} | ({"image-too-large"} if name == "a bomb" else set())
+    settings = Config(data=DataConfig(root=str(folder), short_side=64, long_side=96))
+    if KINDS[kind].rule == "refused" and kind not in needs_images:
         with pytest.raises(UserError):
-            for_training(open_split(DataConfig(root=str(folder)), "train"), DataConfig(root=str(folder)))
+            open_for_training(settings)
+        assert main(["check", str(folder), *OPTIONS, "--no-images"]) == 2
+    else:
+        _, _, notes = open_for_training(settings)
+        told_first = KINDS[kind].title.split(" (")[0] in " ".join(notes) or kind.startswith("image-")
+        assert told_first or kind in BOXES_DROPPED or kind in needs_images | ONLY_CHECK
     # The clean copy.
     if kind not in CHANGES:
         return

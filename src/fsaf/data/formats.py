@@ -82,7 +82,10 @@ def given_split(annotations: Path, images: Path | None, role: str) -> Split:
             f"data.{role}.images is not set; give it in the config or as --data.{role}.images PATH"
         )
     if not annotations.exists():
-        raise UserError(f"{annotations}: no such file; check --data.root and --data.{role}.annotations")
+        raise UserError(
+            f"{annotations}: no such file; check --data.root and --data.{role}.annotations "
+            f"(null, and --data.{role}.images null, to have the split found in data.root)"
+        )
     if images is not None and not images.is_dir():
         raise UserError(
             f"{images}: no such image folder (needed by {annotations}); check data.root and images"

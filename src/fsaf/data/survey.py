@@ -43,7 +43,7 @@ def read_splits(splits: Mapping[str, Split], data: DataConfig) -> dict[str, Reco
 
 
 def check_annotations(splits: Mapping[str, Records], data: DataConfig, objective: ObjectiveConfig) -> None:
-    """Add the faults that the annotations of all splits tell, beside those found in reading."""
+    """Add the faults told by annotations and by which images there are, beside those found in reading."""
     first = next(iter(splits.values()))
     for name, records in splits.items():
         faults, source = records.faults, records.source
@@ -54,6 +54,12 @@ def check_annotations(splits: Mapping[str, Records], data: DataConfig, objective
             faults.add("no-boxes", source, "no boxes at all; there is nothing to learn")
         if not _holds(records.classes, first.classes):
             faults.add("classes-differ", source, f"has other classes than {first.source}")
+        for image in records.images:
+            if not is_file(image.path):
+                faults.add("image-missing", image.path, "no such image", image=image.id)
+            elif _too_large(image, data):
+                text = f"{image.width} x {image.height} by {source}"
+                faults.add("image-too-large", image.path, text, image=image.id)
         for image in records.images if training else []:
             if not len(image.boxes):
                 faults.add("image-without-boxes", source, f"{image.path.name}: no boxes", image=image.id)
@@ -110,7 +116,10 @@ class ImageFile:
 
 
 def check_images(splits: Mapping[str, Records], data: DataConfig) -> dict[str, list[ImageFile]]:
-    """Open and decode every image, on all cores, and add its faults; what each told, by split, in order."""
+    """Open and decode every image, on all cores, and add its faults; what each told, by split, in order.
+
+    Those that ``check_annotations`` has found missing or too large are not opened.
+    """
     names = [name for name, records in splits.items() for _ in records.images]
     images = [image for records in splits.values() for image in records.images]
     told: dict[str, list[ImageFile]] = {name: [] for name in splits}
@@ -130,8 +139,8 @@ def check_images(splits: Mapping[str, Records], data: DataConfig) -> dict[str, l
 def _open(image: ImageRecord, data: DataConfig) -> ImageFile:
     path, size, digest = image.path, None, None
     kind, text = None, ""
-    if not is_file(path):
-        return ImageFile(kind="image-missing", text="no such image", size=None, digest=None)
+    if not is_file(path) or _too_large(image, data):
+        return ImageFile(kind=None, text="", size=None, digest=None)
     try:
         digest = _digest(path)
         size = header_size(path, data.max_pixels, data.exif_rotation)
@@ -150,6 +159,10 @@ def _open(image: ImageRecord, data: DataConfig) -> ImageFile:
     except OSError as error:
         kind, text = "image-unreadable", str(error)
     return ImageFile(kind=kind, text=text, size=size, digest=digest)
+
+
+def _too_large(image: ImageRecord, data: DataConfig) -> bool:
+    return image.width * image.height > data.max_pixels
 
 
 def _digest(path: Path) -> bytes:
