@@ -33,7 +33,8 @@ import fsaf
 from fsaf.config import DataConfig
 from fsaf.convert import read_checkpoint, write_checkpoint
 from fsaf.data.loader import Images, make_loader
-from fsaf.data.records import Records, read_coco
+from fsaf.data.coco import read_coco
+from fsaf.data.records import Records
 from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
 from fsaf.objective.objective import objective

@@ -49,7 +49,8 @@ def open_for_training(config: Config) -> tuple[Records, Records | None, list[str
     There is nothing to evaluate on where the config says never, or has no such split. Raises UserError as
     ``open_split`` and ``for_training``.
     """
-    records, notes = for_training(open_split(config.data, "train"), config.data, config.objective)
+    objective = config.objective if "anchor_free" in config.model.branches else None
+    records, notes = for_training(open_split(config.data, "train"), config.data, objective)
     if not config.train.evaluate_every or not _has_validation(config.data):
         return records, None, notes
     validation = open_split(config.data, "val", records.classes)
@@ -74,6 +75,7 @@ def for_training(
     """What training learns from, and notes on what was left out or looks wrong.
 
     Images without boxes (unless ``data.keep_empty``) and with a side under ``data.min_size`` go.
+    objective: note how many boxes it gives no location; None where boxes are learned otherwise.
     Raises UserError where nothing is left, and for images that are not there or too large.
     """
     boxes = sum(int((~image.crowd).sum()) for image in records.images)
@@ -91,8 +93,7 @@ def for_training(
         raise UserError(f"{records.source}: every image is under {data.min_size} pixels (data.min_size)")
     left = replace(records, images=kept)
     check_images(left, data)
-    unreachable = count_unreachable(left, data, objective or ObjectiveConfig())
-    if unreachable:
+    if objective and (unreachable := count_unreachable(left, data, objective)):
         notes.append(
             f"{unreachable} {KINDS['box-no-location'].title}, too small for it: `fsaf check` lists them"
         )
