@@ -32,8 +32,8 @@ from torchvision.ops import box_iou, nms
 import fsaf
 from fsaf.config import DataConfig
 from fsaf.convert import read_checkpoint, write_checkpoint
-from fsaf.data.loader import Images, make_loader
 from fsaf.data.coco import read_coco
+from fsaf.data.loader import Images, make_loader
 from fsaf.data.records import Records
 from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
