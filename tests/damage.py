@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,7 @@ def damage_image(path: Path, rng: np.random.Generator) -> None:
     elif kind == 1:  # a header that promises more than there is
         data = bytearray(path.read_bytes())
         data[16:24] = rng.choice([1, 48, 5000, 65535, 2**31 - 1], 2).astype(">u4").tobytes()
+        data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
         path.write_bytes(bytes(data))
     elif kind == 2:
         path.unlink()

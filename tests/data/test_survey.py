@@ -260,6 +260,16 @@ def test_fixing_keeps_what_was_right(folder: Path, tmp_path: Path) -> None:
     assert after["images"] == before["images"] and after["info"] == before["info"]
 
 
+def test_of_entries_with_one_id_the_one_that_was_read_is_kept(folder: Path, tmp_path: Path) -> None:
+    edit(
+        folder, lambda data: data["images"].insert(0, {"id": 12, "file": "0012.png", "width": 1, "height": 1})
+    )
+    before = json.loads((folder / "annotations" / "train.json").read_text())
+    assert main(["check", str(folder), *OPTIONS, "--fix", str(tmp_path / "fixed")]) == 2
+    after = json.loads((tmp_path / "fixed" / "annotations" / "instances_train.json").read_text())
+    assert after["images"] == before["images"][1:] and after["annotations"] == before["annotations"]
+
+
 def test_fix_overwrites_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["check", str(folder), *OPTIONS, "--fix"]
     assert main([*options, str(tmp_path / "fixed")]) == 0

@@ -10,7 +10,7 @@ from fsaf.config import DataConfig
 from fsaf.data.coco import parse_coco, read_json
 from fsaf.data.faults import KINDS, Faults
 from fsaf.data.formats import Split
-from fsaf.data.records import Records, to_coco
+from fsaf.data.records import Records, inside, to_coco
 from fsaf.data.survey import ImageFile, unusable
 from fsaf.data.voc import VocSplit
 from fsaf.errors import UserError, check_folder
@@ -107,16 +107,21 @@ def _clean_coco(
 ) -> dict[str, Any]:
     raw = read_json(records.source, polygons=True)
     gone = unusable(records)
-    first: dict[int, dict[str, Any]] = {}
+    # Entries may share an id, and some be broken: what was read tells which one it was.
+    entry_of: dict[tuple[Any, ...], dict[str, Any]] = {}
     for entry in raw["images"]:
-        if isinstance(entry, dict) and isinstance(entry.get("id"), int):
-            first.setdefault(entry["id"], entry)
+        name = entry.get("file_name") if isinstance(entry, dict) else None
+        if isinstance(name, str) and (below := inside(name)) is not None:
+            values = (entry.get(key) for key in ("id", "width", "height"))
+            key = (*(value if type(value) is int else None for value in values), records.folder / below)
+            entry_of.setdefault(key, entry)
     images = []
     for image in records.images:
         if image.id in gone:
             continue
         height, width = sizes.get(image.id, (image.height, image.width))
-        images.append({**first[image.id], "width": width, "height": height})
+        entry = entry_of[image.id, image.width, image.height, image.path]
+        images.append({**entry, "width": width, "height": height})
     # Read again with the right sizes, and numbers for ids that lead back to the entries.
     entries = [entry for entry in raw["annotations"] if isinstance(entry, dict)]
     numbered = [
