@@ -167,8 +167,8 @@ def _check_same_classes(wanted: Classes, own: Classes, where: str) -> None:
     for id_, name in zip(wanted.ids, wanted.names, strict=True):
         if names.get(id_) != name:
             raise UserError(
-                f"{where}: the checkpoint has {len(wanted)} classes, category {id_} is {name!r}; "
-                f"here it is {names.get(id_)!r}, of {len(own)}. Use the data it was trained on"
+                f"{where}: the checkpoint has {len(wanted)} classes, category {id_} is {name!r:.80}; "
+                f"here it is {names.get(id_)!r:.80}, of {len(own)}. Use the data it was trained on"
             )
 
 
