@@ -1,5 +1,6 @@
-"""The one exception for a user's mistake."""
+"""The exceptions that the command line turns into one message: a user's mistake, and being stopped."""
 
+import signal
 from pathlib import Path
 
 
@@ -8,6 +9,18 @@ class UserError(ValueError):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has ended the work; training has saved everything, and the message says how to go on.
+
+    The command line prints it and exits with 128 + ``signal``, as shells count: 130 for Ctrl-C, 143 for
+    SIGTERM.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.signal = signal.Signals(number)
 
 
 def check_folder(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map
 
 from fsaf.config import ObjectiveConfig
 from fsaf.data.batch import Boxes
@@ -31,7 +32,7 @@ def run(
     outputs = with_grad(outputs)
     terms = objective(outputs, boxes, config)
     terms.loss.backward()
-    return LossTerms(*(x.detach() for x in terms)), gradients(outputs)
+    return tree_map(torch.Tensor.detach, terms), gradients(outputs)
 
 
 def assert_same(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
