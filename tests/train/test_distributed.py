@@ -1,7 +1,6 @@
 """Training and evaluation by 2 and 4 processes (gloo, CPU), against one process doing all of it."""
 
 import json
-import multiprocessing
 import os
 import re
 import subprocess
@@ -22,11 +21,8 @@ from fsaf.train.checkpoint import load_checkpoint
 from fsaf.train.schedule import peak_rate
 from synthetic import Picture, eight_pictures, recipe, write_coco
 
-if "forkserver" not in multiprocessing.get_all_start_methods():
+if processes.FORK is None:
     pytest.skip("FSAF_PROCESSES: no fork server on this system", allow_module_level=True)
-
-# Processes start from one that has imported everything: a second for four of them, instead of half a minute.
-multiprocessing.set_forkserver_preload(["fsaf.train.trainer", "torch.distributed.elastic.multiprocessing"])
 
 TINY: dict[str, Any] = {
     "model__backbone": "test_efficientnet",

@@ -136,7 +136,7 @@ class Run:
         weights = training["model"] if self.average else checkpoint["model"]
         load_weights(self.model, weights, str(self.last_pt))
         settings = [
-            {key: value for key, value in group.items() if key != "params"}
+            {key: value for key, value in group.items() if key not in ("params", "lr")}
             for group in self.optimizer.param_groups
         ]
         try:
