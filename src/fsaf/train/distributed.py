@@ -240,7 +240,8 @@ def launch(
         mistake, stopped = Path(folder) / "mistake", Path(folder) / "stopped"
         failed, number = None, 0
         try:
-            elastic_launch(config, _work)(mistake, count, function, list(arguments))
+            with _own_handlers():
+                elastic_launch(config, _work)(mistake, count, function, list(arguments))
         except ChildFailedError as error:
             number, failure = error.get_first_failure()
             failed = (
@@ -261,6 +262,18 @@ def launch(
             raise RuntimeError(failed)
 
 
+@contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Keeps the signal handlers, which the elastic launcher replaces."""
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None and handler is not signal.getsignal(number):
+                signal.signal(number, handler)
+
+
 def _work(mistake: Path, count: int, function: Callable[..., None], arguments: list[Any]) -> None:
     """What each process runs; a mistake of the user's goes into file ``mistake``."""
     # Found before this restart, by a process that others were waiting for.
@@ -270,11 +283,11 @@ def _work(mistake: Path, count: int, function: Callable[..., None], arguments: l
         torch.set_num_threads(max(1, math.ceil((os.cpu_count() or 1) / count)))
     try:
         function(*arguments)
-    except Stopped as stopped:  # all do; ending well, they are not started again for it
-        if os.environ["RANK"] == "0":
-            draft = mistake.with_name("stopping")
-            draft.write_text(f"{stopped.signal.value} {stopped}", encoding="utf-8")
-            draft.replace(mistake.with_name("stopped"))
+    except Stopped as stopped:  # by all after the same step, and everything is saved
+        draft = mistake.with_name(f"stopping.{os.environ['RANK']}")
+        draft.write_text(f"{stopped.signal.value} {stopped}", encoding="utf-8")
+        draft.replace(mistake.with_name("stopped"))
+        sys.exit(128 + stopped.signal)  # a launcher that passed the signal on takes no results any more
     except UserError as error:
         mine = mistake.with_name(f"mistake.{os.environ['RANK']}")
         mine.write_text(str(error), encoding="utf-8")
