@@ -1,5 +1,6 @@
 """What the processes of the tests about dying run: training with a death, a signal or a limit built in."""
 
+import multiprocessing
 import os
 import resource
 import signal
@@ -158,18 +159,20 @@ def train_signalled(config: Config, pid: int, number: int, rank: int, step: int)
 def train_limited(config: Config, said: Path, limit: int) -> None:
     """Train where no file can have more than ``limit`` bytes; notes the mistake that comes of it."""
     torch.set_num_threads(1)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
         with Path(os.devnull).open("w") as nowhere:
             trainer.train(config, Console(file=nowhere))
     except UserError as error:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
         said.write_text(str(error))
 
 
 def train_losing_a_worker(config: Config, said: Path, name: str) -> None:
     """Train; the first loader process that reads the image of that name is killed; notes the mistake."""
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # so that they inherit this
     read = loader.read_image
 
     def dying(path: Path, *rest: Any) -> Any:

@@ -203,7 +203,9 @@ def _start_log(run: Run, last_step: int, console: Console) -> RunLog | NoLog:
         write_text(run.out / "config.yaml", text)
         return RunLog(run.out, last_step, run.step, console, evaluated=not run.to_evaluate)
     except OSError as error:
-        raise UserError(f"{run.out}: cannot write the run folder ({error})") from error
+        raise UserError(
+            f"{run.out}: cannot write the run folder ({error}); free some space, or give another --out"
+        ) from error
 
 
 def _parts(config: Config) -> str:
