@@ -238,7 +238,7 @@ def launch(
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         mistake, stopped = Path(folder) / "mistake", Path(folder) / "stopped"
-        failed, number = None, 0
+        failed, received = None, 0
         try:
             with _own_handlers():
                 elastic_launch(config, _work)(mistake, count, function, list(arguments))
@@ -250,14 +250,14 @@ def launch(
             if failure.exitcode >= 0:
                 failed = f"process {number} of {count} failed: {failure.message}"
         except SignalException as error:
-            number = error.sigval
+            received = error.sigval
         if mistake.is_file():
             raise UserError(mistake.read_text(encoding="utf-8"))
         if stopped.is_file():
             given, text = stopped.read_text(encoding="utf-8").split(" ", 1)
             raise Stopped(text, int(given))
-        if number:
-            raise Stopped(f"stopped by {signal.Signals(number).name}", number)
+        if received:
+            raise Stopped(f"stopped by {signal.Signals(received).name}", received)
         if failed:
             raise RuntimeError(failed)
 
