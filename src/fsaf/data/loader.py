@@ -1,5 +1,7 @@
 """The data set as tensors, and the loader that hands out batches."""
 
+import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -241,7 +243,16 @@ def make_loader(
 def _start_worker(_: int) -> None:
     # A worker inherits no threads that hold locks; the work is one image at a time anyway.
     torch.set_num_threads(1)
-    # A signal to all processes asks to stop after this step, for which workers are needed. They end with the
-    # main process; a second SIGTERM ends one at once.
+    # A signal to all processes asks to stop after this step, for which workers are needed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL) and None)
+    if hasattr(signal, "sigwaitinfo"):  # Linux tells who sent it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_for_parent, daemon=True).start()
+
+
+def _end_for_parent() -> None:
+    """End this process at a SIGTERM from the one that started it; that of others is for all processes."""
+    parent = multiprocessing.parent_process()
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != (parent and parent.pid):
+        pass
+    os._exit(0)
