@@ -61,9 +61,6 @@ def end(folder: Path) -> dict[str, Any]:
     checkpoints = {}
     for name in ("last", "best"):
         checkpoint = load_checkpoint(out / "checkpoints" / f"{name}.pt")
-        for part in checkpoint["training"]["processes"]:
-            for key in ("seconds", "data_seconds"):
-                del part["window"][key]
         checkpoints[name] = {key: checkpoint[key] for key in ("model", "training", "classes")}
     steps = dict(line.split(" ", 1) for line in (folder / "steps.txt").read_text().splitlines())
     return {

@@ -70,9 +70,6 @@ def fsaf(
 def end(out: Path) -> Any:
     """Weights, what resuming needs, and records, without times."""
     last = load_checkpoint(out / "checkpoints" / "last.pt")
-    for part in last["training"]["processes"]:
-        for key in ("seconds", "data_seconds"):
-            del part["window"][key]
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     records = [(row["step"], row.get("loss"), row.get("level_share"), row.get("AP")) for row in rows]
     return last["model"], last["training"], records

@@ -23,7 +23,7 @@ from fsaf.train.checkpoint import (
     make_checkpoint,
     save_checkpoint,
 )
-from fsaf.train.optim import MovingAverage, make_optimizer
+from fsaf.train.optim import MovingAverage, make_optimizer, set_rate
 from fsaf.train.precision import Precision
 from fsaf.train.window import Window, check_finite
 
@@ -136,7 +136,7 @@ class Run:
         weights = training["model"] if self.average else checkpoint["model"]
         load_weights(self.model, weights, str(self.last_pt))
         settings = [
-            {key: value for key, value in group.items() if key not in ("params", "lr")}
+            {key: value for key, value in group.items() if key != "params"}
             for group in self.optimizer.param_groups
         ]
         try:
@@ -145,6 +145,7 @@ class Run:
             raise self._does_not_fit("model.frozen_stages") from error
         for group, given in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(given)  # weight decay and the like are as this run's config says
+        set_rate(self.optimizer, float(training["optimizer"]["param_groups"][0]["lr"]))
         self.precision.load_state_dict(training["scaler"])
         self.step = training["step"]
         self.best, self.best_epoch = training["best"], training["best_epoch"]

@@ -43,9 +43,11 @@ class Window:
         self.cut += batch.cut
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything, for a checkpoint. Waits for the device."""
+        """Everything, for a checkpoint; empty where there was no step. Waits for the device."""
+        if not self.terms:
+            return {}
         return {
-            "terms": torch.stack(self.terms).cpu() if self.terms else torch.zeros(0, len(NAMES)),
+            "terms": torch.stack(self.terms).cpu(),
             "ids": self.ids,
             "cut": self.cut,
             "seconds": time.perf_counter() - self.start,
@@ -54,6 +56,8 @@ class Window:
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Restore what ``state_dict`` gave: the steps that follow make the same record as in one go."""
+        if not state:
+            return
         self.terms = list(state["terms"].to(device))
         self.ids, self.cut = state["ids"], state["cut"]
         self.before, self.data_seconds = state["seconds"], state["data_seconds"]
@@ -87,6 +91,8 @@ class Window:
 def check_finite(parts: list[dict[str, Any]], last_good: str, overflow_skipped: bool) -> None:
     """Raise UserError where the windows of some process, as ``Window.state_dict`` gives them, hold a loss, or
     a gradient that was taken, which is not finite. Arguments as for ``Window.read``."""
+    if not any(parts):
+        return
     rows = torch.cat([part["terms"] for part in parts])
     ids = [batch for part in parts for batch in part["ids"]]
     norms = rows[:, 5]
