@@ -36,6 +36,7 @@ def settings(root: Path, out: Path, **overrides: Any) -> Config:
     """Two epochs of four steps; records after 3, 4, 7 and 8, checkpoints after 2, 4, 6 and 8."""
     values = {
         "model__backbone": "test_efficientnet",
+        "model__convs": 0,
         "data__batch_size": 2,
         "data__flip": 0.5,
         "train__ema": 0.9,
