@@ -90,7 +90,8 @@ def recorded_step(model: ModelConfig, precision: Any, optimizer: Any) -> dict[st
     for _ in range(2):
         with Recorder() as recorder:
             terms = forward_loss(images, boxes)
-            settings.step(terms.loss, update, network.parameters(), 10.0)
+            settings.backward(terms.loss)
+            settings.step(update, network.parameters(), 10.0)
             average.update(network)
     return recorder.operators()
 

@@ -1,6 +1,7 @@
 """The command line: one function a verb.
 
-Exit status: 0 success, 2 a user's mistake (one message, no traceback), 1 anything else.
+Exit status: 0 success, 2 a user's mistake (one message, no traceback), 130 stopped by Ctrl-C, 143 by SIGTERM
+(``fsaf train`` has saved everything then), 1 anything else.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsaf import __version__
-from fsaf.errors import UserError, check_folder, printable
+from fsaf.errors import Stopped, UserError, check_folder, printable
 
 if TYPE_CHECKING:
     import torch
@@ -438,9 +439,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _tells():
             print(f"fsaf {args.verb}: {printable(error)}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        if _tells():
+            print(f"fsaf {args.verb}: {stopped}", file=sys.stderr)
+        return 128 + stopped.signal
     except KeyboardInterrupt:
         print(f"fsaf {args.verb}: interrupted", file=sys.stderr)
-        return 1
+        return 130
     except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

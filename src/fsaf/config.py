@@ -35,7 +35,7 @@ class DataConfig:
     val: SplitConfig = field(default_factory=SplitConfig)
     """Split to evaluate on."""
     batch_size: int = 2
-    """Images a step in each process."""
+    """Images that each process takes at once."""
     workers: int = 2
     """Loader processes for each training process; 0 reads in the training process itself."""
     shuffle: bool = True
@@ -225,6 +225,12 @@ class TrainConfig:
     """Capture the whole step on the device as one graph a batch shape (CUDA, NPU); one process only."""
     ema: float = 0.0
     """Decay of the moving average of weights that is evaluated and saved as best; 0 is off."""
+    accumulate: int = 1
+    """Batches of ``data.batch_size`` that make one step, as one batch of all their images would."""
+    save_every: int = 1000
+    """Steps after which ``last.pt`` is written, besides at the end of each epoch; 0 is only then."""
+    keep: int = 2
+    """Checkpoints that are kept: ``last.pt``, ``last-1.pt``, the one before, and so on."""
     evaluate_every: int = 1
     """Epochs between evaluations; the last epoch is always evaluated. 0 is never."""
     seed: int = 0
@@ -235,6 +241,9 @@ class TrainConfig:
         _check(self.max_steps is None or self.max_steps >= 1, "train.max_steps", self.max_steps, "at least 1")
         ok = self.loss_scale == "dynamic" or float(self.loss_scale) > 0
         _check(ok, "train.loss_scale", self.loss_scale, "`dynamic` or a number above 0")
+        for key in ("accumulate", "keep"):
+            _check(getattr(self, key) >= 1, f"train.{key}", getattr(self, key), "at least 1")
+        _check(self.save_every >= 0, "train.save_every", self.save_every, "0 or more")
         _check(0 <= self.ema < 1, "train.ema", self.ema, "in [0, 1)")
         _check(self.evaluate_every >= 0, "train.evaluate_every", self.evaluate_every, "0 or more")
 

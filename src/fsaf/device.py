@@ -82,6 +82,26 @@ def total_memory(device: torch.device) -> int | None:
         return module.mem_get_info(device)[1] if hasattr(module, "mem_get_info") else None
 
 
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """State of PyTorch's random numbers, of the CPU and of ``device``."""
+    state = {"cpu": torch.get_rng_state()}
+    module = torch.get_device_module(device)
+    if is_accelerator(device) and hasattr(module, "get_rng_state"):
+        state[device.type] = module.get_rng_state(*_of(device))
+    return state
+
+
+def set_random_state(device: torch.device, state: dict[str, torch.Tensor]) -> None:
+    """Restore what ``random_state`` gave; what is of another type of device is passed over."""
+    torch.set_rng_state(state["cpu"])
+    if device.type in state and is_accelerator(device):
+        torch.get_device_module(device).set_rng_state(state[device.type], *_of(device))
+
+
+def _of(device: torch.device) -> tuple[torch.device, ...]:
+    return () if device.type == "mps" else (device,)  # there is one, which takes no argument
+
+
 def runs_in(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a convolution runs on ``device`` under autocast to ``dtype``, found out by running one."""
     try:

@@ -1,5 +1,6 @@
-"""The one exception for a user's mistake, and text that is safe to print."""
+"""The exceptions that the command line turns into one message, and text that is safe to print."""
 
+import signal
 from pathlib import Path
 
 
@@ -13,6 +14,18 @@ class UserError(ValueError):
 def printable(text: object) -> str:
     """``text`` as one line for a terminal: what files say may hold control characters and broken Unicode."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(text))
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has ended the work; training has saved everything, and the message says how to go on.
+
+    The command line prints it and exits with 128 + ``signal``, as shells count: 130 for Ctrl-C, 143 for
+    SIGTERM.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.signal = signal.Signals(number)
 
 
 def check_folder(path: Path) -> None:

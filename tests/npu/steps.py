@@ -69,7 +69,8 @@ def overflow() -> dict[str, float]:
     before, scale = model.weight.detach().cpu(), precision.loss_scale
     with precision.autocast():
         result = model(torch.ones(1, 1, 8, 8, device=device))
-    precision.step(result.float().sum() * 1e9, optimizer, model.parameters(), 10.0)
+    precision.backward(result.float().sum() * 1e9)
+    precision.step(optimizer, model.parameters(), 10.0)
     return {
         "half": result.dtype is torch.float16,
         "moved": (model.weight.detach().cpu() - before).abs().max().item(),

@@ -1,7 +1,6 @@
 """Training and evaluation by 2 and 4 processes (gloo, CPU), against one process doing all of it."""
 
 import json
-import multiprocessing
 import os
 import re
 import subprocess
@@ -22,11 +21,8 @@ from fsaf.train.checkpoint import load_checkpoint
 from fsaf.train.schedule import peak_rate
 from synthetic import Picture, eight_pictures, recipe, write_coco
 
-if "forkserver" not in multiprocessing.get_all_start_methods():
+if processes.FORK is None:
     pytest.skip("FSAF_PROCESSES: no fork server on this system", allow_module_level=True)
-
-# Processes start from one that has imported everything: a second for four of them, instead of half a minute.
-multiprocessing.set_forkserver_preload(["fsaf.train.trainer", "torch.distributed.elastic.multiprocessing"])
 
 TINY: dict[str, Any] = {
     "model__backbone": "test_efficientnet",
@@ -101,6 +97,37 @@ def test_training_ends_at_the_weights_of_one_process(trained: dict[int, Path], c
         assert theirs["lr"] == mine["lr"]
 
 
+@pytest.mark.parametrize("normalise", ["mean", "process"])
+def test_accumulating_in_two_processes_ends_at_the_weights_of_larger_batches(
+    root: Path, tmp_path: Path, normalise: str, trained: dict[int, Path]
+) -> None:
+    """2 x 2 images on each of 2. With ``mean`` that is one process with all 8, else two with 4 each."""
+    settings = {**TINY, "objective__normalise": normalise, "optim__name": "sgd"}
+    settings |= {"optim__scale_lr": True, "optim__base_batch": 4}
+    ends, folders = [], {"larger": trained[1]} if normalise == "mean" else {}
+    for name, batch, accumulate in (("larger", 4, 1), ("accumulated", 2, 2)):
+        if name not in folders:
+            out = folders[name] = tmp_path / name
+            out.mkdir()
+            parts = {"data__batch_size": batch, "train__accumulate": accumulate}
+            start(processes.train_here, [out, recipe(root, Path("run"), **settings, **parts)], 2)
+        rows = [json.loads(x) for x in (folders[name] / "0/run/metrics.jsonl").read_text().splitlines()]
+        ends.append((load_checkpoint(folders[name] / "0/run/checkpoints/last.pt")["model"], rows))
+    (larger, expected), (weights, found) = ends
+    for name, value in larger.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-6)
+    assert len(found) == 2
+    for mine, theirs in zip(found, expected, strict=True):
+        for key in ("loss", "loss_cls", "loss_box", "grad_norm", "num_pos", "lr"):
+            assert mine[key] == pytest.approx(theirs[key], rel=1e-4), key
+    said = (folders["accumulated"] / "said-0-0.txt").read_text()
+    assert "1 steps an epoch of 8 images (2 x 2 on each of 2)" in said
+    assert "peak learning rate 0.002 = 0.001 x 8 / 4" in said
+    seen = [json.loads((folders["accumulated"] / f"seen-{rank}-0.json").read_text()) for rank in range(2)]
+    for epoch in range(2):
+        assert sorted(id_ for steps in seen for id_ in steps[epoch]) == list(range(11, 19))
+
+
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_every_image_is_seen_once_an_epoch(trained: dict[int, Path], count: int) -> None:
     seen = [json.loads((trained[count] / f"seen-{rank}-0.json").read_text()) for rank in range(count)]
@@ -147,12 +174,16 @@ def test_evaluation_gives_what_one_process_gives(root: Path, tmp_path: Path, cou
         assert {key: value for key, value in metrics.items() if key in alone} == alone
 
 
-@pytest.mark.parametrize(("rank", "step"), [(1, 4), (0, 5), (1, 1)])
+@pytest.mark.parametrize(("rank", "step", "every"), [(1, 4, 0), (0, 5, 0), (1, 1, 0), (1, 4, 1)])
 def test_a_killed_process_is_restarted_and_the_run_ends_the_same(
-    root: Path, tmp_path: Path, rank: int, step: int
+    root: Path, tmp_path: Path, rank: int, step: int, every: int
 ) -> None:
-    """Two steps an epoch; killed in the second or third epoch, or before there is a checkpoint."""
+    """Two steps an epoch; killed in the second or third epoch, or before there is a checkpoint.
+
+    every: steps between checkpoints, 0 for one an epoch.
+    """
     settings = {**TINY, "data__batch_size": 2, "train__epochs": 3, "train__ema": 0.9}
+    settings |= {"train__save_every": every, "log__every": 2, "train__evaluate_every": 1}
     settings |= {"model__frozen_norm": False}
     ends = []
     for name, kill in (("whole", None), ("killed", (rank, step))):
@@ -161,11 +192,15 @@ def test_a_killed_process_is_restarted_and_the_run_ends_the_same(
         start(processes.train_here, [out, recipe(root, out / "run", **settings), kill], 2, max_restarts=1)
         last = load_checkpoint(out / "run/checkpoints/last.pt")
         rows = [json.loads(line) for line in (out / "run/metrics.jsonl").read_text().splitlines()]
-        ends.append((last["model"], last["training"], [(row["step"], row["loss"]) for row in rows]))
+        ends.append(
+            (last["model"], last["training"], [(row["step"], row.get("loss"), row.get("AP")) for row in rows])
+        )
     assert not (tmp_path / "killed" / f"seen-{rank}-0.json").exists()  # it did die
     again = json.loads((tmp_path / "killed" / f"seen-{rank}-1.json").read_text())
-    assert len(again) == 6 - (step - 1) // 2 * 2  # it went on from the end of the epoch before
-    assert ends[0][1]["step"] == 6 and [row[0] for row in ends[0][2]] == [1, 2, 3, 4, 5, 6]
+    assert len(again) == 6 - (
+        step - 1 if every else (step - 1) // 2 * 2
+    )  # it went on from the last checkpoint
+    assert ends[0][1]["step"] == 6 and [row[0] for row in ends[0][2]] == [2, 2, 4, 4, 6, 6]
     assert processes.equal(ends[0], ends[1])
 
 

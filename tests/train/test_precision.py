@@ -41,7 +41,8 @@ def test_gradients_equal_the_unscaled_ones(
     scaled = precision(dtype, scale)
     assert scaled.loss_scale == (factor if dtype == "fp16" else 1.0)
     optimizer = sgd(model)
-    found = scaled.step(loss, optimizer, model.parameters(), clip)
+    scaled.backward(loss)
+    found = scaled.step(optimizer, model.parameters(), clip)
     assert norm > 0.05
     assert found.item() == pytest.approx(norm, rel=1e-5)
     for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
@@ -57,7 +58,8 @@ def test_an_overflow_skips_the_step_and_shrinks_only_a_dynamic_scale(scale: floa
         model, loss = model_and_loss()
         old = [p.detach().clone() for p in model.parameters()]
         optimizer = sgd(model)
-        scaled.step(loss * factor, optimizer, model.parameters(), 10.0)
+        scaled.backward(loss * factor)
+        scaled.step(optimizer, model.parameters(), 10.0)
         kept = all(torch.equal(a, b) for a, b in zip(old, model.parameters(), strict=True))
         assert kept is same, name
         assert all(p.isfinite().all() for p in model.parameters())
@@ -67,7 +69,8 @@ def test_an_overflow_skips_the_step_and_shrinks_only_a_dynamic_scale(scale: floa
 def test_the_scale_is_restored_with_the_run() -> None:
     first = precision()
     model, loss = model_and_loss()
-    first.step(loss * 3e38, sgd(model), model.parameters(), 0.0)
+    first.backward(loss * 3e38)
+    first.step(sgd(model), model.parameters(), 0.0)
     second = precision()
     second.load_state_dict(first.state_dict())
     assert second.loss_scale == first.loss_scale == 2.0**15

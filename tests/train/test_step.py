@@ -150,3 +150,72 @@ def test_the_first_step_of_each_shape_is_told() -> None:
         first.note(torch.zeros(shape), 12.34)
     expected = "compiled network and objective for batches of {} in 12.3 s"
     assert told == [expected.format("4 x 3 x 64 x 96"), expected.format("4 x 3 x 96 x 64")]
+
+
+def four_images(seed: int = 0) -> tuple[Tensor, Boxes]:
+    """Four images with 1, 0, 9 and 12 boxes: halves of the batch have very different numbers of positives."""
+    parts = [batch(1, 0, seed), batch(9, 12, seed + 2)]
+    boxes = Boxes(*(torch.cat(fields) for fields in zip(*(part[1] for part in parts), strict=True)))
+    return torch.cat([part[0] for part in parts]), boxes
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+@pytest.mark.parametrize(("precision", "scale"), [("fp32", "dynamic"), ("fp16", 128.0)])
+def test_accumulated_gradients_are_those_of_the_whole_batch(
+    tmp_path: Path, accumulate: int, precision: str, scale: Any
+) -> None:
+    images, boxes = four_images()
+    found = []
+    for parts in (1, accumulate):
+        run, forward_loss = start(tmp_path, precision, scale)
+        run.config.train.accumulate = parts
+        terms, norm = train_step(run, forward_loss, images, boxes, 0.001)
+        gradients = {name: p.grad for name, p in run.model.named_parameters() if p.grad is not None}
+        scalars = [*terms[:6], terms.divisor, *terms.sums, norm]
+        found.append((scalars, gradients))
+    loose = {"rtol": 1e-2, "atol": 1e-3} if precision == "fp16" else {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(found[1][0], found[0][0], **loose)
+    assert found[0][1].keys() == found[1][1].keys() and len(found[0][1]) > 20
+    share = 1e-2 if precision == "fp16" else 1e-4
+    for name, whole in found[0][1].items():
+        assert float((found[1][1][name] - whole).norm()) <= share * float(whole.norm()) + 1e-7, name
+
+
+def test_parts_that_each_divide_by_their_own_positives_would_differ(tmp_path: Path) -> None:
+    """What the test above would not notice if the halves had equally many."""
+    _, forward_loss = start(tmp_path)
+    images, boxes = four_images()
+    parts = [forward_loss(images[i : i + 2], Boxes(*(field[i : i + 2] for field in boxes))) for i in (0, 2)]
+    whole = forward_loss(images, boxes)
+    assert abs(sum(part.loss for part in parts) / 2 / whole.loss - 1) > 0.02
+    total = sum(part.loss * part.divisor for part in parts) / sum(part.divisor for part in parts)
+    torch.testing.assert_close(total, whole.loss)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_an_accumulating_step_is_one_program_for_any_number_of_boxes(tmp_path: Path, precision: str) -> None:
+    run, forward_loss = start(tmp_path, precision)
+    run.config.train.accumulate = 2
+    many = record(run, forward_loss, 16, 9)
+    assert many.report() == ""
+    for counts in ((0, 0), (0, 7), (3, 0)):
+        other = record(run, forward_loss, *counts)
+        assert first_difference(many, other) is None
+        assert other.report() == ""
+
+
+def test_an_overflow_in_one_part_skips_the_step(tmp_path: Path) -> None:
+    run, forward_loss = start(tmp_path, "fp16", 32.0)
+    run.config.train.accumulate = 2
+    run.average = None
+    before = copy.deepcopy(run.model.state_dict())
+    calls: list[int] = []
+
+    def once(grad: Tensor) -> Tensor:
+        calls.append(1)
+        return grad * torch.inf if len(calls) == 1 else grad
+
+    run.model.head.classes.weight.register_hook(once)
+    _, norm = train_step(run, forward_loss, *batch(5, 5), 0.001)
+    assert len(calls) == 2 and not norm.isfinite()
+    assert all(torch.equal(value, run.model.state_dict()[name]) for name, value in before.items())

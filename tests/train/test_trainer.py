@@ -82,6 +82,7 @@ def test_the_run_folder(root: Path, tmp_path: Path) -> None:
         "evaluation.json",
         "predictions.json",
         "checkpoints/last.pt",
+        "checkpoints/last-1.pt",
         "checkpoints/best.pt",
     }
     config = build_config(recipe(root, out, train__ema=0.9), where="")

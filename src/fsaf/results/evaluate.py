@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,18 @@ from fsaf.config import DataConfig
 from fsaf.data.loader import Images, make_loader
 from fsaf.data.records import Records, to_coco
 from fsaf.errors import UserError
+from fsaf.files import write_text
 from fsaf.results.metrics import coco_metrics, to_coco_results
 from fsaf.results.predict import Detector, to_original
 from fsaf.train import distributed
 
 
 def evaluate(
-    detector: Detector, records: Records, data: DataConfig, console: Console | None = None
+    detector: Detector,
+    records: Records,
+    data: DataConfig,
+    console: Console | None = None,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Detect on every image of a split and score it.
 
@@ -28,7 +34,7 @@ def evaluate(
 
     Returns the metrics of ``coco_metrics`` with ``images`` and ``images_per_second`` (reading, network and
     post-processing; not the scoring), and the predictions in COCO's results format. console: show progress
-    there.
+    there. before_batch: called before each batch; it may raise.
     """
     loader, _ = make_loader(
         Images(records, data, augment=False),
@@ -42,6 +48,7 @@ def evaluate(
     start = time.perf_counter()
     quiet = console is None or not console.is_terminal or not distributed.is_main()
     for batch in track(loader, "evaluating", console=console, disable=quiet, transient=True):
+        before_batch()
         found = detector.detect(batch.images, batch.boxes.sizes)
         boxes, scores, labels, *_ = (tensor.cpu().numpy() for tensor in found if tensor is not None)
         sizes = batch.boxes.sizes.tolist()
@@ -75,11 +82,7 @@ def evaluate(
 def write_evaluation(out: Path, metrics: dict[str, Any], predictions: list[dict[str, Any]]) -> None:
     """Write ``evaluation.json`` and ``predictions.json`` into folder ``out``, each whole or not at all."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
         for name, value, indent in (("evaluation", metrics, 1), ("predictions", predictions, None)):
-            temporary = out / f".{name}.json.tmp"
-            text = json.dumps(value, indent=indent)
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(out / f"{name}.json")
+            write_text(out / f"{name}.json", json.dumps(value, indent=indent))
     except OSError as error:
-        raise UserError(f"{out}: cannot write the evaluation ({error})") from error
+        raise UserError(f"{out}: cannot write the evaluation ({error}); free some space") from error

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import re
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from torch import Tensor
 from fsaf.config import Config, to_dict
 from fsaf.data.records import Classes
 from fsaf.errors import UserError
+from fsaf.files import write_whole
 
 FORMAT = "fsaf"
 VERSION = 1
@@ -32,23 +35,73 @@ def make_checkpoint(
     return checkpoint
 
 
-def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Write beside ``path``, sync, rename: a crash leaves the old file or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def save_checkpoint(path: Path, checkpoint: dict[str, Any], keep: int = 1) -> None:
+    """Write beside ``path``, sync, rename: a crash leaves the old file or the new one, whole.
+
+    keep: checkpoints that stay: of ``last.pt`` also ``last-1.pt``, the one before, and so on.
+    Raises UserError where it cannot be written; the files that were there stay.
+    """
+
+    def write(file: BinaryIO) -> None:
+        torch.save(checkpoint, file)
+        file.flush()
+        os.fsync(file.fileno())
+        _step_back(path, keep)  # only now that the new one is on the disk
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
+        write_whole(path, write)
+    except (OSError, RuntimeError) as error:  # PyTorch raises its own error over the file's
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
         raise UserError(
-            f"{path}: cannot write the checkpoint ({error}); free some space and resume"
+            f"{path}: cannot write the checkpoint ({cause}); free some space and resume"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # there may not even be a folder
-            temporary.unlink()
+
+
+def _step_back(path: Path, keep: int) -> None:
+    """Make of ``last.pt`` also ``last-1.pt``, of that ``last-2.pt``, ...; ``path`` is there all the time."""
+    for i in range(keep - 1, 0, -1):
+        source = _earlier(path, i - 1)
+        if not source.is_file():
+            continue
+        target = _earlier(path, i)
+        if i > 1:
+            source.replace(target)
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            target.unlink()
+        try:
+            os.link(source, target)
+        except OSError:  # a file system without second names
+            source.replace(target)
+
+
+def _earlier(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}-{number}{path.suffix}") if number else path
+
+
+def checkpoints_at(path: Path) -> list[Path]:
+    """The checkpoint ``path`` and those kept from before it, the newest first; only those that exist."""
+    found = {0: path} if path.is_file() else {}
+    for other in path.parent.glob(f"{path.stem}-*{path.suffix}"):
+        if match := re.fullmatch(rf"{re.escape(path.stem)}-(\d+)", other.stem):
+            found[int(match[1])] = other
+    return [found[number] for number in sorted(found)]
+
+
+def load_newest(path: Path) -> tuple[dict[str, Any], Path, list[str]]:
+    """The newest whole checkpoint of ``checkpoints_at(path)``, its file, and what is wrong with newer ones.
+
+    Raises UserError, with what is wrong with each, where there is none.
+    """
+    faults: list[str] = []
+    for candidate in checkpoints_at(path):
+        try:
+            return load_checkpoint(candidate), candidate, faults
+        except UserError as error:
+            faults.append(str(error))
+    raise UserError("; ".join(faults) or f"{path}: no such checkpoint")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -59,6 +112,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
+        _check_sums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
         first = str(error).split("\n")[0]
@@ -70,6 +124,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         if version == VERSION and _complete(checkpoint):
             return checkpoint
     raise UserError(f"{path}: not a checkpoint written by fsaf, or damaged")
+
+
+def _check_sums(path: Path) -> None:
+    """Compare each record with its CRC-32, which ``torch.save`` writes and ``torch.load`` does not read."""
+    if not zipfile.is_zipfile(path):
+        return  # torch.load knows what it is
+    with zipfile.ZipFile(path) as file:
+        if (record := file.testzip()) is not None:
+            raise ValueError(f"the checksum of its record {record} does not match")
 
 
 def _complete(checkpoint: dict[str, Any]) -> bool:

@@ -6,11 +6,12 @@ Every function also works in a process that is alone, where it does nothing or r
 import inspect
 import math
 import os
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fsaf.device import process_group_backend, resolve_device
-from fsaf.errors import UserError
+from fsaf.errors import Stopped, UserError
 
 T = TypeVar("T")
 
@@ -69,9 +70,15 @@ def join(name: str) -> Iterator[torch.device]:
     if kind != "cpu":
         device = _own_device(kind, name)
         torch.get_device_module(device).set_device(device)
-    yield device
+    stopped = None
+    try:
+        yield device
+    except Stopped as error:  # as do all, after the same step
+        stopped = error
     gather_all(None)  # nobody leaves while another needs it
     dist.destroy_process_group()
+    if stopped:
+        raise stopped
 
 
 def _own_device(kind: str, name: str) -> torch.device:
@@ -99,7 +106,7 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def each(value: float, form: str = "") -> str:
+def each(value: float | str, form: str = "") -> str:
     """`` (2 on each of 4)`` to follow a total in a message; nothing for one process."""
     return f" ({value:{form}} on each of {processes()})" if processes() > 1 else ""
 
@@ -175,6 +182,11 @@ def averaging(module: nn.Module, device: torch.device, buffers: bool) -> nn.Modu
     return wrap(module, device_ids=devices, gradient_as_bucket_view=True, **options)
 
 
+def without_averaging(module: Any) -> AbstractContextManager[None]:
+    """Context in which backward passes of ``averaging``'s result add to this process' own gradients alone."""
+    return module.no_sync() if isinstance(module, nn.parallel.DistributedDataParallel) else nullcontext()
+
+
 def tells() -> bool:
     """Whether this process prints the mistake it stopped at: the first process of all to ask.
 
@@ -203,7 +215,8 @@ def launch(
     """Run ``function(*arguments)`` in ``count`` processes on this machine, under PyTorch's elastic launcher.
 
     Where one dies all are started again, ``max_restarts`` times. Raises UserError for a mistake of the user's
-    that one of them found (they are not started again for it), RuntimeError where they failed.
+    that one of them found (they are not started again for it), Stopped for a signal, RuntimeError where they
+    failed.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -224,10 +237,11 @@ def launch(
             start_method=start_method,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
-        mistake = Path(folder) / "mistake"
-        failed = None
+        mistake, stopped = Path(folder) / "mistake", Path(folder) / "stopped"
+        failed, received = None, 0
         try:
-            elastic_launch(config, _work)(mistake, count, function, list(arguments))
+            with _own_handlers():
+                elastic_launch(config, _work)(mistake, count, function, list(arguments))
         except ChildFailedError as error:
             number, failure = error.get_first_failure()
             failed = (
@@ -236,21 +250,44 @@ def launch(
             if failure.exitcode >= 0:
                 failed = f"process {number} of {count} failed: {failure.message}"
         except SignalException as error:
-            raise KeyboardInterrupt from error
+            received = error.sigval
         if mistake.is_file():
             raise UserError(mistake.read_text(encoding="utf-8"))
+        if stopped.is_file():
+            given, text = stopped.read_text(encoding="utf-8").split(" ", 1)
+            raise Stopped(text, int(given))
+        if received:
+            raise Stopped(f"stopped by {signal.Signals(received).name}", received)
         if failed:
             raise RuntimeError(failed)
 
 
+@contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Keeps the signal handlers, which the elastic launcher replaces."""
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None and handler is not signal.getsignal(number):
+                signal.signal(number, handler)
+
+
 def _work(mistake: Path, count: int, function: Callable[..., None], arguments: list[Any]) -> None:
     """What each process runs; a mistake of the user's goes into file ``mistake``."""
-    if mistake.is_file():  # found before this restart, by a process that others were waiting for
+    # Found before this restart, by a process that others were waiting for.
+    if mistake.is_file() or mistake.with_name("stopped").is_file():
         return
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, math.ceil((os.cpu_count() or 1) / count)))
     try:
         function(*arguments)
+    except Stopped as stopped:  # by all after the same step, and everything is saved
+        draft = mistake.with_name(f"stopping.{os.environ['RANK']}")
+        draft.write_text(f"{stopped.signal.value} {stopped}", encoding="utf-8")
+        draft.replace(mistake.with_name("stopped"))
+        sys.exit(128 + stopped.signal)  # a launcher that passed the signal on takes no results any more
     except UserError as error:
         mine = mistake.with_name(f"mistake.{os.environ['RANK']}")
         mine.write_text(str(error), encoding="utf-8")

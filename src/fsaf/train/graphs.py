@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from fsaf.data.batch import Boxes
 from fsaf.device import GraphTools
@@ -87,6 +88,6 @@ class CapturedStep:
         graph = self.tools.new()
         with self.tools.capture(graph, self.pool):
             terms, norm = update(self.run, self.forward_loss, images, boxes)
-        results = LossTerms(*(tensor.detach() for tensor in terms)), norm
+        results = tree_map(Tensor.detach, terms), norm
         self.pool = self.pool or graph.pool()
         return _Captured(graph=graph, images=images, boxes=boxes, results=results)

@@ -1,7 +1,10 @@
 """The record of a run: metrics.jsonl, TensorBoard, and lines or a bar for the person watching."""
 
+import contextlib
 import json
+import os
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -11,18 +14,25 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from fsaf.errors import UserError
+from fsaf.files import write_text
 from fsaf.train import distributed
 
 
 class RunLog:
     """Writes each record to the run folder and shows it; a context manager."""
 
-    def __init__(self, out: Path, total_steps: int, first_step: int, console: Console) -> None:
+    def __init__(
+        self, out: Path, total_steps: int, first_step: int, console: Console, evaluated: bool = True
+    ) -> None:
+        """first_step: steps done before. evaluated: whether the evaluation after it, if any, was made."""
         out.mkdir(parents=True, exist_ok=True)
-        self.console, self.total_steps = console, total_steps
-        _cut_off(out / "metrics.jsonl", first_step)
-        self.file = (out / "metrics.jsonl").open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step or None)
+        self.console, self.total_steps, self.path = console, total_steps, out / "metrics.jsonl"
+        _cut_off(self.path, first_step, first_step if evaluated else first_step - 1)
+        self.file = self.path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(
+            str(out / "tensorboard"), purge_step=first_step + 1 if first_step else None
+        )
         self.start, self.first_step = time.perf_counter(), first_step
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -42,8 +52,9 @@ class RunLog:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self.bar.stop()
-        self.file.close()
-        self.board.close()
+        for file in (self.file, self.board):
+            with contextlib.suppress(OSError):  # of a full disk, which has been told
+                file.close()
 
     def say(self, text: str) -> None:
         """A line for the person watching."""
@@ -69,26 +80,45 @@ class RunLog:
         """A record of an evaluation after ``done`` steps."""
         self._write(record, "val", done)
 
+    def sync(self) -> None:
+        """Have all records on the disk; to be called before a checkpoint is written, which counts on them."""
+        with self._telling():
+            os.fsync(self.file.fileno())
+            self.board.flush()
+
     def _write(self, record: dict[str, Any], group: str, done: int) -> None:
-        self.file.write(json.dumps(record) + "\n")
-        self.file.flush()
-        for key, value in record.items():
-            if isinstance(value, (int, float)):
-                self.board.add_scalar(f"{group}/{key}", value, done)
+        with self._telling():
+            self.file.write(json.dumps(record) + "\n")
+            self.file.flush()
+            for key, value in record.items():
+                if isinstance(value, (int, float)):
+                    self.board.add_scalar(f"{group}/{key}", value, done)
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot write the record ({error}); free some space, then --resume true"
+            ) from error
 
 
-def _cut_off(path: Path, step: int) -> None:
-    """Drop the records after ``step`` of a run that was stopped later than its checkpoint, and goes on."""
+def _cut_off(path: Path, step: int, evaluation: int) -> None:
+    """Drop the records after ``step``, and evaluations after step ``evaluation``, of a run that was stopped
+    later than its checkpoint, and goes on."""
     if not path.is_file():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    text, kept = path.read_text(encoding="utf-8", errors="replace"), []
+    for line in text.splitlines(keepends=True):
         try:
-            if json.loads(line)["step"] <= step:
+            record = json.loads(line)
+            if line.endswith("\n") and record["step"] <= (step if "loss" in record else evaluation):
                 kept.append(line)
         except (ValueError, KeyError, TypeError):  # cut short as the process died
-            break
-    path.write_text("".join(kept), encoding="utf-8")
+            continue
+    if (left := "".join(kept)) != text:
+        write_text(path, left)
 
 
 class NoLog:
@@ -107,4 +137,7 @@ class NoLog:
         """Nothing."""
 
     def evaluation(self, done: int, record: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
         """Nothing."""

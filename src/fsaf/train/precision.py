@@ -34,16 +34,18 @@ class Precision:
         """Context of the network's forward pass."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
 
+    def backward(self, loss: Tensor) -> None:
+        """Backward pass; adds to the gradients, which stay scaled until ``step``."""
+        (loss * self.scale).backward()
+
     def step(
-        self, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], clip: float
+        self, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], clip: float
     ) -> Tensor:
-        """Backward pass and update. Returns the gradients' norm before clipping.
+        """Update by the gradients of ``backward``. Returns their norm before clipping.
 
         optimizer: with fp16, a fused one (``make_optimizer``). With fp16 a step whose gradients overflow is
         skipped; a dynamic scale then shrinks. clip: gradients are scaled down to this norm; 0 leaves them.
         """
-        optimizer.zero_grad(set_to_none=True)
-        (loss * self.scale).backward()
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         scaled_norm = nn.utils.get_total_norm(gradients)
         norm = scaled_norm / self.scale

@@ -1,6 +1,7 @@
 """The state of a run: everything that training changes, and that ``last.pt`` holds."""
 
-from dataclasses import dataclass, replace
+import signal
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,22 @@ import torch
 from fsaf.config import Config
 from fsaf.convert import read_checkpoint
 from fsaf.data.records import Classes
-from fsaf.errors import UserError, check_folder
+from fsaf.device import random_state, set_random_state
+from fsaf.errors import Stopped, UserError, check_folder
 from fsaf.model.detector import FSAF
 from fsaf.model.weights import load_backbone_weights
 from fsaf.train import distributed
 from fsaf.train.checkpoint import (
     checkpoint_classes,
-    load_checkpoint,
+    checkpoints_at,
+    load_newest,
     load_weights,
     make_checkpoint,
     save_checkpoint,
 )
-from fsaf.train.optim import MovingAverage, make_optimizer
+from fsaf.train.optim import MovingAverage, make_optimizer, set_rate
 from fsaf.train.precision import Precision
+from fsaf.train.window import Window, check_finite
 
 
 @dataclass(kw_only=True)
@@ -40,6 +44,14 @@ class Run:
     best: float = -1.0
     """Highest AP so far."""
     best_epoch: int = 0
+    to_evaluate: bool = False
+    """Whether the step ends an epoch that is yet to be evaluated."""
+    window: Window = field(default_factory=Window)
+    """The steps since the last record."""
+    notes: list[str] = field(default_factory=list)
+    """What the person watching should know of how it was resumed."""
+    good: Path | None = None
+    """The checkpoint this run was resumed from, or has written last."""
 
     @property
     def last_pt(self) -> Path:
@@ -51,25 +63,61 @@ class Run:
         """The network that is evaluated and kept: the moving average if there is one."""
         return self.average.model if self.average else self.model
 
+    @property
+    def last_good(self) -> str:
+        """The checkpoint to go back to, in words."""
+        return f"the last good checkpoint is {self.good}" if self.good else "no checkpoint yet"
+
+    def stop_if(self, number: int) -> None:
+        """Raise Stopped for signal ``number``, once everything is saved; nothing for 0."""
+        if number:
+            raise Stopped(
+                f"stopped by {signal.Signals(number).name} after step {self.step}; {self.last_good}: "
+                "the same command with --resume true goes on",
+                number,
+            )
+
     def save(self, name: str) -> None:
-        """Write ``checkpoints/<name>``, all or nothing; only the main process does."""
-        if not distributed.is_main():
-            return
+        """Write ``checkpoints/<name>``, all or nothing; to be called by all processes, the main one writes.
+
+        Raises UserError where it cannot, or where a step since the last record went wrong.
+        """
+        mine = {"random": random_state(self.model.mean.device), "window": self.window.state_dict()}
+        parts = distributed.gather_all(mine)
+        check_finite([part["window"] for part in parts], self.last_good, self.precision.skips_overflow)
+        path = self.out / "checkpoints" / name
+        if distributed.is_main():
+            self._write(path, parts)
+        if path == self.last_pt:
+            self.good = path
+
+    def _write(self, path: Path, parts: list[dict[str, Any]]) -> None:
         training: dict[str, Any] = {
             "step": self.step,
             "best": self.best,
             "best_epoch": self.best_epoch,
+            "to_evaluate": self.to_evaluate,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.precision.state_dict(),
+            "processes": parts,
         }
         if self.average:
             training |= {"model": self.model.state_dict(), "average_updates": self.average.updates}
         checkpoint = make_checkpoint(self.evaluated.state_dict(), self.classes, self.config, training)
-        save_checkpoint(self.out / "checkpoints" / name, checkpoint)
+        # A file that was found damaged must not take the place of the good one before it.
+        keep = self.config.train.keep if path == self.last_pt == self.good else 1
+        save_checkpoint(path, checkpoint, keep)
 
     def resume(self) -> None:
-        """Restore what ``last.pt`` holds. Raises UserError where it does not fit this run."""
-        checkpoint = distributed.from_main(lambda: load_checkpoint(self.last_pt))
+        """Restore what ``last.pt`` holds, or the one before it that is whole.
+
+        Raises UserError where it does not fit this run.
+        """
+        checkpoint, path, faults = distributed.from_main(lambda: load_newest(self.last_pt))
+        self.good = path
+        if path != self.last_pt:
+            why = faults[0] if faults else f"{self.last_pt}: no such checkpoint"
+            self.notes.append(f"warning: {why}; going on from the one before, {path}")
         training = checkpoint.get("training")
         if training is None:
             raise UserError(f"{self.last_pt}: holds weights alone; give it as --init to start from them")
@@ -97,9 +145,16 @@ class Run:
             raise self._does_not_fit("model.frozen_stages") from error
         for group, given in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(given)  # weight decay and the like are as this run's config says
+        set_rate(self.optimizer, float(training["optimizer"]["param_groups"][0]["lr"]))
         self.precision.load_state_dict(training["scaler"])
         self.step = training["step"]
         self.best, self.best_epoch = training["best"], training["best_epoch"]
+        self.to_evaluate = training.get("to_evaluate", False)
+        parts = training.get("processes", [])
+        if len(parts) == distributed.processes():
+            mine, device = parts[distributed.rank()], self.model.mean.device
+            set_random_state(device, mine["random"])
+            self.window.load_state_dict(mine["window"], device)
 
     def _does_not_fit(self, key: str) -> UserError:
         return UserError(f"{self.last_pt}: cannot be resumed with these settings; {key} must be as it was")
@@ -127,6 +182,7 @@ def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
         average=MovingAverage(model, config.train.ema) if config.train.ema else None,
         precision=Precision(config.train, device),
     )
+    torch.manual_seed(config.train.seed + distributed.rank())  # dropout differs between processes
     if config.resume:
         run.resume()
     return run
@@ -137,14 +193,16 @@ def after_restart(config: Config) -> Config:
     if config.out is None or not max(distributed.gather_all(distributed.restarts())):
         return config
     last_pt = Path(config.out) / "checkpoints" / "last.pt"
-    return replace(config, resume=config.resume or distributed.from_main(last_pt.is_file))
+    return replace(
+        config, resume=config.resume or distributed.from_main(lambda: bool(checkpoints_at(last_pt)))
+    )
 
 
 def _run_folder(config: Config) -> Path:
     if config.out is None:
         raise UserError("out is not set; give the run folder with --out FOLDER")
     out = Path(config.out)
-    if (out / "checkpoints" / "last.pt").exists() and not config.resume:
+    if checkpoints_at(out / "checkpoints" / "last.pt") and not config.resume:
         raise UserError(f"{out}: holds a run already; go on with --resume true, or give another --out FOLDER")
     check_folder(out)
     return out

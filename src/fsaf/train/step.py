@@ -5,6 +5,7 @@ shape depends on the data (docs/static-shapes.md; tests/train/test_step.py holds
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from fsaf.config import ObjectiveConfig
 from fsaf.data.batch import Boxes
 from fsaf.model.detector import FSAF
-from fsaf.objective.objective import LossTerms, objective
-from fsaf.train.distributed import mean_over_processes
+from fsaf.objective.objective import LossTerms, Sums, objective
+from fsaf.train.distributed import mean_over_processes, without_averaging
 from fsaf.train.optim import set_rate
 from fsaf.train.precision import Precision
 from fsaf.train.run import Run
@@ -29,12 +30,12 @@ class ForwardLoss(nn.Module):
         super().__init__()
         self.model, self.config, self.precision = model, config, precision
 
-    def forward(self, images: Tensor, boxes: Boxes) -> LossTerms:
-        """Loss terms of a batch."""
+    def forward(self, images: Tensor, boxes: Boxes, earlier: Sums | None = None) -> LossTerms:
+        """Loss terms of a batch. earlier: sums of the step's micro-batches before it."""
         with self.precision.autocast():
             outputs = self.model(images, boxes.sizes)
         mean_counts = mean_over_processes if self.config.normalise == "mean" else None
-        return objective(outputs, boxes, self.config, mean_counts)
+        return objective(outputs, boxes, self.config, mean_counts, earlier)
 
 
 def compile_forward_loss(forward_loss: ForwardLoss) -> None:
@@ -44,12 +45,13 @@ def compile_forward_loss(forward_loss: ForwardLoss) -> None:
 
 
 def train_step(
-    run: Run, forward_loss: Callable[[Tensor, Boxes], LossTerms], images: Tensor, boxes: Boxes, rate: float
+    run: Run, forward_loss: Callable[..., LossTerms], images: Tensor, boxes: Boxes, rate: float
 ) -> tuple[LossTerms, Tensor]:
     """Update the run's weights by one batch that lies on their device.
 
-    images: (B, 3, H, W) uint8. rate: learning rate. Returns the loss terms and the gradients' norm before
-    clipping; they stay on the device.
+    images: (B, 3, H, W) uint8; they pass through the network in ``train.accumulate`` equal parts, to the same
+    gradients. rate: learning rate. Returns the loss terms and the gradients' norm before clipping; they stay
+    on the device.
     """
     set_rate(run.optimizer, rate)
     run.step += 1
@@ -57,14 +59,35 @@ def train_step(
 
 
 def update(
-    run: Run, forward_loss: Callable[[Tensor, Boxes], LossTerms], images: Tensor, boxes: Boxes
+    run: Run, forward_loss: Callable[..., LossTerms], images: Tensor, boxes: Boxes
 ) -> tuple[LossTerms, Tensor]:
     """The part of a step that is work for the device: nothing on the host changes."""
-    terms = forward_loss(images, boxes)
-    norm = run.precision.step(terms.loss, run.optimizer, run.model.parameters(), run.config.optim.clip_norm)
+    run.optimizer.zero_grad(set_to_none=True)
+    parts = run.config.train.accumulate
+    rows = len(images) // parts
+    terms, earlier = None, Sums.zero(images.device) if parts > 1 else None
+    for part in range(parts):
+        of_part = slice(part * rows, (part + 1) * rows)
+        # The last backward pass averages over processes, and with its gradients those of the parts before.
+        with nullcontext() if part == parts - 1 else without_averaging(forward_loss):
+            before = terms
+            terms = forward_loss(images[of_part], Boxes(*(field[of_part] for field in boxes)), earlier)
+            if before is not None:  # all parts divide by the positives of all, of which more are known now
+                scale_gradients(run.model, before.divisor / terms.divisor)
+            run.precision.backward(terms.loss)
+            earlier = terms.sums
+    assert terms is not None
+    norm = run.precision.step(run.optimizer, run.model.parameters(), run.config.optim.clip_norm)
     if run.average:
         run.average.update(run.model)
     return terms, norm
+
+
+@torch.no_grad()
+def scale_gradients(model: nn.Module, factor: Tensor) -> None:
+    """Multiply the gradients by a scalar tensor."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    torch._foreach_mul_(gradients, factor)
 
 
 class FirstSteps:

@@ -1,0 +1,188 @@
+"""What the processes of the tests about dying run: training with a death, a signal or a limit built in."""
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+import fsaf
+from fsaf import cli
+from fsaf.config import Config
+from fsaf.data import loader
+from fsaf.errors import UserError
+from fsaf.results.predict import Detector
+from fsaf.train import distributed, run, trainer
+
+SOURCE = str(Path(fsaf.__file__).parent)
+WATCHED = tuple(f"{SOURCE}/{name}" for name in ("train/", "files.py", "results/evaluate.py"))
+"""Where what is on the disk changes."""
+
+
+class Dropping(run.FSAF):
+    """The detector with dropout, as some backbones have it."""
+
+    def forward(self, images: Tensor, sizes_b2: Tensor | None = None) -> Any:
+        outputs = super().forward(images, sizes_b2)
+        drop = torch.nn.functional.dropout
+        return outputs._replace(logits=[drop(x, 0.1, self.training) for x in outputs.logits])
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train_until(config: Config, said: Path, line: int | None = None, byte: int | None = None) -> None:
+    """Train, with dropout; notes the images of each step in ``said``, and at the end how many lines were run.
+
+    line: die at that line of Python in ``WATCHED``. byte: die as that byte of checkpoints is written.
+    """
+    torch.set_num_threads(1)
+    run.FSAF = Dropping  # type: ignore[misc]
+    lines = written = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal lines
+        if not frame.f_code.co_filename.startswith(WATCHED):
+            return None
+        if event == "line":
+            lines += 1
+            if lines == line:
+                die()
+        return count
+
+    save = torch.save
+
+    class Counting:
+        """A file that counts, and dies in the middle of a write."""
+
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def write(self, data: Any) -> int:
+            nonlocal written
+            left = (byte or 1 << 60) - written
+            if len(data) >= left:
+                self.file.write(memoryview(data)[:left])
+                self.file.flush()
+                die()
+            written += len(data)
+            return int(self.file.write(data))
+
+        def flush(self) -> None:
+            self.file.flush()
+
+    torch.save = lambda content, file: save(content, Counting(file))  # type: ignore[assignment]
+    step = trainer.train_step
+
+    def noting(*arguments: Any) -> Any:
+        result = step(*arguments)
+        with said.open("a") as file:
+            file.write(f"{arguments[0].step} {int(arguments[2].long().sum())} {arguments[4]}\n")
+        return result
+
+    trainer.train_step = noting
+    with said.with_suffix(".console").open("a") as file:
+        sys.settrace(count)
+        try:
+            trainer.train(config, Console(file=file, width=400))
+        finally:
+            sys.settrace(None)
+    said.with_suffix(".counts").write_text(f"{lines} {written}")
+
+
+def signalled(step: int, *send: Any) -> None:
+    """Have training call ``send[0](*send[1:])`` in the middle of that step, the first time it is made."""
+    original = trainer.train_step
+
+    def sending(run: Any, *arguments: Any) -> Any:
+        if run.step + 1 == step and distributed.restarts() == 0:
+            send[0](*send[1:])
+        return original(run, *arguments)
+
+    trainer.train_step = sending
+
+
+def command(
+    said: Path, arguments: list[str], send: str, number: int, step: int = 0, again: bool = False
+) -> None:
+    """``fsaf`` as a command that is sent a signal in a step, or while it evaluates (step 0).
+
+    Exits with its status. send: ``none``, ``process``, or ``group``: its loader's workers too, as a terminal
+    and Slurm do. again: send it twice, and have the step last for ever.
+    """
+    torch.set_num_threads(1)
+    file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for output in (1, 2):
+        os.dup2(file, output)
+    os.setpgrp()
+
+    def send_it() -> None:
+        target = -os.getpgrp() if send == "group" else os.getpid()
+        os.kill(target, number)
+        if again:
+            time.sleep(0.05)
+            os.kill(target, number)
+            time.sleep(60)
+
+    if step:
+        signalled(step, send_it)
+    elif send != "none":
+        original = Detector.detect
+
+        def detect(*given: Any) -> Any:
+            send_it()
+            return original(*given)
+
+        Detector.detect = detect  # type: ignore[method-assign]
+    status = cli.main(arguments)
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def train_signalled(config: Config, pid: int, number: int, rank: int, step: int) -> None:
+    """One of several processes; in that step, ``rank`` sends a signal to ``pid``, or to itself (0)."""
+    if os.environ["RANK"] == str(rank):
+        signalled(step, os.kill, pid or os.getpid(), number)
+    with Path(os.devnull).open("w") as nowhere:
+        trainer.train(config, Console(file=nowhere))
+
+
+def train_limited(config: Config, said: Path, limit: int) -> None:
+    """Train where no file can have more than ``limit`` bytes; notes the mistake that comes of it."""
+    torch.set_num_threads(1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            trainer.train(config, Console(file=nowhere))
+    except UserError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        said.write_text(str(error))
+
+
+def train_losing_a_worker(config: Config, said: Path, name: str) -> None:
+    """Train; the first loader process that reads the image of that name is killed; notes the mistake."""
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # so that they inherit this
+    read = loader.read_image
+
+    def dying(path: Path, *rest: Any) -> Any:
+        if path.name == name:
+            die()
+        return read(path, *rest)
+
+    loader.read_image = dying
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            trainer.train(config, Console(file=nowhere))
+    except UserError as error:
+        said.write_text(str(error))
