@@ -11,13 +11,16 @@ from fsaf.errors import UserError
 from fsaf.recipe import build_config, config_parser, find_recipe, load_recipe
 
 SHIPPED = [
+    "ab_fsaf_r50_fpn_1x_coco",
     "bccd_lite0",
     "digits_lite0",
     "fsaf_r50_fpn_1x_coco",
+    "fsaf_r50_fpn_1x_coco_by_size",
     "fsaf_r50_fpn_1x_coco_paper",
     "fsaf_r101_fpn_1x_coco",
     "fsaf_x101_64x4d_fpn_1x_coco",
     "lite0",
+    "retinanet_r50_fpn_1x_coco",
 ]
 
 
@@ -43,6 +46,26 @@ def test_the_published_recipe() -> None:
     assert load_recipe("fsaf_r101_fpn_1x_coco").model.backbone.startswith("resnet101")
     assert load_recipe("fsaf_x101_64x4d_fpn_1x_coco").model.backbone.startswith("resnext101_64x4d")
     assert load_recipe("fsaf_r50_fpn_1x_coco_paper").objective.neg_scale == 0.5
+
+
+def test_the_four_rows_of_the_papers_first_table() -> None:
+    """Anchors alone; the anchor-free branch with levels by size, and online; both together."""
+    rows = [
+        ("retinanet_r50_fpn_1x_coco", ["anchor_based"], "online"),
+        ("fsaf_r50_fpn_1x_coco_by_size", ["anchor_free"], "size"),
+        ("fsaf_r50_fpn_1x_coco_paper", ["anchor_free"], "online"),
+        ("ab_fsaf_r50_fpn_1x_coco", ["anchor_free", "anchor_based"], "online"),
+    ]
+    for name, branches, choice in rows:
+        config = load_recipe(name)
+        assert (config.model.branches, config.objective.level_choice) == (branches, choice)
+        assert config.objective.anchor_free_weight == 0.5
+        if "anchor_free" in branches:
+            assert (config.objective.pos_scale, config.objective.neg_scale) == (0.2, 0.5)
+        same = to_dict(load_recipe("fsaf_r50_fpn_1x_coco"))
+        assert {k: to_dict(config)[k] for k in ("data", "optim", "predict")} == {
+            k: same[k] for k in ("data", "optim", "predict")
+        }
 
 
 def test_overrides_of_every_kind() -> None:

@@ -79,6 +79,15 @@ def test_the_step_is_one_program_for_any_number_of_boxes(
         assert other.report() == ""
 
 
+@pytest.mark.parametrize("branches", [["anchor_based"], ["anchor_free", "anchor_based"]])
+def test_with_anchors_the_step_is_a_fixed_program_too(tmp_path: Path, branches: list[str]) -> None:
+    run, forward_loss = start(tmp_path, branches=branches)
+    many = record(run, forward_loss, 16, 9)
+    assert many.report() == ""
+    for counts in ((0, 0), (1, 0)):
+        assert first_difference(many, record(run, forward_loss, *counts)) is None
+
+
 def test_batch_norm_that_learns_is_a_fixed_program_too(tmp_path: Path) -> None:
     run, forward_loss = start(tmp_path, backbone="test_resnet", norm="none", frozen_norm=False)
     many = record(run, forward_loss, 16, 9)

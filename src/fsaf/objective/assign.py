@@ -4,7 +4,7 @@ Shapes: B batch, C classes, G padded boxes of an image, P all locations, H and W
 Only masks, comparisons and whole-tensor reductions: the shapes do not depend on how many boxes there are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -84,6 +84,27 @@ def _rank(boxes_bg4: Tensor) -> Tensor:
     return (larger | earlier_tie).float().sum(2)
 
 
+def taking_part(
+    level_shapes: Sequence[tuple[int, int]], boxes: Boxes, strides: Sequence[int] = STRIDES
+) -> Tensor:
+    """(B, P) bool: locations that learn at all, within their image and outside of crowd regions."""
+    crowd_box, crowd_bg = scale_boxes(boxes.xyxy, CROWD_SCALE), boxes.valid & boxes.crowd
+    levels = []
+    for grid in _grids(level_shapes, strides, boxes.xyxy.device):
+        crowd_bp = (grid.inside(crowd_box) & crowd_bg[..., None]).any(1)
+        levels.append(grid.within_image(boxes.sizes) & ~crowd_bp)
+    return torch.cat(levels, 1)
+
+
+def _grids(
+    level_shapes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device
+) -> Iterator[_Grid]:
+    for (height, width), stride in zip(level_shapes, strides, strict=True):
+        x = torch.arange(width, device=device, dtype=torch.float32) * stride
+        y = torch.arange(height, device=device, dtype=torch.float32) * stride
+        yield _Grid(x, y, stride)
+
+
 def assign(
     level_shapes: Sequence[tuple[int, int]],
     boxes: Boxes,
@@ -97,28 +118,18 @@ def assign(
     """
     device = boxes.xyxy.device
     real_bg = boxes.valid & ~boxes.crowd
-    crowd_bg = boxes.valid & boxes.crowd
     core_box, shadow_box = (
         scale_boxes(boxes.xyxy, config.pos_scale),
         scale_boxes(boxes.xyxy, config.neg_scale),
     )
-    crowd_box = scale_boxes(boxes.xyxy, CROWD_SCALE)
 
-    core, shadow, part, crowd = [], [], [], []
-    for (height, width), stride in zip(level_shapes, strides, strict=True):
-        grid = _Grid(
-            torch.arange(width, device=device, dtype=torch.float32) * stride,
-            torch.arange(height, device=device, dtype=torch.float32) * stride,
-            stride,
-        )
+    core, shadow = [], []
+    for grid in _grids(level_shapes, strides, device):
         core.append(grid.inside(boxes.xyxy) & grid.touches(core_box))
         shadow.append(grid.touches(shadow_box))
-        part.append(grid.within_image(boxes.sizes))
-        crowd.append((grid.inside(crowd_box) & crowd_bg[..., None]).any(1))
     core_bgp = torch.cat(core, 2) & real_bg[..., None]
     # In the core or in the shadow of g: what is not won by g is ignored for g's class.
     near_bgp = core_bgp | (torch.cat(shadow, 2) & real_bg[..., None])
-    part_bp, crowd_bp = torch.cat(part, 1), torch.cat(crowd, 1)
 
     # The smallest box whose core holds the location wins it.
     rank_bgp = torch.where(core_bgp, _rank(boxes.xyxy)[..., None], -1.0)
@@ -138,7 +149,7 @@ def assign(
         ignored_bcp = ignored_bcp & ~own_bcp
     else:
         won_bp = won_bp & ~own_ignored_bp
-    counts_bp = part_bp & ~crowd_bp
+    counts_bp = taking_part(level_shapes, boxes, strides)
     positive_bp = won_bp & counts_bp
     return Assignment(
         positive_bp=positive_bp,

@@ -166,6 +166,11 @@ def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
     Raises UserError where the run folder is taken or weights cannot be had; nothing is written.
     """
     out = _run_folder(config)
+    if config.train.accumulate > 1 and len(config.model.branches) > 1:
+        raise UserError(
+            f"train.accumulate = {config.train.accumulate}: the losses of two branches have two divisors, "
+            "which parts of a batch cannot share; take one of model.branches, or a larger data.batch_size"
+        )
     torch.manual_seed(config.train.seed)
     model = FSAF(config.model, len(classes))
     if config.init is not None:

@@ -33,8 +33,8 @@ class Window:
         """Take in a step."""
         scalars = (
             terms.loss,
-            terms.loss_cls_l.sum(),
-            terms.loss_box_l.sum(),
+            terms.loss_cls_l.sum() + terms.anchor_cls,
+            terms.loss_box_l.sum() + terms.anchor_box,
             terms.num_pos,
             terms.pos_recall,
         )

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from fsaf.config import ObjectiveConfig
 from fsaf.data.batch import Boxes
-from fsaf.model.anchors import decode_deltas, encode_deltas
+from fsaf.model.anchors import KINDS, decode_deltas, encode_deltas
+from fsaf.model.detector import RawOutputs
+from fsaf.objective.assign import taking_part
 from fsaf.objective.losses import iou_loss, sigmoid_focal_loss
 
 POSITIVE_IOU, NEGATIVE_IOU = 0.5, 0.4
@@ -77,19 +79,16 @@ class AnchorSums(NamedTuple):
     """Number of positive anchors, without a gradient."""
 
 
-def anchor_losses(
-    logits_bcn: Tensor,
-    deltas_b4n: Tensor,
-    anchors_4n: Tensor,
-    boxes: Boxes,
-    part_bn: Tensor,
-    config: ObjectiveConfig,
-) -> AnchorSums:
+def anchor_losses(outputs: RawOutputs, boxes: Boxes, config: ObjectiveConfig) -> AnchorSums:
     """Focal loss on all classes of every positive and negative anchor, box loss on the positive ones.
 
     config.anchor_box_loss: ``smooth_l1`` or ``l1`` on the deltas, ``iou`` (-log IoU) on the decoded boxes.
-    part_bn: as in ``match``.
+    Anchors outside of their image, or centred in the middle of a crowd region, learn nothing.
     """
+    logits_bcn, deltas_b4n, anchors_4n, _ = outputs.flat_anchors()
+    shapes = [(x.shape[-2], x.shape[-1]) for x in outputs.anchor_logits]
+    part_bp = taking_part(shapes, boxes)
+    part_bn = torch.cat([part.repeat(1, KINDS) for part in part_bp.split([h * w for h, w in shapes], 1)], 1)
     matches = match(anchors_4n, boxes, part_bn)
     class_c = torch.arange(logits_bcn.shape[1], device=logits_bcn.device)
     label_bn = torch.gather(boxes.labels, 1, matches.box_bn)

@@ -14,9 +14,10 @@ from torchvision.ops import box_iou
 
 from fsaf.config import ObjectiveConfig
 from fsaf.data.batch import Boxes
-from fsaf.model.anchors import decode_deltas, make_anchors
+from fsaf.model.anchors import KINDS, decode_deltas, make_anchors
+from fsaf.model.detector import RawOutputs
 from fsaf.model.points import STRIDES
-from fsaf.objective.anchors import AnchorSums, Matches, anchor_losses, match
+from fsaf.objective.anchor_based import Matches, anchor_losses, match
 from fsaf.testing import Recorder, first_difference
 from objective.scenes import NUM_CLASSES, SHAPES, as_batch, scene_boxes
 
@@ -62,78 +63,105 @@ def test_matches_are_those_of_a_loop(count: int, seed: int, edge: bool) -> None:
         assert found.negative_bn[row].tolist() == background
 
 
-def losses_of(config: ObjectiveConfig, seed: int) -> tuple[Tensor, Tensor, Boxes, AnchorSums]:
-    random = torch.Generator().manual_seed(seed)
-    logits = torch.randn(1, NUM_CLASSES, ANCHORS.shape[1], generator=random) - 2
-    deltas = 0.3 * torch.randn(1, 4, ANCHORS.shape[1], generator=random)
-    logits.requires_grad_()
-    deltas.requires_grad_()
-    boxes = as_batch(scene_boxes(6, seed))
-    return logits, deltas, boxes, anchor_losses(logits, deltas, ANCHORS, boxes, everywhere(1), config)
+def raw_outputs(batch: int, seed: int | None = None) -> RawOutputs:
+    """Of the anchor-based branch alone, collecting gradients; all zero without a seed."""
+    random = torch.Generator().manual_seed(seed or 0)
+
+    def randn(channels: int, scale: float, shift: float) -> list[Tensor]:
+        if seed is None:
+            scale = shift = 0.0
+        found = [torch.randn(batch, channels, *shape, generator=random) for shape in SHAPES]
+        return [(scale * x + shift).requires_grad_() for x in found]
+
+    return RawOutputs([], [], randn(KINDS * NUM_CLASSES, 1.0, -2.0), randn(KINDS * 4, 0.3, 0.0))
+
+
+def gradients_of(outputs: RawOutputs) -> list[Tensor | None]:
+    return [x.grad for part in outputs for x in part]
 
 
 @pytest.mark.parametrize("kind", ["l1", "smooth_l1"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_losses_and_gradients_are_torchvisions(kind: Any, seed: int) -> None:
-    logits, deltas, boxes, sums = losses_of(ObjectiveConfig(anchor_box_loss=kind), seed)
+    boxes = as_batch(scene_boxes(6, seed))
+    outputs, copy = raw_outputs(1, seed), raw_outputs(1, seed)
+    sums = anchor_losses(outputs, boxes, ObjectiveConfig(anchor_box_loss=kind))
     (sums.cls + sums.box).backward()
+
     real = boxes.valid[0]
     truth = {"boxes": boxes.xyxy[0, real], "labels": boxes.labels[0, real]}
-    head = RetinaNetHead(8, 9, NUM_CLASSES)
-    head.regression_head._loss_type = kind
-    matcher = Matcher(0.5, 0.4, allow_low_quality_matches=True)
-    matched = matcher(box_iou(truth["boxes"], ANCHORS.T))
+    head = RetinaNetHead(8, KINDS, NUM_CLASSES)
+    head.regression_head._loss_type = "l1"
+    matched = Matcher(0.5, 0.4, allow_low_quality_matches=True)(box_iou(truth["boxes"], ANCHORS.T))
     ours = match(ANCHORS, boxes, everywhere(1))
     # Where a box gets its best anchor although that overlaps another box more, torchvision gives the other.
     matched = torch.where(ours.positive_bn[0], ours.box_bn[0], matched)
-    theirs = logits.detach().clone().requires_grad_(), deltas.detach().clone().requires_grad_()
-    outputs = {"cls_logits": theirs[0].mT, "bbox_regression": theirs[1].mT}
-    found = head.compute_loss([truth], outputs, [ANCHORS.T], [matched])
+    assert torch.equal(matched == Matcher.BELOW_LOW_THRESHOLD, ours.negative_bn[0])
+    logits_bcn, deltas_b4n, *_ = copy.flat_anchors()
+    found = head.compute_loss(
+        [truth], {"cls_logits": logits_bcn.mT, "bbox_regression": deltas_b4n.mT}, [ANCHORS.T], [matched]
+    )
     count = sums.positives
     assert count > 20
-    beta = 1 / 9  # torchvision's smooth L1 has 1
-    if kind == "smooth_l1":
+    if kind == "smooth_l1":  # torchvision's has beta 1
         target = head.regression_head.box_coder.encode_single(truth["boxes"][ours.box_bn[0]], ANCHORS.T)
-        each = torch.nn.functional.smooth_l1_loss(theirs[1][0].T, target, beta=beta, reduction="none").sum(1)
+        each = torch.nn.functional.smooth_l1_loss(deltas_b4n[0].T, target, beta=1 / 9, reduction="none").sum(
+            1
+        )
         found["bbox_regression"] = each[ours.positive_bn[0]].sum() / count
     torch.testing.assert_close(sums.cls / count, found["classification"])
     torch.testing.assert_close(sums.box / count, found["bbox_regression"])
     (count * (found["classification"] + found["bbox_regression"])).backward()
-    for mine, other in zip((logits, deltas), theirs, strict=True):
-        torch.testing.assert_close(mine.grad, other.grad)
+    for mine, theirs in zip(gradients_of(outputs), gradients_of(copy), strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
 def test_the_iou_loss_is_that_of_the_decoded_boxes() -> None:
-    _, deltas, boxes, sums = losses_of(ObjectiveConfig(anchor_box_loss="iou"), 0)
+    boxes, outputs = as_batch(scene_boxes(6, 0)), raw_outputs(1, 0)
+    sums = anchor_losses(outputs, boxes, ObjectiveConfig(anchor_box_loss="iou"))
     matches: Matches = match(ANCHORS, boxes, everywhere(1))
     at = matches.positive_bn[0]
-    predicted, target = decode_deltas(deltas, ANCHORS)[0].T[at], boxes.xyxy[0, matches.box_bn[0, at]]
-    iou = torchvision.ops.box_iou(predicted, target).diagonal()
+    predicted = decode_deltas(outputs.flat_anchors()[1], ANCHORS)[0].T[at]
+    iou = torchvision.ops.box_iou(predicted, boxes.xyxy[0, matches.box_bn[0, at]]).diagonal()
     torch.testing.assert_close(sums.box, -iou.clamp(min=1e-6).log().sum())
 
 
 @pytest.mark.parametrize("kind", ["l1", "smooth_l1", "iou"])
 def test_no_boxes_no_positives_and_finite_gradients(kind: Any) -> None:
-    logits = torch.zeros(2, NUM_CLASSES, ANCHORS.shape[1], requires_grad=True)
-    deltas = torch.zeros(2, 4, ANCHORS.shape[1], requires_grad=True)
-    boxes = as_batch(scene_boxes(0), scene_boxes(0))
-    config = ObjectiveConfig(anchor_box_loss=kind)
-    sums = anchor_losses(logits, deltas, ANCHORS, boxes, everywhere(2), config)
+    outputs = raw_outputs(2)
+    sums = anchor_losses(
+        outputs, as_batch(scene_boxes(0), scene_boxes(0)), ObjectiveConfig(anchor_box_loss=kind)
+    )
     (sums.cls + sums.box).backward()
     assert sums.positives == 0 and sums.box == 0 and sums.cls > 0
-    assert logits.grad is not None and logits.grad.isfinite().all() and (deltas.grad == 0).all()
+    for grad in gradients_of(outputs)[:5]:
+        assert grad is not None and grad.isfinite().all() and (grad > 0).all()
+    for grad in gradients_of(outputs)[5:]:
+        assert grad is not None and (grad == 0).all()
+
+
+def test_what_lies_outside_an_image_or_in_a_crowd_learns_nothing() -> None:
+    boxes = as_batch(scene_boxes(4, 1), sizes=[(64, 60)], count=6)
+    boxes.xyxy[0, 4], boxes.valid[0, 4], boxes.crowd[0, 4] = torch.tensor([0.0, 0, 40, 40]), True, True
+    outputs = raw_outputs(1, 3)
+    sums = anchor_losses(outputs, boxes, ObjectiveConfig())
+    (sums.cls + sums.box).backward()
+    grad = outputs.anchor_logits[0].grad
+    assert grad is not None
+    learns = (grad != 0).any(1)[0]
+    rows, columns = torch.arange(16) * 8, torch.arange(24) * 8
+    inside = (rows[:, None] < 64) & (columns < 64)
+    crowd = (rows[:, None] > 10) & (rows[:, None] < 30) & (columns > 10) & (columns < 30)
+    assert crowd.sum() == 4
+    assert torch.equal(learns, inside & ~crowd)
 
 
 @pytest.mark.parametrize("kind", ["l1", "smooth_l1", "iou"])
 def test_one_program_for_any_number_of_boxes(kind: Any) -> None:
     def record(*counts: int) -> Recorder:
-        logits = torch.zeros(2, NUM_CLASSES, ANCHORS.shape[1], requires_grad=True)
-        deltas = torch.zeros(2, 4, ANCHORS.shape[1], requires_grad=True)
-        boxes = as_batch(*(scene_boxes(count, count) for count in counts))
+        outputs, boxes = raw_outputs(2, 0), as_batch(*(scene_boxes(count, count) for count in counts))
         with Recorder() as recorder:
-            sums = anchor_losses(
-                logits, deltas, ANCHORS, boxes, everywhere(2), ObjectiveConfig(anchor_box_loss=kind)
-            )
+            sums = anchor_losses(outputs, boxes, ObjectiveConfig(anchor_box_loss=kind))
             (sums.cls + sums.box).backward()
         return recorder
 

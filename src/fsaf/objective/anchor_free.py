@@ -1,0 +1,79 @@
+"""The losses of FSAF's own branch: focal loss, IoU loss, and the choice of a level for each box.
+
+Shapes: B batch, C classes, G padded boxes of an image, L levels, P all locations.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fsaf.config import ObjectiveConfig
+from fsaf.data.batch import Boxes
+from fsaf.model.detector import RawOutputs
+from fsaf.model.points import decode_boxes
+from fsaf.objective.assign import assign
+from fsaf.objective.losses import iou_loss, sigmoid_focal_loss
+from fsaf.objective.select import level_losses, levels_by_size, on_selected_level, select_levels
+
+MIN_DISTANCE = 1e-4
+"""Distances are clamped to this in the loss, so that no predicted box is empty."""
+
+
+class FreeSums(NamedTuple):
+    """Losses of a batch before they are divided, and what they are divided by."""
+
+    cls_l: Tensor
+    """(L,) focal loss of each level."""
+    box_l: Tensor
+    """(L,) IoU loss of each level."""
+    positives: Tensor
+    """Scalar: locations that are positive after selection."""
+    negatives: Tensor
+    """Scalar: background locations."""
+    right: Tensor
+    """Scalar: positives whose highest score is their own class."""
+    level_bg: Tensor
+    """(B, G) int64: the level each box chose; -1 where it has no positive location there."""
+
+
+def anchor_free_losses(outputs: RawOutputs, boxes: Boxes, config: ObjectiveConfig) -> FreeSums:
+    """Losses as MMDetection 3.3's FSAFHead computes them, with every shape fixed."""
+    logits_bcp, distances_b4p, points = outputs.flat()
+    sizes = points.level_sizes
+    assigned = assign(points.level_shapes, boxes, logits_bcp.shape[1], config)
+    positive_bp, box_bp = assigned.positive_bp, assigned.box_bp
+
+    class_c = torch.arange(logits_bcp.shape[1], device=logits_bcp.device)
+    own_bcp = (assigned.label_bp[:, None, :] == class_c[:, None]) & positive_bp[:, None, :]
+    focal_bcp = sigmoid_focal_loss(logits_bcp, own_bcp.float(), config.alpha, config.gamma)
+    focal_bcp = torch.where(assigned.counts_bcp, focal_bcp, 0.0)
+
+    # Where nothing is to be learned the target is the prediction: the loss and its gradient are finite.
+    predicted_b4p = decode_boxes(distances_b4p.clamp(min=MIN_DISTANCE), points)
+    target_b4p = torch.gather(boxes.xyxy.mT, 2, box_bp[:, None, :].expand(-1, 4, -1))
+    target_b4p = torch.where(positive_bp[:, None, :], target_b4p, predicted_b4p.detach())
+    box_loss_bp = torch.where(positive_bp, iou_loss(predicted_b4p, target_b4p), 0.0)
+
+    with torch.no_grad():
+        total_bp = focal_bcp.sum(1) + box_loss_bp
+        losses_bgl = level_losses(total_bp, positive_bp, box_bp, sizes, boxes.xyxy.shape[1])
+        level_bg, has_level_bg = select_levels(losses_bgl)
+        if config.level_choice == "size":
+            level_bg = levels_by_size(boxes.xyxy, len(sizes))
+            has_level_bg = losses_bgl.gather(2, level_bg[..., None])[..., 0] < torch.inf
+        kept_bp = positive_bp & on_selected_level(level_bg, box_bp, sizes)
+        lost_bp = positive_bp & ~kept_bp
+        right_bp = (logits_bcp.argmax(1) == assigned.label_bp) & kept_bp
+
+    # On levels not selected, a box's locations lose the box loss and the loss of the box's class.
+    focal_bcp = torch.where(lost_bp[:, None, :] & own_bcp, 0.0, focal_bcp)
+    box_loss_bp = torch.where(kept_bp, box_loss_bp, 0.0)
+    return FreeSums(
+        cls_l=torch.stack([part.sum() for part in focal_bcp.split(sizes, 2)]),
+        box_l=torch.stack([part.sum() for part in box_loss_bp.split(sizes, 1)]),
+        positives=kept_bp.float().sum(),
+        negatives=assigned.negative_bp.float().sum(),
+        right=right_bp.float().sum(),
+        level_bg=torch.where(has_level_bg, level_bg, -1),
+    )

@@ -1,0 +1,77 @@
+"""Both branches in one objective, each alone, and levels chosen by size."""
+
+import pytest
+import torch
+
+from fsaf.config import ObjectiveConfig
+from fsaf.model.anchors import KINDS
+from fsaf.model.detector import RawOutputs
+from fsaf.objective.objective import objective
+from fsaf.objective.select import levels_by_size
+from objective.scenes import NUM_CLASSES, SHAPES, as_batch, gradients, scene_boxes, scene_outputs, with_grad
+
+
+def both(batch: int = 2, seed: int = 0) -> RawOutputs:
+    free = scene_outputs(batch, seed)
+    random = torch.Generator().manual_seed(seed + 100)
+    return RawOutputs(
+        free.logits,
+        free.distances,
+        [torch.randn(batch, KINDS * NUM_CLASSES, *shape, generator=random) - 2 for shape in SHAPES],
+        [0.3 * torch.randn(batch, KINDS * 4, *shape, generator=random) for shape in SHAPES],
+    )
+
+
+BOXES = as_batch(scene_boxes(5, 1), scene_boxes(3, 2))
+
+
+@pytest.mark.parametrize("weight", [0.5, 2.0])
+def test_the_losses_of_both_are_the_weighted_sum_of_each(weight: float) -> None:
+    config = ObjectiveConfig(anchor_free_weight=weight)
+    together, alone = with_grad(both()), with_grad(both())
+    free, based = RawOutputs(*alone[:2]), RawOutputs([], [], *alone[2:])
+    terms = objective(together, BOXES, config)
+    terms_free, terms_based = objective(free, BOXES, config), objective(based, BOXES, config)
+    terms.loss.backward()
+    (weight * terms_free.loss + terms_based.loss).backward()
+    torch.testing.assert_close(terms.loss, weight * terms_free.loss + terms_based.loss)
+    torch.testing.assert_close(terms.loss_cls_l, weight * terms_free.loss_cls_l)
+    torch.testing.assert_close(terms.anchor_box, terms_based.anchor_box)
+    assert terms_free.anchor_cls == terms_free.anchor_box == 0
+    assert (terms_based.loss_cls_l == 0).all() and (terms_based.level_bg == -1).all()
+    assert terms.num_pos == terms_free.num_pos and terms_based.num_pos > 0
+    for mine, theirs in zip(gradients(together), gradients(alone), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_the_anchors_losses_are_divided_by_their_own_positives() -> None:
+    based = RawOutputs([], [], *both()[2:])
+    terms = objective(based, BOXES, ObjectiveConfig())
+    assert terms.divisor == terms.sums.anchor_positives > 20
+    torch.testing.assert_close(terms.anchor_box * terms.divisor, terms.sums.anchor_box)
+    halved = objective(based, BOXES, ObjectiveConfig(), lambda counts: counts / 2)
+    torch.testing.assert_close(halved.loss, 2 * terms.loss)
+
+
+def test_by_size_a_box_learns_on_its_level_whatever_the_loss() -> None:
+    outputs = with_grad(scene_outputs(2))
+    terms = objective(outputs, BOXES, ObjectiveConfig(level_choice="size"))
+    by_size = levels_by_size(BOXES.xyxy, 5)
+    online = objective(scene_outputs(2), BOXES, ObjectiveConfig()).level_bg
+    chosen = terms.level_bg >= 0
+    assert chosen.sum() > 4
+    assert torch.equal(terms.level_bg[chosen], by_size[chosen])
+    assert (online[chosen] != by_size[chosen]).any()
+    terms.loss.backward()
+    levels = set(by_size[chosen].tolist())
+    for level in range(5):
+        grad = outputs.distances[level].grad
+        assert grad is not None and bool((grad != 0).any()) <= (level in levels)
+
+
+def test_no_boxes() -> None:
+    outputs = with_grad(both(1))
+    terms = objective(outputs, as_batch(scene_boxes(0)), ObjectiveConfig())
+    terms.loss.backward()
+    assert terms.loss.isfinite() and terms.loss_box_l.sum() == terms.anchor_box == 0
+    assert all(grad.isfinite().all() for grad in gradients(outputs))
