@@ -6,10 +6,10 @@
 Prints AP and AP50 of each run, the difference from fp32's, and the steps that fp16 skipped; writes
 ``results.json``. Runs that are in the folder already are not repeated.
 
-A CPU without fp16 arithmetic takes ten times as long for a convolution in fp16. There convolutions take their
-fp16 operands, compute in float32 and round the result to fp16, forward and backward, which is what the matrix
-units of GPUs and NPUs do: rounding, overflow and underflow are fp16's. Every other operator runs in fp16 as it
-is, and the step is the product's own: autocast, loss scale, skipped steps.
+A CPU without fp16 arithmetic takes ten times as long for a convolution in fp16. There convolutions take
+their fp16 operands, compute in float32 and round the result to fp16, forward and backward, which is what the
+matrix units of GPUs and NPUs do: rounding, overflow and underflow are fp16's. Every other operator runs in
+fp16 as it is, and the step is the product's own: autocast, loss scale, skipped steps.
 """
 
 import contextlib
