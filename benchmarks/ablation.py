@@ -5,8 +5,8 @@
     python benchmarks/ablation.py --recipe bccd_lite0 --data.root PATH --out runs/ablation-bccd
 
 All have the recipe's backbone, initial weights, epochs, pictures and order of them. Prints AP, its spread
-over seeds and the share of objects that chose each level at the end; writes ``results.json``. Runs that are in
-the folder already are not repeated.
+over seeds and the share of objects that chose each level at the end; writes ``results.json``. Runs that are
+in the folder already are not repeated.
 """
 
 import contextlib
