@@ -207,9 +207,10 @@ def _write_json(path: Path, value: Any) -> None:
 
 def demo(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """``fsaf demo``."""
-    from fsaf.demo.page import serve
+    from fsaf.demo.page import find_models, serve
 
-    serve(_open(args, overrides), Path(args.checkpoint), args.host, args.port)
+    _no_overrides(overrides)
+    serve(find_models([Path(name) for name in args.checkpoint]), args.device, args.host, args.port)
 
 
 def quickstart(args: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -394,7 +395,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     child = verb("demo", demo, "Show a page to try a detector on pictures, on this machine only.")
-    child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt, .pth or .onnx file")
+    child.add_argument(
+        "checkpoint", metavar="CHECKPOINT", nargs="*", help=".pt, .pth or .onnx files (those in runs/)"
+    )
     child.add_argument("--host", default="127.0.0.1", help="address to serve on (127.0.0.1)")
     child.add_argument("--port", type=int, default=7860, help="port to serve on (7860)")
     child.add_argument("--device", help=device)

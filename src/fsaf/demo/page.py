@@ -1,66 +1,149 @@
-"""A page on this machine to try a detector on one's own pictures."""
+"""A page on this machine to try detectors on one's own pictures."""
 
+import json
 import os
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from fsaf.demo.look import LOWEST_SCORE, Look, look
 from fsaf.errors import UserError
 from fsaf.results.draw import draw_result
-from fsaf.results.predict import Detector
+from fsaf.results.predict import Detector, Result, load
 
 UPLOAD = "20mb"
 """Largest file that the page takes."""
 PIXELS = 50_000_000
 """Largest picture that the page takes."""
+COLUMNS = ["class", "score", "x1", "y1", "x2", "y2", "level"]
 
 
-def detect(detector: Detector, picture: Image.Image, threshold: float) -> tuple[Image.Image, list[list[Any]]]:
-    """The picture with its detections drawn on, and their rows: name, score, x1, y1, x2, y2."""
-    result = detector.predict(picture, score_threshold=threshold)
-    drawn = draw_result(picture, result.boxes, result.labels, result.scores, result.names)
-    rows = zip(result.names, result.scores.tolist(), result.boxes.tolist(), strict=True)
-    return drawn, [[name, round(score, 3), *(round(v) for v in box)] for name, score, box in rows]
+def find_models(given: Sequence[Path], runs: Path = Path("runs")) -> list[Path]:
+    """Files to choose from: those given and what lies beside them in a run folder, else the runs' own.
+
+    Raises UserError where there is none.
+    """
+    found = list(given)
+    for path in given:
+        if path.parent.name == "checkpoints":
+            found += [path.parent / "best.pt", path.parent.parent / "model.onnx"]
+    if not given:
+        found = sorted(runs.glob("*/checkpoints/best.pt")) + sorted(runs.glob("*/model.onnx"))
+        quickstart = runs / "quickstart"
+        found.sort(key=lambda path: quickstart not in path.parents)
+    existing = [path for path in dict.fromkeys(found) if path in given or path.is_file()]
+    if not existing:
+        raise UserError(
+            f"no CHECKPOINT given, and no */checkpoints/best.pt in {runs}; give one, or run `fsaf quickstart`"
+        )
+    return existing
 
 
-def make_page(detector: Detector, title: str, threshold: float = 0.3) -> Any:
-    """The page as a gradio app. Raises UserError where gradio is not installed."""
+def draw(seen: Look, result: Result, by_level: bool) -> Image.Image:
+    """The picture with its detections, in the colours of their classes or of their levels."""
+    labels, names = (
+        result.by_level() if by_level and result.levels is not None else (result.labels, result.names)
+    )
+    return draw_result(seen.picture, result.boxes, labels, result.scores, names)
+
+
+def rows(result: Result) -> list[list[Any]]:
+    """A row a detection: name, score, x1, y1, x2, y2 in pixels of the picture, level."""
+    levels = ["-"] * len(result) if result.levels is None else [f"P{level + 3}" for level in result.levels]
+    found = zip(result.names, result.scores.tolist(), result.boxes.tolist(), levels, strict=True)
+    return [[name, round(score, 3), *(round(v) for v in box), level] for name, score, box, level in found]
+
+
+def make_page(models: Sequence[Path], device: str | None = None, threshold: float = 0.3) -> Any:
+    """The page as a gradio app, with the first of ``models`` open.
+
+    Raises UserError where gradio is not installed or the first file cannot be opened.
+    """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
         import gradio
     except ImportError as error:
         raise UserError("the demo page needs gradio: pip install 'fsaf[demo]'") from error
 
-    def answer(picture: Image.Image | None, score: float) -> tuple[Image.Image, list[list[Any]]]:
+    detectors: dict[str, Detector] = {str(models[0]): load(models[0], device)}
+
+    def open_model(name: str) -> Detector:
+        if name not in detectors:
+            if name not in map(str, models):
+                raise gradio.Error(f"{name} is not one of the models of this page.")
+            try:
+                detectors[name] = load(name, device)
+            except UserError as error:
+                raise gradio.Error(str(error)) from error
+        return detectors[name]
+
+    def see(
+        picture: Image.Image | None, name: str, score: float, iou: float, by_level: bool
+    ) -> tuple[Any, ...]:
+        """Run the network on a new picture or with another model."""
         if picture is None:
-            raise gradio.Error("Give a picture first.")
+            return None, None, [], "", None
         if picture.width * picture.height > PIXELS:
             raise gradio.Error(f"The picture has more than {PIXELS // 1_000_000} million pixels.")
-        return detect(detector, picture, score)
+        seen = look(open_model(name), picture)
+        return seen, *show(seen, score, iou, by_level)
 
-    classes = ", ".join(detector.classes.names[:20])
-    with gradio.Blocks(title=title, analytics_enabled=False) as page:
-        gradio.Markdown("# FSAF\nDrop a picture on the left. Detects:")
-        gradio.Textbox(classes, label=f"{len(detector.classes)} classes", interactive=False)
+    def show(seen: Look | None, score: float, iou: float, by_level: bool) -> tuple[Any, ...]:
+        """Choose again among what the network proposed."""
+        if seen is None:
+            return None, [], "", None
+        result = seen.choose(score, iou)
+        text = f"{len(result)} found; reading and network took {1e3 * seen.seconds:.0f} ms"
+        if by_level and result.levels is None:
+            text += "; an exported file does not tell levels"
+        return draw(seen, result, by_level), rows(result), text, _write(result)
+
+    names = list(map(str, models))
+    classes = ", ".join(detectors[names[0]].classes.names[:20])
+    with gradio.Blocks(title="FSAF", analytics_enabled=False) as page:
+        gradio.Markdown("# FSAF\nDrop a picture on the left.")
+        seen = gradio.State()
         with gradio.Row():
             with gradio.Column():
-                picture = gradio.Image(type="pil", label="Picture", image_mode="RGB")
-                score = gradio.Slider(0.05, 0.95, threshold, step=0.05, label="Lowest score shown")
-                button = gradio.Button("Detect", variant="primary")
-            with gradio.Column():
-                drawn = gradio.Image(type="pil", label="Detections", format="png")
-                table = gradio.Dataframe(
-                    headers=["class", "score", "x1", "y1", "x2", "y2"], label="In pixels"
+                picture = gradio.Image(
+                    type="pil", label="Picture", image_mode="RGB", sources=["upload", "clipboard"]
                 )
-        for event in (button.click, picture.upload):
-            event(answer, [picture, score], [drawn, table])
+                model = gradio.Dropdown(
+                    names, value=names[0], label="Model", info=f"The first finds: {classes}"
+                )
+                score = gradio.Slider(LOWEST_SCORE, 0.95, threshold, step=0.01, label="Lowest score shown")
+                iou = gradio.Slider(
+                    0.1, 1.0, detectors[names[0]].config.predict.nms_iou, step=0.05,
+                    label="Overlap (IoU) above which the lower scored of two boxes goes",
+                )  # fmt: skip
+                by_level = gradio.Checkbox(False, label="Colours of pyramid levels")
+            with gradio.Column():
+                drawn = gradio.Image(type="pil", label="Detections", format="png", interactive=False)
+                told = gradio.Markdown(elem_id="told")
+                table = gradio.Dataframe(headers=COLUMNS, label="In pixels", interactive=False)
+                file = gradio.DownloadButton("Download as JSON")
+        shown = [drawn, table, told, file]
+        settings = [score, iou, by_level]
+        for event in (picture.change, model.change):
+            event(see, [picture, model, *settings], [seen, *shown])
+        for event in (score.release, iou.release, by_level.change):
+            event(show, [seen, *settings], shown)
     return page
 
 
-def serve(detector: Detector, checkpoint: Path, host: str, port: int) -> None:
+def _write(result: Result) -> str:
+    """A JSON file for download, in a folder of its own that the system clears."""
+    path = Path(tempfile.mkdtemp(prefix="fsaf-demo-")) / "detections.json"
+    path.write_text(json.dumps(result.to_dict(), indent=1), encoding="utf-8")
+    return str(path)
+
+
+def serve(models: Sequence[Path], device: str | None, host: str, port: int) -> None:
     """Show the page until interrupted. Raises UserError where the port is taken."""
-    page = make_page(detector, f"FSAF: {checkpoint.name}")
+    page = make_page(models, device)
     try:
         page.launch(server_name=host, server_port=port, max_file_size=UPLOAD, share=False, quiet=False)
     except OSError as error:

@@ -150,10 +150,11 @@ class Detector:
         for members in by_shape.values():
             found = self.detect(*stack([prepared[i] for i in members]), settings)
             for row, i in enumerate(members):
-                results[i] = self._result(found, row, prepared[i])
+                results[i] = self.result(found, row, prepared[i])
         return [results[i] for i in range(len(pictures))]
 
-    def _result(self, found: Detections, row: int, item: "Prepared") -> Result:
+    def result(self, found: Detections, row: int, item: "Prepared") -> Result:
+        """Row ``row`` of detections, in pixels of the picture that it was prepared from."""
         boxes, scores, labels, *levels = (tensor[row].cpu().numpy() for tensor in found if tensor is not None)
         keep = labels >= 0
         boxes, labels = boxes[keep], labels[keep]
