@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
 
 from fsaf.config import Config
 from fsaf.convert import write_checkpoint
 from fsaf.data.batch import Boxes
 from fsaf.data.records import Classes
 from fsaf.model.detector import FSAF
+from fsaf.results.predict import Result
 from fsaf.train.checkpoint import make_checkpoint
 
 CONFIGS = {
@@ -38,6 +39,7 @@ CONFIGS = {
     "resnet101": "fsaf_r101_fpn_1x_coco.py",
     "resnext101_64x4d": "fsaf_x101-64x4d_fpn_1x_coco.py",
 }
+COMPILED = "MMCV's own operators"
 MISSING = "mmdet is not installed; benchmarks/peers.py says how to install it without a compiler"
 
 
@@ -51,7 +53,7 @@ def stand_in_for_operators() -> str:
     if not has_mmdetection():
         sys.exit(MISSING)
     if importlib.util.find_spec("mmcv._ext") is not None:
-        return "MMCV's own operators"
+        return COMPILED
 
     def absent(name: str) -> Callable[..., Any]:
         if name.startswith("__"):
@@ -67,6 +69,18 @@ def stand_in_for_operators() -> str:
     module.__getattr__ = absent  # type: ignore[method-assign]
     sys.modules["mmcv._ext"] = module
     return "mmcv-lite with torchvision's NMS"
+
+
+def _focal_loss_without_kernel() -> None:
+    """Have MMDetection take its focal loss in PyTorch on CUDA, too, as it does on a CPU."""
+    from mmdet.models.losses import focal_loss
+
+    def plain(logits: Tensor, labels: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        classes = logits.shape[1]
+        wanted = torch.nn.functional.one_hot(labels, classes + 1)[:, :classes]
+        return focal_loss.py_sigmoid_focal_loss(logits, wanted, *args, **kwargs)
+
+    focal_loss.sigmoid_focal_loss = plain
 
 
 def weights_by_rule(model: FSAF, seed: int = 20260101) -> FSAF:
@@ -122,6 +136,8 @@ class MMDetection:
         from mmengine.config import Config as MMConfig
 
         register_all_modules()
+        if self.operators != COMPILED:
+            _focal_loss_without_kernel()
         folder = Path(mmdet.__file__).parent / ".mim" / "configs" / "fsaf"
         self.config = MMConfig.fromfile(folder / CONFIGS[backbone])
         content = torch.load(checkpoint, weights_only=True, map_location="cpu")
@@ -204,6 +220,27 @@ class MMDetection:
             wrapper = AmpOptimWrapper(optimizer=sgd, clip_grad=clip, dtype=dtype)
         self.model.train()
         return lambda batch: self.model.train_step(batch, wrapper)
+
+
+def matched(theirs: tuple[np.ndarray, np.ndarray, np.ndarray], ours: Result) -> tuple[int, float, float]:
+    """Detections in both (same label, IoU >= 0.95, score within 0.01), and the largest differences there."""
+    boxes, scores, labels = theirs
+    if not len(scores) or not len(ours):
+        return 0, 0.0, 0.0
+    iou = box_iou(torch.from_numpy(boxes), torch.from_numpy(ours.boxes)).numpy()
+    close = np.abs(scores[:, None] - ours.scores[None]) <= 0.01
+    same = (iou >= 0.95) & close & (labels[:, None] == ours.labels[None])
+    free = np.ones(len(ours), bool)
+    score_difference, box_difference, count = 0.0, 0.0, 0
+    for i in range(len(scores)):
+        candidates = np.flatnonzero(same[i] & free)
+        if len(candidates):
+            j = candidates[np.abs(boxes[i] - ours.boxes[candidates]).max(1).argmin()]
+            free[j] = False
+            count += 1
+            score_difference = max(score_difference, abs(float(scores[i] - ours.scores[j])))
+            box_difference = max(box_difference, float(np.abs(boxes[i] - ours.boxes[j]).max()))
+    return count, score_difference, box_difference
 
 
 TORCHVISION = {"FCOS": "fcos_resnet50_fpn", "RetinaNet": "retinanet_resnet50_fpn"}

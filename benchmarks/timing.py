@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from fsaf.benchmark import summary, wait
-from fsaf.device import resolve_device
+from fsaf.device import is_accelerator, resolve_device
 
 PACKAGES = (
     "fsaf",
@@ -149,7 +149,7 @@ def _cpu() -> str:
 
 
 def _device_name(device: torch.device) -> str:
-    if device.type == "cpu":
+    if not is_accelerator(device):
         return "cpu"
     module = torch.get_device_module(device)
     return str(module.get_device_name(device)) if hasattr(module, "get_device_name") else str(device)
