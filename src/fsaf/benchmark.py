@@ -50,8 +50,8 @@ def benchmark(config: Config, *, seconds: float = 10.0, say: Callable[[str], Non
         "device": str(device),
         "precision": config.train.precision,
         "threads": torch.get_num_threads(),
-        "matrix_flops": matrix_rate(device, dtype),
-        "copy_bytes": copy_rate(device),
+        "matrix_flops": matrix_rate(device, dtype, min(1.0, seconds)),
+        "copy_bytes": copy_rate(device, min(1.0, seconds)),
     }
     records, why = _records(config)
     if records is None:
@@ -130,18 +130,18 @@ def summary(times: list[float]) -> dict[str, float]:
     return {**named, "least": float(row[0]), "count": len(times)}
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
     """Floating-point operations a second of a large matrix product: what the device reaches at most."""
     side = 8192 if is_accelerator(device) else 1024
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    return 2 * side**3 / min(measure(lambda: left @ right, device, 1.0, 5))
+    return 2 * side**3 / min(measure(lambda: left @ right, device, seconds, 5))
 
 
-def copy_rate(device: torch.device) -> float:
+def copy_rate(device: torch.device, seconds: float = 1.0) -> float:
     """Bytes a second that a copy within the device's memory reads and writes."""
     source = torch.zeros(2**28 if is_accelerator(device) else 2**26, device=device)
     target = torch.empty_like(source)
-    return 2 * source.numel() * 4 / min(measure(lambda: target.copy_(source), device, 0.5, 5))
+    return 2 * source.numel() * 4 / min(measure(lambda: target.copy_(source), device, seconds, 5))
 
 
 def step_flops(config: Config, classes: int, batch: int, shape: tuple[int, int]) -> tuple[int, int]:

@@ -85,7 +85,7 @@ class _Function(torch.autograd.Function):
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-    large = x.shape[2] * x.shape[3] >= MIN_LOCATIONS and min(weight.shape[:2]) >= MIN_CHANNELS
+    large = len(x) > 0 and x.shape[2] * x.shape[3] >= MIN_LOCATIONS and min(weight.shape[:2]) >= MIN_CHANNELS
     if stride != 1 or not large:
         return F.conv2d(x, weight, bias, stride, 1)
     planes, kernels = x.contiguous(), weight.contiguous()
