@@ -2,18 +2,11 @@
 
     python benchmarks/compare_mmdetection.py CHECKPOINT --annotations FILE.json --images FOLDER
 
-CHECKPOINT is one of MMDetection's or of ours. Needs mmdet, which fsaf itself never does. Any installation of
-3.x will do; the figures in docs/coming-from-mmdetection.md were measured with what installs today without
-a compiler:
-
-    pip install mmengine==0.10.7 mmcv-lite==2.1.0 mmdet==3.3.0
-
-mmcv-lite is MMCV without its compiled operators. FSAF uses one of them, NMS; where MMCV has none, this script
-puts torchvision's in its place.
+CHECKPOINT is one of MMDetection's or of ours. Needs mmdet, which fsaf itself never does; benchmarks/peers.py
+says how to install it without a compiler.
 """
 
 import argparse
-import importlib.util
 import os
 import sys
 import tempfile
@@ -22,12 +15,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
+import peers
 import torch
-from torchvision.ops import box_iou, nms
 
 import fsaf
 from fsaf.config import DataConfig
@@ -39,64 +31,13 @@ from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
 from fsaf.objective.objective import objective
 
-CONFIGS = {
-    "resnet50": "fsaf_r50_fpn_1x_coco.py",
-    "resnet101": "fsaf_r101_fpn_1x_coco.py",
-    "resnext101_64x4d": "fsaf_x101-64x4d_fpn_1x_coco.py",
-}
 
-
-def stand_in_for_operators() -> str:
-    """Make ``mmcv.ops`` importable where MMCV came without compiled operators; returns what is in use."""
-    if importlib.util.find_spec("mmdet") is None:
-        sys.exit("mmdet is not installed; this file's first lines say how the figures shown had it installed")
-    if importlib.util.find_spec("mmcv._ext") is not None:
-        return "MMCV's own operators"
-
-    def absent(name: str) -> Callable[..., Any]:
-        if name.startswith("__"):
-            raise AttributeError(name)
-
-        def raises(*_: Any, **__: Any) -> None:
-            raise NotImplementedError(f"mmcv._ext.{name}")
-
-        return raises
-
-    module = ModuleType("mmcv._ext")
-    module.nms = lambda boxes, scores, iou_threshold, offset: nms(boxes, scores, iou_threshold)  # type: ignore
-    module.__getattr__ = absent  # type: ignore[method-assign]
-    sys.modules["mmcv._ext"] = module
-    return "mmcv-lite with torchvision's NMS"
-
-
-class Theirs:
-    """MMDetection's detector with its own pipelines."""
+class Theirs(peers.MMDetection):
+    """MMDetection's detector on records of a data set."""
 
     def __init__(self, checkpoint: Path, backbone: str, data: DataConfig, device: str) -> None:
-        import mmdet
-        from mmcv.transforms import Compose
-        from mmdet.utils import register_all_modules
-        from mmengine.config import Config
-
-        register_all_modules()
-        folder = Path(mmdet.__file__).parent / ".mim" / "configs" / "fsaf"
-        config = Config.fromfile(folder / CONFIGS[backbone])
-        content = torch.load(checkpoint, weights_only=True, map_location="cpu")
-        config.model.bbox_head.num_classes = len(content["meta"]["CLASSES"])
-        config.model.backbone.init_cfg = None
-        from mmdet.registry import MODELS
-
-        self.model = MODELS.build(config.model).to(device)
-        self.model.load_state_dict(content["state_dict"])
-        scale = (data.long_side, data.short_side)
-        boxes = config.train_dataloader.dataset.pipeline[1]
-        pipeline = [*config.test_dataloader.dataset.pipeline]
-        steps = [{"type": "LoadImageFromFile"}, {"type": "Resize", "scale": scale, "keep_ratio": True}]
-        meta = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
-        pack = {**pipeline[-1], "meta_keys": meta}
-        self.test_pipeline = Compose([*steps, pack])
-        self.train_pipeline = Compose([steps[0], boxes, steps[1], pack])
-        self.version = mmdet.__version__
+        super().__init__(checkpoint, backbone, device, (data.long_side, data.short_side))
+        self.test_pipeline, self.train_pipeline = self.pipeline(boxes=False), self.pipeline(boxes=True)
 
     def batch(self, records: Records, boxes: bool) -> dict[str, list[Any]]:
         rows = []
@@ -111,21 +52,9 @@ class Theirs:
             rows.append((self.train_pipeline if boxes else self.test_pipeline)(row))
         return {key: [row[key] for row in rows] for key in rows[0]}
 
-    @torch.inference_mode()
-    def predict(self, records: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def detect(self, records: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Boxes, scores, labels of the one image of ``records``."""
-        found = self.model.eval().test_step(self.batch(records, boxes=False))[0].pred_instances
-        return found.bboxes.cpu().numpy(), found.scores.cpu().numpy(), found.labels.cpu().numpy()
-
-    def losses(self, batch: dict[str, list[Any]]) -> dict[str, torch.Tensor]:
-        """Loss terms, backward included."""
-        self.model.train()
-        self.model.zero_grad()
-        data = self.model.data_preprocessor(batch, training=True)
-        terms = self.model.loss(data["inputs"], data["data_samples"])
-        loss_cls, loss_box = sum(terms["loss_cls"]), sum(terms["loss_bbox"])
-        (loss_cls + loss_box).backward()
-        return {"loss_cls": loss_cls, "loss_box": loss_box, "num_pos": terms["num_pos"]}
+        return self.predict(self.batch(records, boxes=False))[0]
 
 
 def seconds(calls: list[Callable[[], Any]], repeat: int) -> list[float]:
@@ -141,27 +70,6 @@ def seconds(calls: list[Callable[[], Any]], repeat: int) -> list[float]:
     return [float(np.median(own[1:])) for own in times]
 
 
-def matched(theirs: tuple[np.ndarray, np.ndarray, np.ndarray], ours: fsaf.Result) -> tuple[int, float, float]:
-    """Detections in both (same label, IoU >= 0.95, score within 0.01), and the largest differences there."""
-    boxes, scores, labels = theirs
-    if not len(scores) or not len(ours):
-        return 0, 0.0, 0.0
-    iou = box_iou(torch.from_numpy(boxes), torch.from_numpy(ours.boxes)).numpy()
-    close = np.abs(scores[:, None] - ours.scores[None]) <= 0.01
-    same = (iou >= 0.95) & close & (labels[:, None] == ours.labels[None])
-    free = np.ones(len(ours), bool)
-    score_difference, box_difference, count = 0.0, 0.0, 0
-    for i in range(len(scores)):
-        candidates = np.flatnonzero(same[i] & free)
-        if len(candidates):
-            j = candidates[np.abs(boxes[i] - ours.boxes[candidates]).max(1).argmin()]
-            free[j] = False
-            count += 1
-            score_difference = max(score_difference, abs(float(scores[i] - ours.scores[j])))
-            box_difference = max(box_difference, float(np.abs(boxes[i] - ours.boxes[j]).max()))
-    return count, score_difference, box_difference
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
@@ -173,7 +81,8 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, help="timed calls (3)")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    operators = stand_in_for_operators()
+    if not peers.has_mmdetection():
+        sys.exit(peers.MISSING)
     warnings.filterwarnings("ignore")
 
     checkpoint = read_checkpoint(args.checkpoint)
@@ -191,7 +100,7 @@ def main() -> None:
     some = [record for record in records.images if len(record.boxes)][: args.count]
     records = replace(records, images=some)
     print(
-        f"mmdet {theirs.version} ({operators}), fsaf {fsaf.__version__}, torch {torch.__version__}, "
+        f"mmdet {theirs.version} ({theirs.operators}), fsaf {fsaf.__version__}, torch {torch.__version__}, "
         f"{args.device}, {torch.get_num_threads()} threads of {os.cpu_count()} cores\n"
         f"{backbone}, images resized to {args.short_side} x {args.long_side}\n"
     )
@@ -199,9 +108,9 @@ def main() -> None:
     print(f"{'image':>12} {'mmdet':>6} {'fsaf':>6} {'in both':>8} {'score diff':>11} {'box diff px':>12}")
     for record in records.images:
         one = replace(records, images=[record])
-        expected = theirs.predict(one)
+        expected = theirs.detect(one)
         found = detector.predict(record.path)
-        count, score, box = matched(expected, found)
+        count, score, box = peers.matched(expected, found)
         print(f"{record.id:>12} {len(expected[1]):>6} {len(found):>6} {count:>8} {score:>11.1e} {box:>12.1e}")
 
     model, settings = detector.model, detector.config.objective
@@ -232,7 +141,7 @@ def main() -> None:
 
     one = replace(records, images=records.images[:1])
     rows = (
-        ("predict, file to boxes", lambda: theirs.predict(one), lambda: detector.predict(one.images[0].path)),
+        ("predict, file to boxes", lambda: theirs.detect(one), lambda: detector.predict(one.images[0].path)),
         (f"step of {len(pair.images)}, no update", lambda: theirs.losses(their_batch), our_step),
     )
     print(f"\n{'seconds':>24} {'mmdet':>8} {'fsaf':>8} {'ratio':>7}")

@@ -156,6 +156,23 @@ def info(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     print(json.dumps(found, indent=1) if args.json else format_info(found))
 
 
+def benchmark(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """``fsaf benchmark``."""
+    from rich.console import Console
+
+    from fsaf.benchmark import benchmark as run
+    from fsaf.benchmark import format_benchmark
+    from fsaf.recipe import load_recipe
+
+    if not args.seconds > 0:
+        raise UserError(f"--seconds {args.seconds:g}: must be above 0")
+    device = [f"--device={args.device}"] if args.device else []
+    config = load_recipe(args.config, [*device, *overrides])
+    console = Console(stderr=True)
+    found = run(config, seconds=args.seconds, say=lambda text: console.print(text, style="dim", markup=False))
+    print(json.dumps(found, indent=1) if args.json else format_benchmark(found))
+
+
 def check(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     """``fsaf check``; the exit status is 2 where training would refuse the data."""
     from fsaf.config import DataConfig, ObjectiveConfig
@@ -393,6 +410,19 @@ def make_parser() -> argparse.ArgumentParser:
         "Exit status: 0 where training would take the data (it may leave boxes or images out, and says so), "
         "2 where it would refuse it. docs/your-data.md lists what is refused, left out and warned about."
     )
+
+    child = verb("benchmark", benchmark, "Measure how fast a recipe runs on the device at hand.")
+    child.add_argument(
+        "config",
+        metavar="CONFIG",
+        nargs="?",
+        default="fsaf_r50_fpn_1x_coco",
+        help="a recipe's YAML file, or the name of a shipped one (fsaf_r50_fpn_1x_coco)",
+    )
+    child.add_argument("--device", help=device)
+    child.add_argument("--seconds", type=float, default=10, help="how long each part is repeated (10)")
+    child.add_argument("--json", action="store_true", help="as JSON")
+    child.epilog = "Any key of the recipe can be overridden: --data.batch_size 16 --train.precision bf16"
 
     child = verb("demo", demo, "Show a page to try a detector on pictures, on this machine only.")
     child.add_argument(

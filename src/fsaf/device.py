@@ -7,6 +7,7 @@ shows what is chosen.
 """
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -62,6 +63,16 @@ def process_group_backend(device: torch.device) -> str:
 def is_accelerator(device: torch.device) -> bool:
     """Whether the device has memory of its own, so that batches are copied to it."""
     return device.type != "cpu"
+
+
+def has_winograd(device: torch.device) -> bool:
+    """Whether NNPACK's convolutions (float32) run on ``device``; asking makes it ready."""
+    return device.type == "cpu" and _has_nnpack()
+
+
+@functools.cache
+def _has_nnpack() -> bool:
+    return hasattr(torch, "_nnpack_available") and torch._nnpack_available()
 
 
 def peak_memory(device: torch.device) -> int:

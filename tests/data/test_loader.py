@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -64,6 +65,7 @@ def test_evaluation_gives_every_image_once(records: Records) -> None:
     sizes = {image.id: (image.height, image.width) for image in records.images}
     for batch in found:
         assert batch.images.dtype is torch.uint8
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
         assert tuple(batch.images.shape[2:]) in DATA.shapes  # type: ignore[operator]
         assert len(batch.ids) == len(batch.images)
         assert batch.original_sizes == [sizes[id_] for id_ in batch.ids]
@@ -158,6 +160,17 @@ def test_batches_are_a_function_of_seed_and_epoch_not_of_workers(records: Record
     assert same(alone, batches(records, **{**options, "workers": 2}))
     assert not same(alone, batches(records, **{**options, "epoch": 3}))
     assert not same(alone, batches(records, **{**options, "seed": 5}))
+
+
+def test_workers_read_after_opencv_has_used_threads(records: Records) -> None:
+    """A process that forks hands on OpenCV's list of threads, but no threads."""
+    threads = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(4)
+        cv2.resize(np.zeros((1500, 1500, 3), np.uint8), (2900, 2900))
+        assert same(batches(records, workers=1), batches(records))
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def test_augmentation_of_an_image_depends_on_no_other(records: Records) -> None:

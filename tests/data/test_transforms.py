@@ -242,13 +242,50 @@ def test_resize_is_torchs_interpolation_within_a_level(size: tuple[int, int], ne
     assert (found - exact).abs().max() <= 1
 
 
+def fixed_point_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 to ``size`` in integers, as OpenCV's documentation and source say it interpolates."""
+    left, right, left_weight, right_weight = fixed_point_taps(image.shape[1], size[1])
+    upper, lower, upper_weight, lower_weight = fixed_point_taps(image.shape[0], size[0])
+    rows = image[:, left] * left_weight[:, None] + image[:, right] * right_weight[:, None] >> 4
+    above = rows[upper] * upper_weight[:, None, None] >> 16
+    below = rows[lower] * lower_weight[:, None, None] >> 16
+    return (above + below + 2 >> 2).astype(np.uint8)
+
+
+def fixed_point_taps(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The two source positions of each new pixel, and their weights, which add up to 2048."""
+    position = ((np.arange(new_size) + 0.5) * (size / new_size) - 0.5).astype(np.float32)
+    first = np.floor(position)
+    weight = np.rint((position - first) * np.float32(2048)).astype(np.int32)
+    index = first.astype(np.int64)
+    return index.clip(0, size - 1), (index + 1).clip(0, size - 1), 2048 - weight, weight
+
+
 @pytest.mark.parametrize(("size", "new"), SIZES)
-def test_resize_gives_opencvs_pixels(size: tuple[int, int], new: tuple[int, int]) -> None:
-    cv2 = pytest.importorskip("cv2")
+@pytest.mark.parametrize("planes", [False, True], ids=["pixels", "planes"])
+def test_resize_gives_the_fixed_point_pixels(
+    size: tuple[int, int], new: tuple[int, int], planes: bool
+) -> None:
     image = photograph(*size)
-    expected = cv2.resize(image, (new[1], new[0]), interpolation=cv2.INTER_LINEAR)
-    found = resize(torch.from_numpy(image).permute(2, 0, 1), new).permute(1, 2, 0).numpy()
-    assert (found == expected).all()
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    found = resize(tensor.contiguous() if planes else tensor, new).permute(1, 2, 0).numpy()
+    assert (found == fixed_point_bilinear(image, new)).all()
+
+
+@given(data=st.data())
+def test_resize_gives_the_fixed_point_pixels_of_any_size(data: st.DataObject) -> None:
+    height, width, new_height, new_width = (data.draw(st.integers(1, 99)) for _ in range(4))
+    image = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    found = resize(torch.from_numpy(image).permute(2, 0, 1), (new_height, new_width))
+    expected = fixed_point_bilinear(image, (new_height, new_width))
+    assert (found.permute(1, 2, 0).numpy() == expected).all()
+
+
+@pytest.mark.parametrize(("size", "new"), [((2, 70_000), (2, 64)), ((70_000, 2), (64, 2))])
+def test_panoramas_are_resized(size: tuple[int, int], new: tuple[int, int]) -> None:
+    image = np.full((*size, 3), 77, np.uint8)
+    found = resize(torch.from_numpy(image).permute(2, 0, 1), new)
+    assert found.shape == (3, *new) and (found == 77).all()
 
 
 def test_antialias_averages_where_the_default_samples() -> None:

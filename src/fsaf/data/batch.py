@@ -3,9 +3,11 @@
 Shapes: B batch, G boxes of an image after padding, H and W of the padded images.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +36,7 @@ class Batch:
     """Images and boxes, and on the host what leads back to the data set."""
 
     images: Tensor
-    """(B, 3, H, W) uint8 RGB, zero where padded."""
+    """(B, 3, H, W) uint8 RGB in channels-last layout, zero where padded."""
     boxes: Boxes
     ids: list[int]
     """Image ids of the real rows; the rows after them are blank."""
@@ -50,6 +52,15 @@ class Batch:
         self.images = self.images.pin_memory()
         self.boxes = Boxes(*(tensor.pin_memory() for tensor in self.boxes))
         return self
+
+
+def stack_images(images: Sequence[Tensor], height: int, width: int) -> Tensor:
+    """Images (3, h, w) uint8 as (B, 3, height, width), channels last in memory, padded with zeros."""
+    # NumPy's zeros come from the system as they are, PyTorch's are written.
+    batch = torch.from_numpy(np.zeros((len(images), height, width, 3), np.uint8)).permute(0, 3, 1, 2)
+    for canvas, image in zip(batch, images, strict=True):
+        canvas[:, : image.shape[1], : image.shape[2]] = image
+    return batch
 
 
 def pad_boxes(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from fsaf.config import DataConfig
-from fsaf.data.batch import Batch, pad_boxes
+from fsaf.data.batch import Batch, pad_boxes, stack_images
 from fsaf.data.records import ImageRecord, Records
 from fsaf.data.sampler import Draw, ShapeBatches
 from fsaf.data.shapes import MULTIPLE, fit_image, padded_shape
@@ -120,9 +120,6 @@ class Collate:
         sizes = [(sample.image.shape[1], sample.image.shape[2]) for sample in samples]
         # All rows may be blank, in one of many processes; the network still needs some pixels.
         height, width = samples[0].draw.shape or padded_shape([*sizes, (MULTIPLE, MULTIPLE)], self.pad)
-        images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
-        for canvas, sample, (h, w) in zip(images, samples, sizes, strict=True):
-            canvas[:, :h, :w] = sample.image
         boxes, cut = pad_boxes(
             [torch.from_numpy(sample.boxes) for sample in samples],
             [torch.from_numpy(sample.labels) for sample in samples],
@@ -131,7 +128,7 @@ class Collate:
             self.max_boxes or max(1, *(len(sample.boxes) for sample in samples), 1),
         )
         return Batch(
-            images=images,
+            images=stack_images([sample.image for sample in samples], height, width),
             boxes=boxes,
             ids=[sample.record.id for sample in samples if sample.record is not None],
             original_sizes=[sample.original for sample in samples if sample.record is not None],
@@ -247,8 +244,11 @@ def make_loader(
 
 
 def _start_worker(_: int) -> None:
+    import cv2
+
     # A worker inherits no threads that hold locks; the work is one image at a time anyway.
     torch.set_num_threads(1)
+    cv2.setNumThreads(0)  # not 1, which waits for threads that this process has not inherited
     # A signal to all processes asks to stop after this step, for which workers are needed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # Linux tells who sent it

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fsaf.config import ModelConfig
 from fsaf.model.anchors import KINDS, make_anchors
 from fsaf.model.backbone import Backbone
+from fsaf.model.convolution import speed_up
 from fsaf.model.head import Head
 from fsaf.model.points import STRIDES, Points, make_points
 from fsaf.model.pyramid import Pyramid
@@ -65,6 +66,7 @@ class FSAF(nn.Module):
         )
         self.pyramid = Pyramid(self.backbone.channels, config.channels)
         self.head = Head(config.channels, config.convs, config.norm, num_classes, config.branches)
+        speed_up(self)
         self.register_buffer("mean", torch.tensor(config.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
 

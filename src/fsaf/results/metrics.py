@@ -4,9 +4,11 @@ Index letters of the accumulated arrays, as in COCO's evaluation code: T IoU thr
 R recall points, K classes, A area ranges, M detection limits.
 """
 
+import contextlib
+import gc
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,29 @@ def coco_metrics(
     ``boxes`` counts objects (crowd regions left out). None stands for COCO's -1: there is no such object.
     The figures are those of pycocotools. Raises UserError for an image id that the annotations do not have.
     """
+    with _no_collection():
+        return _coco_metrics(annotations, predictions, image_ids, category_ids)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without Python's search for cycles: among a million dicts there are none, and it goes through all of
+    them again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _coco_metrics(
+    annotations: Path | Mapping[str, Any],
+    predictions: Sequence[Mapping[str, Any]],
+    image_ids: Sequence[int] | None,
+    category_ids: Sequence[int] | None,
+) -> dict[str, Any]:
     source = str(annotations) if isinstance(annotations, Path) else "the annotations"
     data = read_json(annotations) if isinstance(annotations, Path) else annotations
     truth = _truth(data, source)

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from fsaf.config import Config, DataConfig, PredictConfig
+from fsaf.data.batch import stack_images
 from fsaf.data.decode import check_pixels
 from fsaf.data.records import Classes
 from fsaf.data.shapes import MULTIPLE, fit_image, padded_shape
@@ -207,9 +208,7 @@ def prepare(picture: Picture, data: DataConfig) -> Prepared:
 
 def stack(pictures: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
     """Pictures of one shape as a batch: images (n, 3, H, W) uint8, zero-padded, and sizes (n, 2)."""
-    images = torch.zeros(len(pictures), 3, *pictures[0].shape, dtype=torch.uint8)
-    for canvas, picture in zip(images, pictures, strict=True):
-        canvas[:, : picture.image.shape[1], : picture.image.shape[2]] = picture.image
+    images = stack_images([picture.image for picture in pictures], *pictures[0].shape)
     return images, torch.tensor([picture.image.shape[1:] for picture in pictures])
 
 
