@@ -96,7 +96,7 @@ def quickstart(out: Path, overrides: Sequence[str] = ()) -> None:
         "\nTry next:\n"
         f"  fsaf predict {best} YOUR_PHOTOS/ --out predictions\n"
         f"  fsaf predict {model} {data / 'images' / 'val'} --format json\n"
-        "  fsaf train bccd_lite0 --out runs/mine --data.train.annotations FILE --data.train.images FOLDER",
+        "  fsaf train lite0 --data.root YOUR_DATA --out runs/mine        (COCO, Pascal VOC or YOLO)",
         highlight=False,
         markup=False,
     )
