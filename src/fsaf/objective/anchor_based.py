@@ -13,7 +13,7 @@ from fsaf.data.batch import Boxes
 from fsaf.model.anchors import KINDS, decode_deltas, encode_deltas
 from fsaf.model.detector import RawOutputs
 from fsaf.objective.assign import taking_part
-from fsaf.objective.losses import iou_loss, sigmoid_focal_loss
+from fsaf.objective.losses import focal_losses, iou_loss
 
 POSITIVE_IOU, NEGATIVE_IOU = 0.5, 0.4
 """An anchor learns the box that it overlaps most, from this IoU on; under the other it is background."""
@@ -90,11 +90,11 @@ def anchor_losses(outputs: RawOutputs, boxes: Boxes, config: ObjectiveConfig) ->
     part_bp = taking_part(shapes, boxes)
     part_bn = torch.cat([part.repeat(1, KINDS) for part in part_bp.split([h * w for h, w in shapes], 1)], 1)
     matches = match(anchors_4n, boxes, part_bn)
-    class_c = torch.arange(logits_bcn.shape[1], device=logits_bcn.device)
     label_bn = torch.gather(boxes.labels, 1, matches.box_bn)
-    target_bcn = (label_bn[:, None, :] == class_c[:, None]) & matches.positive_bn[:, None, :]
-    focal_bcn = sigmoid_focal_loss(logits_bcn, target_bcn.float(), config.alpha, config.gamma)
-    counts_bn = matches.positive_bn | matches.negative_bn
+    counts_bcn = (matches.positive_bn | matches.negative_bn)[:, None, :].expand(logits_bcn.shape)
+    other_bn, own_bn = focal_losses(
+        logits_bcn, label_bn, matches.positive_bn, counts_bcn, config.alpha, config.gamma
+    )
 
     # Where nothing is to be learned the target is the anchor: every number stays finite.
     target_b4n = torch.gather(boxes.xyxy.mT, 2, matches.box_bn[:, None, :].expand(-1, 4, -1))
@@ -108,7 +108,7 @@ def anchor_losses(outputs: RawOutputs, boxes: Boxes, config: ObjectiveConfig) ->
             error_b4n = torch.where(error_b4n < SMOOTH_L1_BETA, small_b4n, error_b4n - 0.5 * SMOOTH_L1_BETA)
         loss_bn = error_b4n.sum(1)
     return AnchorSums(
-        cls=torch.where(counts_bn[:, None, :], focal_bcn, 0.0).sum(),
+        cls=(other_bn + own_bn).sum(),
         box=torch.where(matches.positive_bn, loss_bn, 0.0).sum(),
         positives=matches.positive_bn.float().sum(),
     )

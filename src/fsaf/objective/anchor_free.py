@@ -13,7 +13,7 @@ from fsaf.data.batch import Boxes
 from fsaf.model.detector import RawOutputs
 from fsaf.model.points import decode_boxes
 from fsaf.objective.assign import assign
-from fsaf.objective.losses import iou_loss, sigmoid_focal_loss
+from fsaf.objective.losses import focal_losses, iou_loss
 from fsaf.objective.select import level_losses, levels_by_size, on_selected_level, select_levels
 
 MIN_DISTANCE = 1e-4
@@ -44,10 +44,9 @@ def anchor_free_losses(outputs: RawOutputs, boxes: Boxes, config: ObjectiveConfi
     assigned = assign(points.level_shapes, boxes, logits_bcp.shape[1], config)
     positive_bp, box_bp = assigned.positive_bp, assigned.box_bp
 
-    class_c = torch.arange(logits_bcp.shape[1], device=logits_bcp.device)
-    own_bcp = (assigned.label_bp[:, None, :] == class_c[:, None]) & positive_bp[:, None, :]
-    focal_bcp = sigmoid_focal_loss(logits_bcp, own_bcp.float(), config.alpha, config.gamma)
-    focal_bcp = torch.where(assigned.counts_bcp, focal_bcp, 0.0)
+    other_bp, own_bp = focal_losses(
+        logits_bcp, assigned.label_bp, positive_bp, assigned.counts_bcp, config.alpha, config.gamma
+    )
 
     # Where nothing is to be learned the target is the prediction: the loss and its gradient are finite.
     predicted_b4p = decode_boxes(distances_b4p.clamp(min=MIN_DISTANCE), points)
@@ -56,21 +55,21 @@ def anchor_free_losses(outputs: RawOutputs, boxes: Boxes, config: ObjectiveConfi
     box_loss_bp = torch.where(positive_bp, iou_loss(predicted_b4p, target_b4p), 0.0)
 
     with torch.no_grad():
-        total_bp = focal_bcp.sum(1) + box_loss_bp
+        total_bp = other_bp + own_bp + box_loss_bp
         losses_bgl = level_losses(total_bp, positive_bp, box_bp, sizes, boxes.xyxy.shape[1])
         level_bg, has_level_bg = select_levels(losses_bgl)
         if config.level_choice == "size":
             level_bg = levels_by_size(boxes.xyxy, len(sizes))
             has_level_bg = losses_bgl.gather(2, level_bg[..., None])[..., 0] < torch.inf
         kept_bp = positive_bp & on_selected_level(level_bg, box_bp, sizes)
-        lost_bp = positive_bp & ~kept_bp
-        right_bp = (logits_bcp.argmax(1) == assigned.label_bp) & kept_bp
+        own_logit_bp = torch.gather(logits_bcp, 1, assigned.label_bp[:, None, :])[:, 0]
+        right_bp = (own_logit_bp >= logits_bcp.amax(1)) & kept_bp
 
     # On levels not selected, a box's locations lose the box loss and the loss of the box's class.
-    focal_bcp = torch.where(lost_bp[:, None, :] & own_bcp, 0.0, focal_bcp)
+    focal_bp = other_bp + torch.where(kept_bp, own_bp, 0.0)
     box_loss_bp = torch.where(kept_bp, box_loss_bp, 0.0)
     return FreeSums(
-        cls_l=torch.stack([part.sum() for part in focal_bcp.split(sizes, 2)]),
+        cls_l=torch.stack([part.sum() for part in focal_bp.split(sizes, 1)]),
         box_l=torch.stack([part.sum() for part in box_loss_bp.split(sizes, 1)]),
         positives=kept_bp.float().sum(),
         negatives=assigned.negative_bp.float().sum(),

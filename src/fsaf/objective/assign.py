@@ -56,8 +56,8 @@ class _Grid(NamedTuple):
         x1, y1, x2, y2 = boxes_bg4[..., None].unbind(2)
         w = (torch.minimum(self.x + half, x2) - torch.maximum(self.x - half, x1)).clamp(min=0)
         h = (torch.minimum(self.y + half, y2) - torch.maximum(self.y - half, y1)).clamp(min=0)
-        share = (w[:, :, None, :] * h[:, :, :, None]) / float(self.stride * self.stride)
-        return (share > MIN_OVERLAP).flatten(2)
+        # As a share of the square: its area is a power of two, so both compare alike to the last bit.
+        return (w[:, :, None, :] * h[:, :, :, None] > MIN_OVERLAP * self.stride**2).flatten(2)
 
     def inside(self, boxes_bg4: Tensor) -> Tensor:
         """(B, G, H*W): the location lies strictly inside the box."""
@@ -125,8 +125,9 @@ def assign(
 
     core, shadow = [], []
     for grid in _grids(level_shapes, strides, device):
-        core.append(grid.inside(boxes.xyxy) & grid.touches(core_box))
-        shadow.append(grid.touches(shadow_box))
+        in_core = grid.touches(core_box)
+        core.append(grid.inside(boxes.xyxy) & in_core)
+        shadow.append(in_core if config.neg_scale == config.pos_scale else grid.touches(shadow_box))
     core_bgp = torch.cat(core, 2) & real_bg[..., None]
     # In the core or in the shadow of g: what is not won by g is ignored for g's class.
     near_bgp = core_bgp | (torch.cat(shadow, 2) & real_bg[..., None])

@@ -3,9 +3,12 @@
 Shapes: B batch, C classes, P all locations.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 MIN_IOU = 1e-6
 """IoU is clamped to this before its logarithm, and areas before they divide."""
@@ -17,6 +20,45 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float, gamma: flo
     weight = (alpha * targets + (1 - alpha) * (1 - targets)) * (-right).sigmoid().pow(gamma)
     # The cross-entropy; Ascend's graph compiler lacks binary_cross_entropy_with_logits and softplus.
     return weight * -F.logsigmoid(right)
+
+
+def focal_losses(
+    logits_bcp: Tensor, label_bp: Tensor, positive_bp: Tensor, counts_bcp: Tensor, alpha: float, gamma: float
+) -> tuple[Tensor, Tensor]:
+    """Focal losses of every location, of its own class apart from the others.
+
+    label_bp: (B, P) int64, class of positive locations. counts_bcp: (B, C, P) bool, logits that count; the
+    own ones of positive locations always do. Returns the loss summed over all classes but a location's own,
+    whose target is 0, and the loss of its own, whose target is 1 (0 where it is not positive): (B, P) each.
+    """
+    class_c = torch.arange(logits_bcp.shape[1], device=logits_bcp.device)
+    other_bcp = counts_bcp & ~((label_bp[:, None, :] == class_c[:, None]) & positive_bp[:, None, :])
+    background_bp = _Background.apply(logits_bcp, other_bcp, alpha, gamma)
+    own_bp = torch.gather(logits_bcp, 1, label_bp[:, None, :])[:, 0]
+    own_bp = sigmoid_focal_loss(own_bp, torch.ones_like(own_bp), alpha, gamma)
+    return background_bp, torch.where(positive_bp, own_bp, 0.0)
+
+
+class _Background(torch.autograd.Function):
+    """Focal loss with target 0 of the logits that count, summed over classes.
+
+    It keeps one tensor of the logits' size, the gradient, where PyTorch would keep one for every operator.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits_bcp: Tensor, counts_bcp: Tensor, alpha: float, gamma: float) -> Tensor:
+        score_bcp = logits_bcp.sigmoid()
+        entropy_bcp = -F.logsigmoid(-logits_bcp)
+        weight_bcp = (1 - alpha) * score_bcp.pow(gamma)
+        weight_bcp = torch.where(counts_bcp, weight_bcp, 0.0)
+        ctx.save_for_backward(weight_bcp * (gamma * (1 - score_bcp) * entropy_bcp + score_bcp))
+        return (weight_bcp * entropy_bcp).sum(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_bp: Tensor) -> tuple[Tensor, None, None, None]:
+        (slope_bcp,) = ctx.saved_tensors
+        return gradient_bp[:, None, :] * slope_bcp, None, None, None
 
 
 def iou_loss(boxes_b4p: Tensor, targets_b4p: Tensor) -> Tensor:
