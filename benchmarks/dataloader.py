@@ -5,8 +5,8 @@
 The recipe of COCO: decode, resize to 800 x 1333, flip half of the images, batch 16. Without data, JPEG files
 of 480 x 640 pixels are made by rule. One process, one thread: what a worker does. Two tables:
 
-- files to batch: ours ends with one padded uint8 batch; MMDetection's with a list of images, which its
-  preprocessor pads and stacks later;
+- files to batch: one padded uint8 batch. MMDetection's workers hand over a list of images, which its
+  preprocessor later pads and stacks (mmengine's ``stack_batch``); it is shown without and with that;
 - files to network: until there is one padded, normalised float32 batch. Ours normalises on the device, in the
   network's first lines; here both do it on the CPU.
 
@@ -142,7 +142,10 @@ def main() -> None:
                 pixels = batch.images[0, :, :height, :width]
                 apart = max(apart, int((pixels.int() - expected.int()).abs().max()))
             figures["check"] = timing.check("pixels of 255", apart, 1)
-            to_batch["MMDetection"] = batches
+            from mmengine.model import stack_batch
+
+            to_batch["MMDetection, not yet a batch"] = batches
+            to_batch["MMDetection"] = lambda: [stack_batch(batch["inputs"], 32) for batch in batches()]
             to_net["MMDetection"] = lambda: [preprocess(batch, training=True) for batch in batches()]
         else:
             print(peers.MISSING)

@@ -13,7 +13,7 @@ import synthetic
 from fsaf import benchmark
 from fsaf.cli import main
 from fsaf.config import Config, DataConfig, ModelConfig
-from fsaf.data.records import read_coco
+from fsaf.data.coco import read_coco
 
 CPU = torch.device("cpu")
 
@@ -49,6 +49,12 @@ def test_figures_agree_with_each_other(found: dict[str, Any]) -> None:
     assert loader["images"] > 0 and loader["images_per_second"] > 0
     assert found["matrix_flops"] > 1e8 and found["copy_bytes"] > 1e7
     json.dumps(found)
+
+
+def test_what_was_asked_for_is_told(found: dict[str, Any]) -> None:
+    asked = {**found, "train": {**found["train"], "compiled": True, "captured": True}}
+    assert "img/s, compiled, captured as one graph\n" in benchmark.format_benchmark(asked)
+    assert "compiled" not in benchmark.format_benchmark(found)
 
 
 def test_nothing_is_written(recipe: Path, found: dict[str, Any]) -> None:

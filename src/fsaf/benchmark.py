@@ -4,6 +4,7 @@ Images and boxes are random and lie in memory, weights are random: speed depends
 is measured on the recipe's own data, where that is there.
 """
 
+import functools
 import math
 import tempfile
 import time
@@ -27,6 +28,8 @@ from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
 from fsaf.objective.objective import objective
 from fsaf.results.predict import Detector
+from fsaf.train.graphs import WARM_UP as CAPTURE_AFTER
+from fsaf.train.graphs import CapturedStep, open_tools
 from fsaf.train.precision import TYPES, Precision
 from fsaf.train.run import start_run
 from fsaf.train.step import ForwardLoss, compile_forward_loss, train_step
@@ -180,10 +183,14 @@ def measure_training(
         compile_forward_loss(forward_loss)
     images, boxes = random_batch(size, *shape, min(BOXES, config.data.max_boxes), len(classes))
     images, boxes = images.to(device), boxes.to(device)
+    step = functools.partial(train_step, run, forward_loss)
+    if config.train.cuda_graphs:
+        step = CapturedStep(run, forward_loss, open_tools(device), lambda _: None)  # type: ignore[assignment]
     if is_accelerator(device):
         torch.get_device_module(device).reset_peak_memory_stats(device)
     rate = 1e-9  # the weights stay as they are
-    times = summary(measure(lambda: train_step(run, forward_loss, images, boxes, rate), device, seconds))
+    warm_up = 2 + CAPTURE_AFTER if config.train.cuda_graphs else 2
+    times = summary(measure(lambda: step(images, boxes, rate), device, seconds, warm_up=warm_up))
     forward, both = step_flops(config, len(classes), size, shape)
     with torch.no_grad(), run.precision.autocast():
         outputs = run.model(images, boxes.sizes)
@@ -193,6 +200,7 @@ def measure_training(
         "batch": size,
         "shape": list(shape),
         "compiled": config.train.compile,
+        "captured": config.train.cuda_graphs,
         "seconds": times,
         "images_per_second": size / times["median"],
         "objective_share": summary(alone)["median"] / times["median"],
@@ -264,13 +272,14 @@ def _records(config: Config) -> tuple[Records | None, str]:
 def format_benchmark(found: dict[str, Any]) -> str:
     """The measurements as lines of text, names left, values right of them."""
     train, predict, loader = found["train"], found["predict"], found["loader"]
+    how = ", compiled" * train["compiled"] + ", captured as one graph" * train["captured"]
     rows = [
         ("device", f"{found['device']}, {found['threads']} threads, {found['precision']}"),
         ("matrix product", f"{found['matrix_flops'] / 1e12:.3g} TFLOP/s"),
         ("copy", f"{found['copy_bytes'] / 1e9:.3g} GB/s"),
         ("", ""),
         ("training step", _times(train["seconds"], train["batch"], train["shape"])),
-        ("", f"{train['images_per_second']:.3g} img/s{', compiled' if train['compiled'] else ''}"),
+        ("", f"{train['images_per_second']:.3g} img/s{how}"),
         ("objective", f"{train['objective_share']:.1%} of the step"),
         (
             "network",

@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fsaf.data.transforms import (
-    flip_horizontal,
-    flip_vertical,
+    mirror_boxes,
     read_image,
     resize,
     resized_size,
-    to_tensor,
 )
 from fsaf.errors import UserError
 
@@ -281,6 +279,19 @@ def test_resize_gives_the_fixed_point_pixels_of_any_size(data: st.DataObject) ->
     assert (found.permute(1, 2, 0).numpy() == expected).all()
 
 
+@pytest.mark.parametrize(("size", "new"), [*SIZES, ((48, 64), (48, 64))])
+@pytest.mark.parametrize("antialias", [False, True])
+def test_resizing_into_a_part_of_a_batch_writes_that_part(
+    size: tuple[int, int], new: tuple[int, int], antialias: bool
+) -> None:
+    image = torch.from_numpy(photograph(*size)).permute(2, 0, 1)
+    canvas = torch.full((new[0] + 3, new[1] + 5, 3), 9, dtype=torch.uint8).permute(2, 0, 1)
+    inside = canvas[:, : new[0], : new[1]]
+    resize(image, new, antialias, out=inside)
+    assert torch.equal(inside, resize(image, new, antialias))
+    assert (canvas[:, new[0] :] == 9).all() and (canvas[:, :, new[1] :] == 9).all()
+
+
 @pytest.mark.parametrize(("size", "new"), [((2, 70_000), (2, 64)), ((70_000, 2), (64, 2))])
 def test_panoramas_are_resized(size: tuple[int, int], new: tuple[int, int]) -> None:
     image = np.full((*size, 3), 77, np.uint8)
@@ -310,29 +321,26 @@ def test_resizing_to_the_same_size_changes_nothing() -> None:
     height=st.integers(1, 12),
     width=st.integers(1, 12),
     corners=st.tuples(*[st.integers(0, 11)] * 4),
+    horizontal=st.booleans(),
     vertical=st.booleans(),
 )
 def test_a_mirrored_box_holds_the_same_pixels(
-    height: int, width: int, corners: tuple[int, int, int, int], vertical: bool
+    height: int, width: int, corners: tuple[int, int, int, int], horizontal: bool, vertical: bool
 ) -> None:
     x1, x2 = sorted((corners[0] % width, corners[1] % width))
     y1, y2 = sorted((corners[2] % height, corners[3] % height))
     x2, y2 = x2 + 1, y2 + 1
-    image = torch.zeros(3, height, width, dtype=torch.uint8)
-    image[:, y1:y2, x1:x2] = 200
+    image = np.zeros((height, width), np.uint8)
+    image[y1:y2, x1:x2] = 200
     boxes = np.array([[x1, y1, x2, y2]], np.float32)
-    flip = flip_vertical if vertical else flip_horizontal
-    mirrored, moved = flip(image, boxes)
+    moved = mirror_boxes(boxes, (height, width), horizontal, vertical)
     a1, b1, a2, b2 = (int(value) for value in moved[0])
-    painted = torch.zeros_like(image)
-    painted[:, b1:b2, a1:a2] = 200
-    assert torch.equal(mirrored, painted)
-    back, again = flip(mirrored, moved)
-    assert torch.equal(back, image) and (again == boxes).all()
+    painted = np.zeros_like(image)
+    painted[b1:b2, a1:a2] = 200
+    mirrored = image[:: -1 if vertical else 1, :: -1 if horizontal else 1]
+    assert (mirrored == painted).all()
+    assert (mirror_boxes(moved, (height, width), horizontal, vertical) == boxes).all()
 
 
-def test_flips_take_images_without_boxes() -> None:
-    image = to_tensor(Image.fromarray(RAMP))
-    for flip in (flip_horizontal, flip_vertical):
-        _, boxes = flip(image, np.zeros((0, 4), np.float32))
-        assert boxes.shape == (0, 4)
+def test_an_image_without_boxes_is_mirrored() -> None:
+    assert mirror_boxes(np.zeros((0, 4), np.float32), (6, 8), True, True).shape == (0, 4)

@@ -54,10 +54,15 @@ class Batch:
         return self
 
 
+def blank_images(count: int, height: int, width: int) -> Tensor:
+    """Zeros (B, 3, H, W) uint8, channels last in memory."""
+    # NumPy's zeros come from the system as they are, PyTorch's are written.
+    return torch.from_numpy(np.zeros((count, height, width, 3), np.uint8)).permute(0, 3, 1, 2)
+
+
 def stack_images(images: Sequence[Tensor], height: int, width: int) -> Tensor:
     """Images (3, h, w) uint8 as (B, 3, height, width), channels last in memory, padded with zeros."""
-    # NumPy's zeros come from the system as they are, PyTorch's are written.
-    batch = torch.from_numpy(np.zeros((len(images), height, width, 3), np.uint8)).permute(0, 3, 1, 2)
+    batch = blank_images(len(images), height, width)
     for canvas, image in zip(batch, images, strict=True):
         canvas[:, : image.shape[1], : image.shape[2]] = image
     return batch

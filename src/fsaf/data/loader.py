@@ -15,20 +15,24 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from fsaf.config import DataConfig
-from fsaf.data.batch import Batch, pad_boxes, stack_images
+from fsaf.data.batch import Batch, blank_images, pad_boxes
 from fsaf.data.records import ImageRecord, Records
 from fsaf.data.sampler import Draw, ShapeBatches
 from fsaf.data.shapes import MULTIPLE, fit_image, padded_shape
-from fsaf.data.transforms import flip_horizontal, flip_vertical, read_image, resize
+from fsaf.data.transforms import mirror_boxes, read_image, resize
 from fsaf.errors import UserError
 
 
 @dataclass(kw_only=True)
 class Sample:
-    """One image, resized, with its boxes; a blank row has an empty image."""
+    """One image and, as they will be in the batch, its boxes; a blank row has an empty image."""
 
     image: Tensor
-    """(3, h, w) uint8 RGB."""
+    """(3, H, W) uint8 RGB, as in the file; one that is to shrink has its new size already."""
+    size: tuple[int, int]
+    """Height and width to resize to."""
+    mirror: tuple[bool, bool]
+    """Left to right, upside down."""
     boxes: np.ndarray
     """(n, 4) float32 xyxy in pixels of the resized image."""
     labels: np.ndarray
@@ -41,7 +45,7 @@ class Sample:
 
 
 class Images(Dataset[Any]):
-    """Reads, resizes and, for training, flips one image of a split."""
+    """Reads one image of a split and, for training, draws how to mirror it."""
 
     def __init__(self, records: Records, data: DataConfig, *, augment: bool, seed: int = 0) -> None:
         self.records, self.data, self.augment, self.seed = records, data, augment, seed
@@ -63,6 +67,8 @@ class Images(Dataset[Any]):
         if draw.item < 0:
             return Sample(
                 image=torch.zeros(3, 0, 0, dtype=torch.uint8),
+                size=(0, 0),
+                mirror=(False, False),
                 boxes=np.zeros((0, 4), np.float32),
                 labels=np.zeros(0, np.int64),
                 crowd=np.zeros(0, bool),
@@ -82,18 +88,18 @@ class Images(Dataset[Any]):
             )
         shapes = [draw.shape] if draw.shape else None  # the batch's, whatever size the file turns out to have
         size, _ = fit_image((height, width), replace(self.data, shapes=shapes))
-        image = resize(image, size, self.data.antialias)
+        if height * width > size[0] * size[1]:  # or a batch of large photographs would lie in memory
+            image = resize(image, size, self.data.antialias)
         scale = np.array([size[1] / width, size[0] / height] * 2, np.float32)
-        boxes = record.boxes * scale
+        mirror = False, False
         if self.augment:
             rng = np.random.default_rng([self.seed, draw.epoch, draw.item])
-            if rng.random() < self.data.flip:
-                image, boxes = flip_horizontal(image, boxes)
-            if rng.random() < self.data.flip_vertical:
-                image, boxes = flip_vertical(image, boxes)
+            mirror = bool(rng.random() < self.data.flip), bool(rng.random() < self.data.flip_vertical)
         return Sample(
             image=image,
-            boxes=boxes.astype(np.float32),
+            size=size,
+            mirror=mirror,
+            boxes=mirror_boxes(record.boxes * scale, size, *mirror).astype(np.float32),
             labels=record.labels,
             crowd=record.crowd,
             draw=draw,
@@ -105,10 +111,14 @@ class Images(Dataset[Any]):
 
 @dataclass
 class Collate:
-    """Samples to a ``Batch``; ``max_boxes`` None takes as many as the batch needs."""
+    """Samples to a ``Batch``; ``max_boxes`` None takes as many as the batch needs.
+
+    Images are resized into the batch: each pixel is written once.
+    """
 
     pad: int
     max_boxes: int | None
+    antialias: bool = False
 
     def __call__(self, samples: list[Sample | UserError]) -> Batch | UserError:
         for sample in samples:
@@ -117,7 +127,8 @@ class Collate:
         return self._stack(samples)  # type: ignore[arg-type]
 
     def _stack(self, samples: list[Sample]) -> Batch:
-        sizes = [(sample.image.shape[1], sample.image.shape[2]) for sample in samples]
+        start = time.perf_counter()
+        sizes = [sample.size for sample in samples]
         # All rows may be blank, in one of many processes; the network still needs some pixels.
         height, width = samples[0].draw.shape or padded_shape([*sizes, (MULTIPLE, MULTIPLE)], self.pad)
         boxes, cut = pad_boxes(
@@ -127,13 +138,19 @@ class Collate:
             sizes,
             self.max_boxes or max(1, *(len(sample.boxes) for sample in samples), 1),
         )
+        images = blank_images(len(samples), height, width)
+        for canvas, sample, (h, w) in zip(images, samples, sizes, strict=True):
+            inside = resize(sample.image, (h, w), self.antialias, out=canvas[:, :h, :w])
+            if any(sample.mirror):
+                axes = [axis for axis, mirrored in zip((2, 1), sample.mirror, strict=True) if mirrored]
+                inside.copy_(inside.flip(axes))
         return Batch(
-            images=stack_images([sample.image for sample in samples], height, width),
+            images=images,
             boxes=boxes,
             ids=[sample.record.id for sample in samples if sample.record is not None],
             original_sizes=[sample.original for sample in samples if sample.record is not None],
             cut=cut,
-            seconds=sum(sample.seconds for sample in samples),
+            seconds=sum(sample.seconds for sample in samples) + time.perf_counter() - start,
         )
 
 
@@ -234,7 +251,7 @@ def make_loader(
         Noting(images, workers) if workers else images,
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=Collate(data.pad or MULTIPLE, data.max_boxes if train else None),
+        collate_fn=Collate(data.pad or MULTIPLE, data.max_boxes if train else None, data.antialias),
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         worker_init_fn=_start_worker,

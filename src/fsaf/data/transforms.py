@@ -1,7 +1,7 @@
 """Reading and resizing images, with the pixels that MMDetection's pipeline gives.
 
 Images are (3, H, W) with the colours of a pixel side by side in memory, as decoders give them and as networks
-in channels-last layout take them: permuting is a view, and pixels are copied once, into the batch.
+in channels-last layout take them: permuting is a view, and pixels are resized into the batch.
 """
 
 import warnings
@@ -34,7 +34,7 @@ def to_tensor(image: Image.Image) -> Tensor:
         image = Image.fromarray((values * (255 / max(values.max(), 1))).astype(np.uint8))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # palette transparency: the colours under it are what we want
-        pixels = np.array(image.convert("RGB"))
+        pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
@@ -44,30 +44,34 @@ def resized_size(height: int, width: int, short_side: int, long_side: int) -> tu
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
-def resize(image: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
-    """Bilinear resize of (3, H, W) uint8 to ``size`` (height, width).
+def resize(
+    image: Tensor, size: tuple[int, int], antialias: bool = False, out: Tensor | None = None
+) -> Tensor:
+    """Bilinear resize of (3, H, W) uint8 to ``size`` (height, width), into ``out`` where that is given.
 
     Without antialias OpenCV's INTER_LINEAR is used. Its pixels are an eighth of a grey level
     darker than exact interpolation on average, which moves a detector's scores by up to a few hundredths.
     """
     if image.shape[1:] == size:
-        return image
+        return image if out is None else out.copy_(image)
     if antialias:
-        return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False, antialias=True)[0]
+        smooth = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False, antialias=True)[
+            0
+        ]
+        return smooth if out is None else out.copy_(smooth)
     import cv2  # here, since importing it takes longer than `fsaf --help`
 
     pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-    resized = cv2.resize(pixels, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    return torch.from_numpy(resized).permute(2, 0, 1)
+    target = None if out is None else out.permute(1, 2, 0).numpy()
+    resized = cv2.resize(pixels, (size[1], size[0]), dst=target, interpolation=cv2.INTER_LINEAR)
+    return torch.from_numpy(resized).permute(2, 0, 1) if out is None else out
 
 
-def flip_horizontal(image: Tensor, boxes: np.ndarray) -> tuple[Tensor, np.ndarray]:
-    """Mirror (3, H, W) left to right, and its (n, 4) xyxy boxes with it."""
-    width = image.shape[2]
-    return image.flip(2), np.stack((width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]), 1)
-
-
-def flip_vertical(image: Tensor, boxes: np.ndarray) -> tuple[Tensor, np.ndarray]:
-    """Mirror (3, H, W) upside down, and its (n, 4) xyxy boxes with it."""
-    height = image.shape[1]
-    return image.flip(1), np.stack((boxes[:, 0], height - boxes[:, 3], boxes[:, 2], height - boxes[:, 1]), 1)
+def mirror_boxes(boxes: np.ndarray, size: tuple[int, int], horizontal: bool, vertical: bool) -> np.ndarray:
+    """Boxes (n, 4) xyxy in an image of ``size`` (height, width) that is mirrored with them."""
+    x1, y1, x2, y2 = boxes.T
+    if horizontal:
+        x1, x2 = size[1] - x2, size[1] - x1
+    if vertical:
+        y1, y2 = size[0] - y2, size[0] - y1
+    return np.stack((x1, y1, x2, y2), 1)
