@@ -1,9 +1,9 @@
 """Choosing the device; everything after goes by the device of the tensors.
 
 This is the one place that knows devices by name. Network, objective and training ask ``torch.accelerator``,
-``torch.amp`` and the tensors. One operator comes in two versions, by what a device has a kernel for: the
-suppression of overlapping boxes (``fsaf.results.nms.has_kernel`` asks PyTorch's dispatcher). ``fsaf info``
-shows what is chosen.
+``torch.amp`` and the tensors. Two operators come in two versions, by what a device has a kernel for: the
+suppression of overlapping boxes (``fsaf.results.nms.has_kernel`` asks PyTorch's dispatcher; ``fsaf info`` shows
+what is chosen), and 3x3 convolutions (``has_winograd``).
 """
 
 import contextlib
