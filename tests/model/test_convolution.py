@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from fsaf.config import ModelConfig
 from fsaf.device import has_winograd
-from fsaf.model.convolution import MIN_LOCATIONS, Conv3x3, speed_up
+from fsaf.model.convolution import MIN_WORK, Conv3x3, speed_up
 from fsaf.model.detector import FSAF
 
 winograd = pytest.mark.skipif(not has_winograd(torch.device("cpu")), reason="PyTorch came without NNPACK")
 
-LARGE, SMALL = (30, 31), (7, 5)
-assert LARGE[0] * LARGE[1] >= MIN_LOCATIONS > SMALL[0] * SMALL[1]
+LARGE, SMALL = (80, 81), (7, 5)
+assert 32 * LARGE[0] * LARGE[1] >= MIN_WORK > 32 * SMALL[0] * SMALL[1]
 
 
 def pair(

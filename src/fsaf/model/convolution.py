@@ -21,10 +21,8 @@ from torch.autograd.function import once_differentiable
 
 from fsaf.device import has_winograd
 
-MIN_LOCATIONS = 900
-"""Height times width from which Winograd's algorithm is the faster one."""
-MIN_CHANNELS = 32
-"""Channels, in and out, from which it is."""
+MIN_WORK = 200_000
+"""Locations times channels (of the fewer, in or out) of an image from which this is faster."""
 
 
 class Conv3x3(nn.Conv2d):
@@ -39,6 +37,7 @@ class Conv3x3(nn.Conv2d):
             or x.dtype is not torch.float32
             or not has_winograd(x.device)
             or torch.is_autocast_enabled(x.device.type)
+            or x.numel() // max(len(x), 1) * min(1.0, self.out_channels / self.in_channels) < MIN_WORK
         ):
             return super().forward(x)
         return _Function.apply(x, self.weight, self.bias, self.stride[0])
@@ -85,8 +84,7 @@ class _Function(torch.autograd.Function):
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-    large = len(x) > 0 and x.shape[2] * x.shape[3] >= MIN_LOCATIONS and min(weight.shape[:2]) >= MIN_CHANNELS
-    if stride != 1 or not large:
+    if stride != 1 or not len(x):
         return F.conv2d(x, weight, bias, stride, 1)
     planes, kernels = x.contiguous(), weight.contiguous()
     # Image by image: NNPACK takes its slow way for more than one.

@@ -50,21 +50,32 @@ class _Grid(NamedTuple):
     y: Tensor  # (H,)
     stride: int
 
-    def touches(self, boxes_bg4: Tensor) -> Tensor:
-        """(B, G, H*W): more than MIN_OVERLAP of the location's square lies in the box."""
+    def touches(self, regions_bg4: Tensor, real_bg: Tensor, within_bg4: Tensor | None = None) -> Tensor:
+        """(B, G, H*W): more than MIN_OVERLAP of the location's square lies in the region.
+
+        real_bg: (B, G) bool; other regions are touched by nothing. within_bg4: the location itself must lie
+        strictly inside this box.
+        """
         half = self.stride * 0.5
-        x1, y1, x2, y2 = boxes_bg4[..., None].unbind(2)
+        x1, y1, x2, y2 = regions_bg4[..., None].unbind(2)
         w = (torch.minimum(self.x + half, x2) - torch.maximum(self.x - half, x1)).clamp(min=0)
         h = (torch.minimum(self.y + half, y2) - torch.maximum(self.y - half, y1)).clamp(min=0)
+        h = torch.where(real_bg[..., None], h, 0.0)
+        if within_bg4 is not None:
+            in_x, in_y = self._inside(within_bg4)
+            w, h = torch.where(in_x, w, 0.0), torch.where(in_y, h, 0.0)
         # As a share of the square: its area is a power of two, so both compare alike to the last bit.
         return (w[:, :, None, :] * h[:, :, :, None] > MIN_OVERLAP * self.stride**2).flatten(2)
 
-    def inside(self, boxes_bg4: Tensor) -> Tensor:
-        """(B, G, H*W): the location lies strictly inside the box."""
+    def inside_any(self, boxes_bg4: Tensor, real_bg: Tensor) -> Tensor:
+        """(B, H*W): the location lies strictly inside one of the real boxes."""
+        in_x, in_y = self._inside(boxes_bg4)
+        return (torch.bmm((in_y & real_bg[..., None]).float().mT, in_x.float()) > 0).flatten(1)
+
+    def _inside(self, boxes_bg4: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, G, W) and (B, G, H): the column, and the row, lies strictly inside the box."""
         x1, y1, x2, y2 = boxes_bg4[..., None].unbind(2)
-        in_x = (self.x > x1) & (self.x < x2)
-        in_y = (self.y > y1) & (self.y < y2)
-        return (in_x[:, :, None, :] & in_y[:, :, :, None]).flatten(2)
+        return (self.x > x1) & (self.x < x2), (self.y > y1) & (self.y < y2)
 
     def within_image(self, sizes_b2: Tensor) -> Tensor:
         """(B, H*W): the location lies in the image's own size rounded up to 32 pixels."""
@@ -91,8 +102,7 @@ def taking_part(
     crowd_box, crowd_bg = scale_boxes(boxes.xyxy, CROWD_SCALE), boxes.valid & boxes.crowd
     levels = []
     for grid in _grids(level_shapes, strides, boxes.xyxy.device):
-        crowd_bp = (grid.inside(crowd_box) & crowd_bg[..., None]).any(1)
-        levels.append(grid.within_image(boxes.sizes) & ~crowd_bp)
+        levels.append(grid.within_image(boxes.sizes) & ~grid.inside_any(crowd_box, crowd_bg))
     return torch.cat(levels, 1)
 
 
@@ -123,26 +133,25 @@ def assign(
         scale_boxes(boxes.xyxy, config.neg_scale),
     )
 
-    core, shadow = [], []
+    core, near = [], []
     for grid in _grids(level_shapes, strides, device):
-        in_core = grid.touches(core_box)
-        core.append(grid.inside(boxes.xyxy) & in_core)
-        shadow.append(in_core if config.neg_scale == config.pos_scale else grid.touches(shadow_box))
-    core_bgp = torch.cat(core, 2) & real_bg[..., None]
-    # In the core or in the shadow of g: what is not won by g is ignored for g's class.
-    near_bgp = core_bgp | (torch.cat(shadow, 2) & real_bg[..., None])
+        core.append(grid.touches(core_box, real_bg, within_bg4=boxes.xyxy))
+        near.append(grid.touches(shadow_box, real_bg))
 
     # The smallest box whose core holds the location wins it.
+    core_bgp = torch.cat(core, 2)
     rank_bgp = torch.where(core_bgp, _rank(boxes.xyxy)[..., None], -1.0)
     best_bp, box_bp = rank_bgp.max(1)
     won_bp = best_bp >= 0
-    index_g = torch.arange(core_bgp.shape[1], device=device)
-    winner_bgp = (box_bp[:, None, :] == index_g[:, None]) & won_bp[:, None, :]
+
+    # In the shadow of g, of which the core is a part: what is not won by g is ignored for g's class.
+    near_bgp, box_b1p = torch.cat(near, 2).float(), box_bp[:, None, :]
+    near_bgp = near_bgp.scatter(1, box_b1p, near_bgp.gather(1, box_b1p) * (~won_bp).float()[:, None, :])
 
     label_bp = torch.gather(boxes.labels, 1, box_bp)
     class_c = torch.arange(num_classes, device=device)
     of_class_bcg = (boxes.labels[:, None, :] == class_c[:, None]).float()
-    ignored_bcp = torch.bmm(of_class_bcg, (near_bgp & ~winner_bgp).float()) > 0
+    ignored_bcp = torch.bmm(of_class_bcg, near_bgp) > 0
 
     own_ignored_bp = torch.gather(ignored_bcp, 1, label_bp[:, None, :])[:, 0] & won_bp
     if config.foreground_dominate:

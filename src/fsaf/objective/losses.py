@@ -34,7 +34,7 @@ def focal_losses(
     class_c = torch.arange(logits_bcp.shape[1], device=logits_bcp.device)
     other_bcp = counts_bcp & ~((label_bp[:, None, :] == class_c[:, None]) & positive_bp[:, None, :])
     background_bp = _Background.apply(logits_bcp, other_bcp, alpha, gamma)
-    own_bp = torch.gather(logits_bcp, 1, label_bp[:, None, :])[:, 0]
+    own_bp = torch.gather(logits_bcp, 1, label_bp[:, None, :]).squeeze(1)
     own_bp = sigmoid_focal_loss(own_bp, torch.ones_like(own_bp), alpha, gamma)
     return background_bp, torch.where(positive_bp, own_bp, 0.0)
 
@@ -47,12 +47,13 @@ class _Background(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits_bcp: Tensor, counts_bcp: Tensor, alpha: float, gamma: float) -> Tensor:
+        # In place where that can be: taking memory is half of the time on a CPU.
         score_bcp = logits_bcp.sigmoid()
-        entropy_bcp = -F.logsigmoid(-logits_bcp)
-        weight_bcp = (1 - alpha) * score_bcp.pow(gamma)
-        weight_bcp = torch.where(counts_bcp, weight_bcp, 0.0)
-        ctx.save_for_backward(weight_bcp * (gamma * (1 - score_bcp) * entropy_bcp + score_bcp))
-        return (weight_bcp * entropy_bcp).sum(1)
+        entropy_bcp = F.logsigmoid(-logits_bcp).neg_()
+        weight_bcp = score_bcp.pow(gamma).mul_(1 - alpha).mul_(counts_bcp)
+        slope_bcp = score_bcp.mul(-gamma).add_(gamma).mul_(entropy_bcp).add_(score_bcp).mul_(weight_bcp)
+        ctx.save_for_backward(slope_bcp)
+        return entropy_bcp.mul_(weight_bcp).sum(1)
 
     @staticmethod
     @once_differentiable
