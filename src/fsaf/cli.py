@@ -1,318 +1,17 @@
-"""The command line: one function a verb.
+"""The command line: its options, its messages and exit statuses.
 
 Exit status: 0 success, 2 a user's mistake (one message, no traceback), 130 stopped by Ctrl-C, 143 by SIGTERM
 (``fsaf train`` has saved everything then), 1 anything else.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fsaf import __version__
-from fsaf.errors import Stopped, UserError, check_folder, printable
-
-if TYPE_CHECKING:
-    import torch
-
-    from fsaf.results.predict import Detector
-
-
-def train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """``fsaf train``."""
-    from fsaf.recipe import load_recipe
-
-    config = load_recipe(args.config, overrides)
-    if _in_many(train, args, overrides, args.max_restarts):
-        return
-    from fsaf.train.trainer import train as run
-
-    out = run(config)
-    if os.environ.get("RANK", "0") == "0":
-        print(f"trained; everything is in {out}")
-
-
-def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """``fsaf evaluate``."""
-    from rich.console import Console
-
-    from fsaf.data.dataset import check_images, notes_on, open_split
-    from fsaf.results.evaluate import evaluate as run
-    from fsaf.results.evaluate import write_evaluation
-    from fsaf.results.metrics import format_table
-    from fsaf.train import distributed
-
-    if _in_many(evaluate, args, overrides):
-        return
-    checkpoint = Path(args.checkpoint)
-    run_folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-    out = Path(args.out) if args.out else run_folder
-    with distributed.join(args.device or "auto") as device:
-        detector = _open(args, overrides, device)
-        check_folder(out)
-        records = open_split(detector.config.data, "val", detector.classes)
-        check_images(records, detector.config.data)
-        for note in notes_on(records) if distributed.is_main() else []:
-            print(f"note: {printable(note)}", file=sys.stderr)
-        metrics, predictions = run(detector, records, detector.config.data, Console(stderr=True))
-        if not distributed.is_main():
-            return
-        write_evaluation(out, metrics, predictions)
-    print(format_table(metrics))
-    print(f"\n{metrics['images']} images at {metrics['images_per_second']:.1f} img/s")
-    print(f"written: {out / 'evaluation.json'}, {out / 'predictions.json'}")
-
-
-def predict(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """``fsaf predict``."""
-    from rich.console import Console
-    from rich.progress import track
-
-    from fsaf.data.transforms import read_image
-    from fsaf.results.draw import draw_result
-
-    options = {
-        "data.short_side": args.short_side,
-        "data.long_side": args.long_side,
-        "data.pad": args.pad,
-        "predict.score_threshold": args.score_threshold,
-        "predict.max_detections": args.max_detections,
-    }
-    given = [f"--{key}={value}" for key, value in options.items() if value is not None]
-    paths = _find_images(args.images)
-    detector = _open(args, [*given, *overrides])
-    console = Console(stderr=True)
-    folder = Path(args.out)
-    if args.format == "images":
-        check_folder(folder)
-    targets = _targets(paths, folder)
-    results = detector.stream(paths, batch_size=args.batch_size)
-    quiet = not console.is_terminal or args.format == "json"
-    pictures = track(paths, "predicting", console=console, disable=quiet, transient=True)
-    for path, written, result in zip(pictures, targets, results, strict=True):
-        if args.format == "json":
-            print(json.dumps(result.to_dict()), flush=True)
-            continue
-        image = read_image(path, detector.config.data.exif_rotation, detector.config.data.max_pixels)
-        labels, names = result.by_level() if args.show_levels else (result.labels, result.names)
-        picture = draw_result(image, result.boxes, labels, result.scores, names)
-        folder.mkdir(parents=True, exist_ok=True)
-        picture.save(written)
-        counts = {name: result.names.count(name) for name in dict.fromkeys(result.names)}
-        found = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
-        print(printable(f"{path} -> {written}: {found}"))
-
-
-def export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """``fsaf export``."""
-    from fsaf.data.dataset import open_split
-    from fsaf.export import export_detector
-
-    detector = _open(args, overrides)
-    if args.images:
-        pictures = _find_images(args.images)
-    else:
-        try:
-            pictures = [record.path for record in open_split(detector.config.data, "val").images]
-        except UserError as error:
-            raise UserError(
-                f"no images to check the file on ({error}); give some with --images PATH"
-            ) from error
-    report = export_detector(
-        detector,
-        Path(args.out) if args.out else Path(args.checkpoint).with_suffix(".onnx"),
-        pictures[: args.check],
-        size=tuple(args.size) if args.size else None,
-        batch=args.batch or 1,
-        dynamic_batch=args.batch == 0,
-        opset=args.opset,
-        raw=args.raw,
-        float_images=args.float_images,
-    )
-    print(report.summary())
-
-
-def convert(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """``fsaf convert``."""
-    from fsaf.convert import convert as run
-
-    _no_overrides(overrides)
-    checkpoint = run(Path(args.source), Path(args.target), args.format)
-    names = checkpoint["classes"]["names"]
-    backbone = checkpoint["config"]["model"]["backbone"]
-    listed = printable(", ".join(names[:5]))
-    print(f"{args.source} -> {args.target}: {backbone}, {len(names)} classes ({listed}...)")
-
-
-def info(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """``fsaf info``."""
-    from fsaf.info import collect, format_info
-
-    _no_overrides(overrides)
-    found = collect(args.device)
-    print(json.dumps(found, indent=1) if args.json else format_info(found))
-
-
-def benchmark(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """``fsaf benchmark``."""
-    from rich.console import Console
-
-    from fsaf.benchmark import benchmark as run
-    from fsaf.benchmark import format_benchmark
-    from fsaf.recipe import load_recipe
-
-    if not args.seconds > 0:
-        raise UserError(f"--seconds {args.seconds:g}: must be above 0")
-    device = [f"--device={args.device}"] if args.device else []
-    config = load_recipe(args.config, [*device, *overrides])
-    console = Console(stderr=True)
-    found = run(config, seconds=args.seconds, say=lambda text: console.print(text, style="dim", markup=False))
-    print(json.dumps(found, indent=1) if args.json else format_benchmark(found))
-
-
-def check(args: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """``fsaf check``; the exit status is 2 where training would refuse the data."""
-    from fsaf.config import DataConfig, ObjectiveConfig
-    from fsaf.data.check import describe, faults_text, plan_text, report
-    from fsaf.data.fix import list_changes, write_clean
-    from fsaf.data.formats import find_splits
-    from fsaf.data.survey import check_annotations, check_images, read_splits
-
-    _no_overrides(overrides)
-    if args.shapes is not None and args.shapes < 1:
-        raise UserError(f"--shapes {args.shapes}: must be at least 1")
-    if args.fix and args.no_images:
-        raise UserError("--fix opens every image; leave --no-images out")
-    config = DataConfig(  # with the limits that a recipe has
-        short_side=args.short_side,
-        long_side=args.long_side,
-        max_pixels=args.max_pixels,
-        exif_rotation=args.exif_rotation,
-    )
-    splits = find_splits(Path(args.data))
-    found = read_splits(splits, config)
-    if args.shapes is not None:
-        print(plan_text(found, args.shapes, args.short_side, args.long_side))
-        return 0
-    check_annotations(found, config, ObjectiveConfig())
-    told = None if args.no_images else check_images(found, config)
-    if args.json:
-        print(json.dumps(report(found), indent=1))
-    else:
-        print(f"{describe(found, args.short_side, args.long_side)}\n\n{faults_text(found)}")
-    if args.report:
-        _write_json(Path(args.report), report(found))
-    if told is not None and args.fix:
-        files = write_clean(Path(args.fix), splits, found, told, config)
-        where = sys.stderr if args.json else sys.stdout
-        changes = len(list_changes(found))
-        print(f"\n{changes:,} changes, listed in {files[-1]}; clean annotations:", file=where)
-        for file, records in zip(files, found.values(), strict=False):
-            print(f"  {file}  of images in {records.folder}", file=where)
-    return 2 if any(records.faults.refused for records in found.values()) else 0
-
-
-def _write_json(path: Path, value: Any) -> None:
-    try:
-        path.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error})") from error
-
-
-def demo(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """``fsaf demo``."""
-    from fsaf.demo.page import find_models, serve
-
-    _no_overrides(overrides)
-    serve(find_models([Path(name) for name in args.checkpoint]), args.device, args.host, args.port)
-
-
-def quickstart(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """``fsaf quickstart``."""
-    from fsaf.quickstart import quickstart as run
-
-    run(Path(args.out), overrides)
-
-
-def _in_many(
-    function: Any, args: argparse.Namespace, overrides: Sequence[str], max_restarts: int = 0
-) -> bool:
-    """Whether ``function`` has been run in ``args.devices`` processes, and nothing is left to do."""
-    if args.devices < 1:
-        raise UserError(f"--devices {args.devices}: must be at least 1")
-    if max_restarts < 0:
-        raise UserError(f"--max-restarts {max_restarts}: must be 0 or more")
-    if args.devices == 1:
-        return False
-    from fsaf.train.distributed import launch
-
-    count, args.devices = args.devices, 1
-    try:
-        launch(function, (args, overrides), count, max_restarts)
-    except RuntimeError as error:
-        raise SystemExit(f"fsaf {args.verb}: {error}") from error  # status 1
-    return True
-
-
-def _open(
-    args: argparse.Namespace, overrides: Sequence[str], device: "torch.device | None" = None
-) -> "Detector":
-    """The detector of ``args.checkpoint`` with overridden settings of data and post-processing."""
-    from fsaf.config import to_dict
-    from fsaf.recipe import build_config
-    from fsaf.results.predict import load
-
-    for option in overrides:
-        group = option.removeprefix("--").split("=")[0].split(".")[0]
-        if option.startswith("--") and group not in ("data", "predict"):
-            raise UserError(f"unrecognized option {option}; here --data.* and --predict.* can be changed")
-    detector = load(args.checkpoint, device or args.device)
-    detector.config = build_config(to_dict(detector.config), overrides, where=args.checkpoint)
-    return detector
-
-
-def _no_overrides(overrides: Sequence[str]) -> None:
-    if overrides:
-        raise UserError(f"unrecognized option {overrides[0]}; see --help")
-
-
-def _find_images(names: Sequence[str]) -> list[Path]:
-    """Files, folders (their images) and glob patterns as paths. Raises UserError for no match."""
-    from fsaf.data.decode import IMAGE_SUFFIXES
-
-    paths: list[Path] = []
-    for name in names:
-        path = Path(name)
-        if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        elif path.is_file():
-            found = [path]
-        else:
-            pattern = path.relative_to(path.anchor) if path.is_absolute() else path
-            try:
-                found = sorted(Path(path.anchor or ".").glob(str(pattern)))
-            except ValueError:  # not a pattern
-                found = []
-        if not found:
-            raise UserError(f"{name}: no such image, folder with images, or pattern that matches")
-        paths += found
-    return paths
-
-
-def _targets(pictures: Sequence[Path], folder: Path) -> list[Path]:
-    """A PNG in ``folder`` for each picture, of its name; numbered where a picture has that file or name."""
-    taken = {path.resolve() for path in pictures}
-    targets = []
-    for path in pictures:
-        target, number = folder / f"{path.stem}.png", 2
-        while target.resolve() in taken:
-            target, number = folder / f"{path.stem}-{number}.png", number + 1
-        taken.add(target.resolve())
-        targets.append(target)
-    return targets
+from fsaf import __version__, verbs
+from fsaf.errors import Stopped, UserError, printable
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -321,10 +20,10 @@ def make_parser() -> argparse.ArgumentParser:
         prog="fsaf", description="FSAF, an anchor-free object detector.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"fsaf {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, function: Any, text: str, **options: Any) -> argparse.ArgumentParser:
-        child = verbs.add_parser(name, help=text, description=text, allow_abbrev=False, **options)
+        child = subparsers.add_parser(name, help=text, description=text, allow_abbrev=False, **options)
         child.set_defaults(function=function)
         return child
 
@@ -332,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     devices = "processes on this machine, one a device (1); many machines: docs/many-devices.md"
 
-    child = verb("train", train, "Train a detector as a recipe says.", add_help=False)
+    child = verb("train", verbs.train, "Train a detector as a recipe says.", add_help=False)
     child.add_argument("config", metavar="CONFIG", help="a recipe's YAML file, or the name of a shipped one")
     child.add_argument("--devices", type=int, default=1, metavar="N", help=devices)
     child.add_argument(
@@ -344,7 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     child.add_argument("-h", "--help", action=_HelpWithKeys, help="show this help and every key of a recipe")
 
-    child = verb("evaluate", evaluate, "Score a detector on a data set with COCO's metrics.")
+    child = verb("evaluate", verbs.evaluate, "Score a detector on a data set with COCO's metrics.")
     child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt or .onnx file")
     child.add_argument("--out", help="folder for evaluation.json and predictions.json (the run's)")
     child.add_argument("--device", help=device)
@@ -354,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
         "any --data.* and --predict.*"
     )
 
-    child = verb("predict", predict, "Detect objects in images; write annotated images or JSON lines.")
+    child = verb("predict", verbs.predict, "Detect objects in images; write annotated images or JSON lines.")
     child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt or .onnx file")
     child.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or glob patterns")
     child.add_argument(
@@ -372,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     child.add_argument("--batch-size", type=int, default=1, help="images run together (1)")
     child.add_argument("--device", help=device)
 
-    child = verb("export", export, "Write a checkpoint as ONNX and check the file against PyTorch.")
+    child = verb("export", verbs.export, "Write a checkpoint as ONNX and check the file against PyTorch.")
     child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt file, or MMDetection's .pth")
     child.add_argument("--out", help="file to write (the checkpoint's name with .onnx)")
     child.add_argument(
@@ -386,14 +85,16 @@ def make_parser() -> argparse.ArgumentParser:
     child.add_argument("--check", type=int, default=8, help="how many of them (8)")
     child.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
 
-    child = verb("convert", convert, "Convert a checkpoint between fsaf, safetensors and MMDetection.")
+    child = verb("convert", verbs.convert, "Convert a checkpoint between fsaf, safetensors and MMDetection.")
     child.add_argument("source", metavar="IN", help="a checkpoint of any of these, told apart by content")
     child.add_argument("target", metavar="OUT", help=".pt (fsaf), .safetensors, or .pth (MMDetection)")
     child.add_argument(
         "--format", choices=("fsaf", "safetensors", "mmdetection"), help="instead of by suffix"
     )
 
-    child = verb("check", check, "Read a data set once and report every fault, or plan batch shapes for it.")
+    child = verb(
+        "check", verbs.check, "Read a data set once and report every fault, or plan batch shapes for it."
+    )
     child.add_argument(
         "data", metavar="DATA", help="folder of a data set (COCO, Pascal VOC, YOLO), or its file"
     )
@@ -411,7 +112,7 @@ def make_parser() -> argparse.ArgumentParser:
         "2 where it would refuse it. docs/your-data.md lists what is refused, left out and warned about."
     )
 
-    child = verb("benchmark", benchmark, "Measure how fast a recipe runs on the device at hand.")
+    child = verb("benchmark", verbs.benchmark, "Measure how fast a recipe runs on the device at hand.")
     child.add_argument(
         "config",
         metavar="CONFIG",
@@ -424,7 +125,7 @@ def make_parser() -> argparse.ArgumentParser:
     child.add_argument("--json", action="store_true", help="as JSON")
     child.epilog = "Any key of the recipe can be overridden: --data.batch_size 16 --train.precision bf16"
 
-    child = verb("demo", demo, "Show a page to try a detector on pictures, on this machine only.")
+    child = verb("demo", verbs.demo, "Show a page to try a detector on pictures, on this machine only.")
     child.add_argument(
         "checkpoint", metavar="CHECKPOINT", nargs="*", help=".pt, .pth or .onnx files (those in runs/)"
     )
@@ -432,11 +133,11 @@ def make_parser() -> argparse.ArgumentParser:
     child.add_argument("--port", type=int, default=7860, help="port to serve on (7860)")
     child.add_argument("--device", help=device)
 
-    child = verb("info", info, "Show versions, devices, and what is chosen on this machine.")
+    child = verb("info", verbs.info, "Show versions, devices, and what is chosen on this machine.")
     child.add_argument("--device", default="auto", help=device)
     child.add_argument("--json", action="store_true", help="as JSON")
 
-    child = verb("quickstart", quickstart, "Make a small data set, train on it, and show every step.")
+    child = verb("quickstart", verbs.quickstart, "Make a small data set, train on it, and show every step.")
     child.add_argument("--out", default="runs/quickstart", help="run folder (runs/quickstart)")
     return parser
 
