@@ -44,6 +44,12 @@ class DataConfig:
     """Probability of a horizontal flip."""
     flip_vertical: float = 0.0
     """Probability of a vertical flip."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Training images are scaled by a factor drawn between these; what then exceeds the batch shape is cut
+    off at random. [0.8, 1.0] with a short side of 800 is multi-scale training with 640 to 800."""
+    color: float = 0.0
+    """How much colours of training images vary: brightness, contrast and saturation by up to this share, hue
+    by up to a tenth of it (1 is the full circle). 0.5 is about what SSD's training does."""
     short_side: int = 800
     """Images are resized, ratio kept, to this short side at most (pixels)..."""
     long_side: int = 1333
@@ -72,6 +78,9 @@ class DataConfig:
         _check(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1")
         for key in ("flip", "flip_vertical"):
             _check(0 <= getattr(self, key) <= 1, f"data.{key}", getattr(self, key), "between 0 and 1")
+        low, high = self.scale
+        _check(0 < low <= high, "data.scale", [low, high], "two factors above 0, the smaller first")
+        _check(0 <= self.color <= 1, "data.color", self.color, "between 0 and 1")
         for key in ("short_side", "long_side"):
             _check(getattr(self, key) >= 32, f"data.{key}", getattr(self, key), "at least 32 pixels")
         _check(
@@ -140,8 +149,10 @@ class ObjectiveConfig:
     level_choice: Literal["online", "size"] = "online"
     """The level that an object learns on: ``online``, where its loss is smallest (the method), or by its
     ``size``, the heuristic that the paper compares with."""
-    anchor_box_loss: Literal["smooth_l1", "l1", "iou"] = "smooth_l1"
-    """Box loss of the anchor-based branch."""
+    box_loss: Literal["iou", "giou", "ciou"] = "iou"
+    """Box loss of the anchor-free branch: -log(IoU), generalised or complete IoU."""
+    anchor_box_loss: Literal["smooth_l1", "l1", "iou", "giou", "ciou"] = "smooth_l1"
+    """Box loss of the anchor-based branch: of the deltas, or of the boxes as above."""
     anchor_free_weight: float = 0.5
     """Weight of the anchor-free losses beside the anchor-based ones (the paper's lambda)."""
 
@@ -180,6 +191,8 @@ class OptimConfig:
     """Optimizer."""
     lr: float = 0.01
     """Learning rate, for a total batch of ``base_batch`` images if ``scale_lr``."""
+    backbone_rate: float = 1.0
+    """Learning rate of the backbone, as a share of the others'."""
     momentum: float = 0.9
     """Momentum of sgd."""
     weight_decay: float = 1e-4
@@ -203,6 +216,12 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _check(self.lr > 0, "optim.lr", self.lr, "above 0")
+        _check(
+            self.backbone_rate > 0,
+            "optim.backbone_rate",
+            self.backbone_rate,
+            "above 0; freeze with model.frozen_stages",
+        )
         _check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
         _check(self.clip_norm >= 0, "optim.clip_norm", self.clip_norm, "0 or more")
         _check(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "0 or more")

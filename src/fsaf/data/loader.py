@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from fsaf.config import DataConfig
+from fsaf.data.augment import Change, change_boxes, change_color, draw_change, unchanged
 from fsaf.data.batch import Batch, blank_images, pad_boxes
 from fsaf.data.records import ImageRecord, Records
 from fsaf.data.sampler import Draw, ShapeBatches
 from fsaf.data.shapes import MULTIPLE, fit_image, padded_shape
-from fsaf.data.transforms import mirror_boxes, read_image, resize
+from fsaf.data.transforms import read_image, resize
 from fsaf.errors import UserError
 
 
@@ -28,11 +29,9 @@ class Sample:
     """One image and, as they will be in the batch, its boxes; a blank row has an empty image."""
 
     image: Tensor
-    """(3, H, W) uint8 RGB, as in the file; one that is to shrink has its new size already."""
-    size: tuple[int, int]
-    """Height and width to resize to."""
-    mirror: tuple[bool, bool]
-    """Left to right, upside down."""
+    """(3, H, W) uint8 RGB, as in the file; a part that is to shrink has its new size already."""
+    change: Change
+    """Its size in the batch, and whether it is mirrored and recoloured; its region is taken already."""
     boxes: np.ndarray
     """(n, 4) float32 xyxy in pixels of the resized image."""
     labels: np.ndarray
@@ -45,7 +44,7 @@ class Sample:
 
 
 class Images(Dataset[Any]):
-    """Reads one image of a split and, for training, draws how to mirror it."""
+    """Reads one image of a split and, for training, draws how to change it."""
 
     def __init__(self, records: Records, data: DataConfig, *, augment: bool, seed: int = 0) -> None:
         self.records, self.data, self.augment, self.seed = records, data, augment, seed
@@ -67,8 +66,7 @@ class Images(Dataset[Any]):
         if draw.item < 0:
             return Sample(
                 image=torch.zeros(3, 0, 0, dtype=torch.uint8),
-                size=(0, 0),
-                mirror=(False, False),
+                change=unchanged((0, 0), (0, 0)),
                 boxes=np.zeros((0, 4), np.float32),
                 labels=np.zeros(0, np.int64),
                 crowd=np.zeros(0, bool),
@@ -88,20 +86,24 @@ class Images(Dataset[Any]):
             )
         shapes = [draw.shape] if draw.shape else None  # the batch's, whatever size the file turns out to have
         size, _ = fit_image((height, width), replace(self.data, shapes=shapes))
-        if height * width > size[0] * size[1]:  # or a batch of large photographs would lie in memory
-            image = resize(image, size, self.data.antialias)
-        scale = np.array([size[1] / width, size[0] / height] * 2, np.float32)
-        mirror = False, False
+        change = unchanged((height, width), size)
         if self.augment:
             rng = np.random.default_rng([self.seed, draw.epoch, draw.item])
-            mirror = bool(rng.random() < self.data.flip), bool(rng.random() < self.data.flip_vertical)
+            change = draw_change(rng, (height, width), size, draw.shape, self.data)
+        top, left, *part = change.region
+        image = image[:, top : top + part[0], left : left + part[1]]
+        if part[0] * part[1] > change.size[0] * change.size[1]:
+            # Or a batch of large photographs would lie in memory.
+            image = resize(image, change.size, self.data.antialias)
+        boxes, labels, crowd = change_boxes(
+            record.boxes, record.labels, record.crowd, (height, width), change
+        )
         return Sample(
             image=image,
-            size=size,
-            mirror=mirror,
-            boxes=mirror_boxes(record.boxes * scale, size, *mirror).astype(np.float32),
-            labels=record.labels,
-            crowd=record.crowd,
+            change=change,
+            boxes=boxes,
+            labels=labels,
+            crowd=crowd,
             draw=draw,
             record=record,
             original=(height, width),
@@ -128,7 +130,7 @@ class Collate:
 
     def _stack(self, samples: list[Sample]) -> Batch:
         start = time.perf_counter()
-        sizes = [sample.size for sample in samples]
+        sizes = [sample.change.size for sample in samples]
         # All rows may be blank, in one of many processes; the network still needs some pixels.
         height, width = samples[0].draw.shape or padded_shape([*sizes, (MULTIPLE, MULTIPLE)], self.pad)
         boxes, cut = pad_boxes(
@@ -141,9 +143,12 @@ class Collate:
         images = blank_images(len(samples), height, width)
         for canvas, sample, (h, w) in zip(images, samples, sizes, strict=True):
             inside = resize(sample.image, (h, w), self.antialias, out=canvas[:, :h, :w])
-            if any(sample.mirror):
-                axes = [axis for axis, mirrored in zip((2, 1), sample.mirror, strict=True) if mirrored]
+            mirror, color = sample.change.mirror, sample.change.color
+            if any(mirror):
+                axes = [axis for axis, mirrored in zip((2, 1), mirror, strict=True) if mirrored]
                 inside.copy_(inside.flip(axes))
+            if color:
+                inside.copy_(change_color(inside, color))
         return Batch(
             images=images,
             boxes=boxes,
