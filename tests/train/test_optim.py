@@ -140,3 +140,33 @@ def test_a_restored_average_goes_on_as_the_first() -> None:
     assert first.updates == second.updates == 6
     for name, value in first.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name])
+
+
+@pytest.mark.parametrize("tensor_rate", [False, True])
+def test_the_backbone_has_its_share_of_the_rate(tensor_rate: bool) -> None:
+    model = nn.ModuleDict({"backbone": network(), "head": nn.Conv2d(3, 1, 1)})
+    config = OptimConfig(name="adamw", lr=0.1, backbone_rate=0.25)
+    optimizer = make_optimizer(model, config, tensor_rate=tensor_rate)
+    for rate in (0.1, 0.02):
+        set_rate(optimizer, rate)
+        rates = {id(p): float(g["lr"]) for g in optimizer.param_groups for p in g["params"]}
+        for name, parameter in model.named_parameters():
+            share = 0.25 if name.startswith("backbone") else 1.0
+            assert rates.pop(id(parameter)) == pytest.approx(rate * share)
+        assert not rates
+
+
+def test_the_step_of_a_share_is_that_of_a_lower_rate() -> None:
+    weights = []
+    for config in (
+        OptimConfig(name="sgd", lr=0.1, backbone_rate=0.5),
+        OptimConfig(name="sgd", lr=0.05),
+    ):
+        torch.manual_seed(0)
+        model = nn.ModuleDict({"backbone": nn.Conv2d(3, 4, 3)})
+        optimizer = make_optimizer(model, config)
+        for _ in range(3):
+            model["backbone"](torch.ones(1, 3, 5, 5)).square().sum().backward()
+            optimizer.step()
+        weights.append(model["backbone"].weight)
+    torch.testing.assert_close(weights[0], weights[1])

@@ -13,7 +13,7 @@ from fsaf.data.batch import Boxes
 from fsaf.model.anchors import KINDS, decode_deltas, encode_deltas
 from fsaf.model.detector import RawOutputs
 from fsaf.objective.assign import taking_part
-from fsaf.objective.losses import focal_losses, iou_loss
+from fsaf.objective.losses import box_loss, focal_losses
 
 POSITIVE_IOU, NEGATIVE_IOU = 0.5, 0.4
 """An anchor learns the box that it overlaps most, from this IoU on; under the other it is background."""
@@ -82,7 +82,7 @@ class AnchorSums(NamedTuple):
 def anchor_losses(outputs: RawOutputs, boxes: Boxes, config: ObjectiveConfig) -> AnchorSums:
     """Focal loss on all classes of every positive and negative anchor, box loss on the positive ones.
 
-    config.anchor_box_loss: ``smooth_l1`` or ``l1`` on the deltas, ``iou`` (-log IoU) on the decoded boxes.
+    config.anchor_box_loss: ``smooth_l1`` or ``l1`` on the deltas, others (``box_loss``) on the decoded boxes.
     Anchors outside of their image, or centred in the middle of a crowd region, learn nothing.
     """
     logits_bcn, deltas_b4n, anchors_4n, _ = outputs.flat_anchors()
@@ -99,11 +99,12 @@ def anchor_losses(outputs: RawOutputs, boxes: Boxes, config: ObjectiveConfig) ->
     # Where nothing is to be learned the target is the anchor: every number stays finite.
     target_b4n = torch.gather(boxes.xyxy.mT, 2, matches.box_bn[:, None, :].expand(-1, 4, -1))
     target_b4n = torch.where(matches.positive_bn[:, None, :], target_b4n, anchors_4n)
-    if config.anchor_box_loss == "iou":
-        loss_bn = iou_loss(decode_deltas(deltas_b4n, anchors_4n), target_b4n)
+    kind = config.anchor_box_loss
+    if kind not in ("smooth_l1", "l1"):
+        loss_bn = box_loss(decode_deltas(deltas_b4n, anchors_4n), target_b4n, kind)
     else:
         error_b4n = (deltas_b4n - encode_deltas(target_b4n, anchors_4n)).abs()
-        if config.anchor_box_loss == "smooth_l1":
+        if kind == "smooth_l1":
             small_b4n = 0.5 * error_b4n * error_b4n / SMOOTH_L1_BETA
             error_b4n = torch.where(error_b4n < SMOOTH_L1_BETA, small_b4n, error_b4n - 0.5 * SMOOTH_L1_BETA)
         loss_bn = error_b4n.sum(1)

@@ -13,7 +13,7 @@ from fsaf.data.batch import Boxes
 from fsaf.model.detector import RawOutputs
 from fsaf.model.points import decode_boxes
 from fsaf.objective.assign import assign
-from fsaf.objective.losses import focal_losses, iou_loss
+from fsaf.objective.losses import box_loss, focal_losses
 from fsaf.objective.select import level_losses, levels_by_size, on_selected_level, select_levels
 
 MIN_DISTANCE = 1e-4
@@ -52,7 +52,7 @@ def anchor_free_losses(outputs: RawOutputs, boxes: Boxes, config: ObjectiveConfi
     predicted_b4p = decode_boxes(distances_b4p.clamp(min=MIN_DISTANCE), points)
     target_b4p = torch.gather(boxes.xyxy.mT, 2, box_bp[:, None, :].expand(-1, 4, -1))
     target_b4p = torch.where(positive_bp[:, None, :], target_b4p, predicted_b4p.detach())
-    box_loss_bp = torch.where(positive_bp, iou_loss(predicted_b4p, target_b4p), 0.0)
+    box_loss_bp = torch.where(positive_bp, box_loss(predicted_b4p, target_b4p, config.box_loss), 0.0)
 
     with torch.no_grad():
         total_bp = other_bp + own_bp + box_loss_bp

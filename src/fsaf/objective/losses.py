@@ -3,6 +3,7 @@
 Shapes: B batch, C classes, P all locations.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -62,12 +63,32 @@ class _Background(torch.autograd.Function):
         return gradient_bp[:, None, :] * slope_bcp, None, None, None
 
 
-def iou_loss(boxes_b4p: Tensor, targets_b4p: Tensor) -> Tensor:
-    """-log(IoU) of aligned boxes x1, y1, x2, y2 (UnitBox, Yu et al. 2016), (B, P)."""
+def box_loss(boxes_b4p: Tensor, targets_b4p: Tensor, kind: str = "iou") -> Tensor:
+    """Loss of aligned boxes x1, y1, x2, y2, (B, P).
+
+    kind: ``iou``, -log(IoU) (UnitBox, Yu et al. 2016); ``giou``, which also pulls boxes together that do not
+    overlap (Rezatofighi et al. 2019); ``ciou``, which adds the distance of the centres and the difference in
+    shape to 1 - IoU (Zheng et al. 2020).
+    """
     ax1, ay1, ax2, ay2 = boxes_b4p.unbind(1)
     bx1, by1, bx2, by2 = targets_b4p.unbind(1)
     width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
     height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
     overlap = width * height
-    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - overlap
-    return -(overlap / union.clamp(min=MIN_IOU)).clamp(min=MIN_IOU).log()
+    union = ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - overlap).clamp(min=MIN_IOU)
+    iou = overlap / union
+    if kind == "iou":
+        return -iou.clamp(min=MIN_IOU).log()
+    around_w = torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1)
+    around_h = torch.maximum(ay2, by2) - torch.minimum(ay1, by1)
+    if kind == "giou":
+        around = (around_w * around_h).clamp(min=MIN_IOU)
+        return 1 - iou + (around - union) / around
+    apart = ((ax1 + ax2 - bx1 - bx2).square() + (ay1 + ay2 - by1 - by2).square()) / 4
+    diagonal = (around_w.square() + around_h.square()).clamp(min=MIN_IOU)
+    shape = torch.atan((bx2 - bx1) / (by2 - by1).clamp(min=MIN_IOU)) - torch.atan(
+        (ax2 - ax1) / (ay2 - ay1).clamp(min=MIN_IOU)
+    )
+    shape = 4 / math.pi**2 * shape.square()
+    share = (shape / (1 - iou + shape).clamp(min=MIN_IOU)).detach()
+    return 1 - iou + apart / diagonal + share * shape

@@ -18,17 +18,19 @@ def make_optimizer(model: nn.Module, config: OptimConfig, tensor_rate: bool = Fa
     the attribute ``found_inf``, a tensor: weights, state and step count stay as they are.
     tensor_rate: keep the learning rate on the device, so that a captured step can be given another.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    rate: float | Tensor = config.lr
-    if tensor_rate:
-        rate = torch.full((), config.lr, device=parameters[0].device)
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    parameters = list(trained.values())
+    groups: list[dict[str, Any]] = [{"params": parameters, "share": 1.0}]
+    if config.backbone_rate != 1:
+        inside = [weight for name, weight in trained.items() if name.startswith("backbone.")]
+        others = [weight for name, weight in trained.items() if not name.startswith("backbone.")]
+        groups = [{"params": others, "share": 1.0}, {"params": inside, "share": config.backbone_rate}]
+    for group in groups:
+        rate = config.lr * group["share"]
+        group["lr"] = torch.full((), rate, device=parameters[0].device) if tensor_rate else rate
     if config.name == "adamw":
-        return torch.optim.AdamW(
-            parameters, lr=rate, weight_decay=config.weight_decay, fused=True, capturable=tensor_rate
-        )
-    sgd = torch.optim.SGD(
-        parameters, lr=rate, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
-    )
+        return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True, capturable=tensor_rate)
+    sgd = torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
     # The first step as any other, and exact should it be called off: PyTorch would start from empty memory.
     for parameter in parameters if config.momentum else []:
         sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -36,12 +38,12 @@ def make_optimizer(model: nn.Module, config: OptimConfig, tensor_rate: bool = Fa
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group the learning rate ``rate``, without waiting for the device."""
+    """Give every group its share of the learning rate ``rate``, without waiting for the device."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
+            group["lr"].fill_(rate * group["share"])
         else:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
 
 
 class MovingAverage(Generic[M]):
