@@ -50,22 +50,23 @@ class _Grid(NamedTuple):
     y: Tensor  # (H,)
     stride: int
 
-    def touches(self, regions_bg4: Tensor, real_bg: Tensor, within_bg4: Tensor | None = None) -> Tensor:
+    def touches(self, regions_bg4: Tensor, real_bg: Tensor) -> Tensor:
         """(B, G, H*W): more than MIN_OVERLAP of the location's square lies in the region.
 
-        real_bg: (B, G) bool; other regions are touched by nothing. within_bg4: the location itself must lie
-        strictly inside this box.
+        real_bg: (B, G) bool; other regions are touched by nothing.
         """
         half = self.stride * 0.5
         x1, y1, x2, y2 = regions_bg4[..., None].unbind(2)
         w = (torch.minimum(self.x + half, x2) - torch.maximum(self.x - half, x1)).clamp(min=0)
         h = (torch.minimum(self.y + half, y2) - torch.maximum(self.y - half, y1)).clamp(min=0)
         h = torch.where(real_bg[..., None], h, 0.0)
-        if within_bg4 is not None:
-            in_x, in_y = self._inside(within_bg4)
-            w, h = torch.where(in_x, w, 0.0), torch.where(in_y, h, 0.0)
         # As a share of the square: its area is a power of two, so both compare alike to the last bit.
         return (w[:, :, None, :] * h[:, :, :, None] > MIN_OVERLAP * self.stride**2).flatten(2)
+
+    def inside(self, boxes_bg4: Tensor) -> Tensor:
+        """(B, G, H*W): the location lies strictly inside the box."""
+        in_x, in_y = self._inside(boxes_bg4)
+        return (in_y[:, :, :, None] & in_x[:, :, None, :]).flatten(2)
 
     def inside_any(self, boxes_bg4: Tensor, real_bg: Tensor) -> Tensor:
         """(B, H*W): the location lies strictly inside one of the real boxes."""
@@ -135,8 +136,9 @@ def assign(
 
     core, near = [], []
     for grid in _grids(level_shapes, strides, device):
-        core.append(grid.touches(core_box, real_bg, within_bg4=boxes.xyxy))
         near.append(grid.touches(shadow_box, real_bg))
+        touched = near[-1] if config.pos_scale == config.neg_scale else grid.touches(core_box, real_bg)
+        core.append(touched & grid.inside(boxes.xyxy))
 
     # The smallest box whose core holds the location wins it.
     core_bgp = torch.cat(core, 2)
@@ -146,7 +148,7 @@ def assign(
 
     # In the shadow of g, of which the core is a part: what is not won by g is ignored for g's class.
     near_bgp, box_b1p = torch.cat(near, 2).float(), box_bp[:, None, :]
-    near_bgp = near_bgp.scatter(1, box_b1p, near_bgp.gather(1, box_b1p) * (~won_bp).float()[:, None, :])
+    near_bgp.scatter_(1, box_b1p, near_bgp.gather(1, box_b1p) * (~won_bp).float()[:, None, :])
 
     label_bp = torch.gather(boxes.labels, 1, box_bp)
     class_c = torch.arange(num_classes, device=device)
