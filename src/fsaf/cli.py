@@ -12,26 +12,35 @@ from typing import Any
 
 from fsaf import __version__, verbs
 from fsaf.errors import Stopped, UserError, printable
+from fsaf.help import SHELLS, Parser, add_keys, epilog, options_of
+from fsaf.keys import Key, nearest_key, recipe_keys
+
+RESIZING = ("short_side", "long_side", "antialias", "exif_rotation", "shapes", "pad", "max_pixels")
+EVALUATION = ("root", "val.annotations", "val.images", "batch_size", "workers", *RESIZING)
+"""Keys of a recipe's section ``data`` that detecting on images, and evaluation, go by."""
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of all verbs. Options it does not know are overrides of the recipe."""
-    parser = argparse.ArgumentParser(
-        prog="fsaf", description="FSAF, an anchor-free object detector.", allow_abbrev=False
-    )
+    """The parser of all verbs. What overrides the recipe is collected in ``overrides``."""
+    parser = Parser(prog="fsaf", description="FSAF, an anchor-free object detector.")
     parser.add_argument("--version", action="version", version=f"fsaf {__version__}")
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    keys = recipe_keys()
 
-    def verb(name: str, function: Any, text: str, **options: Any) -> argparse.ArgumentParser:
-        child = subparsers.add_parser(name, help=text, description=text, allow_abbrev=False, **options)
-        child.set_defaults(function=function)
+    def verb(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        child = subparsers.add_parser(name, help=text, description=text, epilog=epilog(name))
+        child.set_defaults(function=function, overrides=[])
         return child
+
+    def of_detector(data: Sequence[str]) -> list[Key]:
+        names = [f"data.{name}" for name in data]
+        return [key for key in keys if key.section == "predict" or key.name in names]
 
     device = "auto (an accelerator if there is one), cpu, cuda, npu, ..."
 
     devices = "processes on this machine, one a device (1); many machines: docs/many-devices.md"
 
-    child = verb("train", verbs.train, "Train a detector as a recipe says.", add_help=False)
+    child = verb("train", verbs.train, "Train a detector as a recipe says.")
     child.add_argument("config", metavar="CONFIG", help="a recipe's YAML file, or the name of a shipped one")
     child.add_argument("--devices", type=int, default=1, metavar="N", help=devices)
     child.add_argument(
@@ -41,17 +50,19 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="with --devices: where a process dies, start all again from last.pt, this often (3)",
     )
-    child.add_argument("-h", "--help", action=_HelpWithKeys, help="show this help and every key of a recipe")
+    child.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, try a step, show what training would do and take; writes nothing",
+    )
+    add_keys(child, keys)
 
     child = verb("evaluate", verbs.evaluate, "Score a detector on a data set with COCO's metrics.")
     child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt or .onnx file")
     child.add_argument("--out", help="folder for evaluation.json and predictions.json (the run's)")
     child.add_argument("--device", help=device)
     child.add_argument("--devices", type=int, default=1, metavar="N", help=devices)
-    child.epilog = (
-        "The data: --data.root FOLDER, or --data.val.annotations FILE --data.val.images FOLDER; "
-        "any --data.* and --predict.*"
-    )
+    add_keys(child, of_detector(EVALUATION))
 
     child = verb("predict", verbs.predict, "Detect objects in images; write annotated images or JSON lines.")
     child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt or .onnx file")
@@ -70,6 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     child.add_argument("--pad", type=int, help="pad to a multiple of this instead of the recipe's shapes")
     child.add_argument("--batch-size", type=int, default=1, help="images run together (1)")
     child.add_argument("--device", help=device)
+    add_keys(child, of_detector(RESIZING))
 
     child = verb("export", verbs.export, "Write a checkpoint as ONNX and check the file against PyTorch.")
     child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt file, or MMDetection's .pth")
@@ -84,6 +96,7 @@ def make_parser() -> argparse.ArgumentParser:
     child.add_argument("--images", nargs="+", help="images to check the file on (the recipe's val split)")
     child.add_argument("--check", type=int, default=8, help="how many of them (8)")
     child.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
+    add_keys(child, of_detector(EVALUATION))
 
     child = verb("convert", verbs.convert, "Convert a checkpoint between fsaf, safetensors and MMDetection.")
     child.add_argument("source", metavar="IN", help="a checkpoint of any of these, told apart by content")
@@ -107,9 +120,10 @@ def make_parser() -> argparse.ArgumentParser:
     child.add_argument("--no-images", action="store_true", help="only what annotations tell; opens no image")
     child.add_argument("--max-pixels", type=int, default=100_000_000, help="as data.max_pixels (100000000)")
     child.add_argument("--exif-rotation", action="store_true", help="as data.exif_rotation")
-    child.epilog = (
+    child.epilog = epilog(
+        "check",
         "Exit status: 0 where training would take the data (it may leave boxes or images out, and says so), "
-        "2 where it would refuse it. docs/your-data.md lists what is refused, left out and warned about."
+        "2 where it would refuse it. docs/your-data.md lists what is refused, left out and warned about.",
     )
 
     child = verb("benchmark", verbs.benchmark, "Measure how fast a recipe runs on the device at hand.")
@@ -123,7 +137,7 @@ def make_parser() -> argparse.ArgumentParser:
     child.add_argument("--device", help=device)
     child.add_argument("--seconds", type=float, default=10, help="how long each part is repeated (10)")
     child.add_argument("--json", action="store_true", help="as JSON")
-    child.epilog = "Any key of the recipe can be overridden: --data.batch_size 16 --train.precision bf16"
+    add_keys(child, [key for key in keys if key.name not in ("init", "resume", "out", "device")])
 
     child = verb("demo", verbs.demo, "Show a page to try a detector on pictures, on this machine only.")
     child.add_argument(
@@ -139,20 +153,34 @@ def make_parser() -> argparse.ArgumentParser:
 
     child = verb("quickstart", verbs.quickstart, "Make a small data set, train on it, and show every step.")
     child.add_argument("--out", default="runs/quickstart", help="run folder (runs/quickstart)")
+    add_keys(child, [key for key in keys if key.name != "out"])
+
+    child = verb("completion", completion, "Print a script that completes fsaf's commands in a shell.")
+    child.add_argument("shell", metavar="SHELL", choices=SHELLS, help=", ".join(SHELLS))
     return parser
 
 
-class _HelpWithKeys(argparse.Action):
-    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+def completion(args: argparse.Namespace, _: Sequence[str]) -> None:
+    """``fsaf completion``."""
+    from fsaf.completion import completion as script
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from fsaf.recipe import config_parser
+    print(script(make_parser(), args.shell))
 
-        parser.print_help()
-        print("\nevery key of a recipe, to override what its file says:\n")
-        print(config_parser().format_help())
-        parser.exit()
+
+def _refuse(verb: str, unknown: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """Raise UserError for arguments that verb ``verb`` does not know: for the first option among them."""
+    given = next((word for word in unknown if word.startswith("-")), unknown[0])
+    option = given.split("=")[0]
+    if not option.startswith("-"):
+        raise UserError(f"unexpected argument {given!r}; see fsaf {verb} --help")
+    known = options_of(parser)
+    if others := [name for name, options in known.items() if option in options]:
+        raise UserError(
+            f"unrecognized option {option}: it is one of fsaf {', '.join(others)}; fsaf {verb} --help lists "
+            "its own"
+        )
+    near = nearest_key(option, known[verb])
+    raise UserError(f"unrecognized option {option}{near}; fsaf {verb} --help lists all")
 
 
 def _tells() -> bool:
@@ -166,9 +194,12 @@ def _tells() -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
-    args, overrides = make_parser().parse_known_args(argv)
+    parser = make_parser()
+    args, unknown = parser.parse_known_args(argv)
     try:
-        return args.function(args, overrides) or 0
+        if unknown:
+            _refuse(args.verb, unknown, parser)
+        return args.function(args, args.overrides) or 0
     except UserError as error:
         if _tells():
             print(f"fsaf {args.verb}: {printable(error)}", file=sys.stderr)

@@ -1,6 +1,8 @@
 """The exceptions that the command line turns into one message, and text that is safe to print."""
 
 import signal
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -33,3 +35,9 @@ def check_folder(path: Path) -> None:
     for place in (path, *path.parents):
         if place.exists() and not place.is_dir():
             raise UserError(f"{place}: is a file, so {path} cannot be a folder; give another --out FOLDER")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'train'?`` to follow a message about ``name``; empty where nothing known is near."""
+    found = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""

@@ -4,16 +4,18 @@ import argparse
 import contextlib
 import dataclasses
 import io
+import typing
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jsonargparse
 import yaml
 
 from fsaf.config import Config
-from fsaf.errors import UserError
+from fsaf.errors import UserError, nearest
+from fsaf.keys import choices_of, nearest_key, recipe_keys
 
 
 def find_recipe(name: str) -> Path:
@@ -21,11 +23,20 @@ def find_recipe(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    shipped = Path(str(resources.files("fsaf"))) / "configs"
-    if (shipped / f"{name}.yaml").is_file():
-        return shipped / f"{name}.yaml"
-    names = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
-    raise UserError(f"{name}: no such recipe file; the package ships: {names}")
+    if (_shipped() / f"{name}.yaml").is_file():
+        return _shipped() / f"{name}.yaml"
+    names = recipe_names()
+    near = nearest(name.removesuffix(".yaml").removesuffix(".yml"), names)
+    raise UserError(f"{name}: no such recipe file{near}; the package ships: {', '.join(names)}")
+
+
+def recipe_names() -> list[str]:
+    """The recipes that ship with the package."""
+    return sorted(file.stem for file in _shipped().glob("*.yaml"))
+
+
+def _shipped() -> Path:
+    return Path(str(resources.files("fsaf"))) / "configs"
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
@@ -45,8 +56,12 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def build_config(base: Any, overrides: Sequence[str] = (), *, where: str) -> Config:
-    """A ``Config`` from plain dicts (of file or checkpoint ``where``) and command-line overrides."""
+    """A ``Config`` from plain dicts (of file or checkpoint ``where``) and command-line overrides.
+
+    Raises UserError naming where, the key, the value and what is allowed.
+    """
     _check_groups(base, Config, where, "")
+    _check_overrides(overrides)
     parser = config_parser()
     try:
         values = parser.parse_object(base)
@@ -81,10 +96,40 @@ def _check_groups(values: Any, schema: Any, where: str, prefix: str) -> None:
     fields = {field.name: field for field in dataclasses.fields(schema)}
     for key, value in values.items():
         if key not in fields:
-            raise UserError(f"{where}: unknown key {prefix}{key}; known here: {', '.join(fields)}")
+            near = nearest_key(f"{prefix}{key}", [key.name for key in recipe_keys()])
+            raise UserError(f"{where}: unknown key {prefix}{key}{near}; known here: {', '.join(fields)}")
         kind = fields[key].type
         if dataclasses.is_dataclass(kind):
             _check_groups(value, kind, where, f"{prefix}{key}.")
+        elif isinstance(value, str):
+            _check_word(f"{where}: {prefix}{key}", value, kind)
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    """Name an option that is no key, with the key that is near, and a word that a key cannot be."""
+    keys = {f"--{key.name}": key for key in recipe_keys()}
+    for i, given in enumerate(overrides):
+        option, equals, value = given.partition("=")
+        if not option.startswith("--"):
+            continue
+        if option not in keys:
+            near = nearest_key(option, list(keys))
+            raise UserError(f"unrecognized option {given}{near}; `fsaf train --help` lists every option")
+        if not equals and i + 1 < len(overrides):
+            value = overrides[i + 1]
+        _check_word(option.removeprefix("--"), value, keys[option].kind)
+
+
+def _check_word(key: str, value: str, kind: Any) -> None:
+    """Raise UserError where a key that takes certain words is given another.
+
+    Where it takes something beside them, only for what is nearly one of them; the parser judges the rest.
+    """
+    words, near = choices_of(kind), nearest(value, choices_of(kind))
+    if value in words or (value.lower() in words and {"true", "false"} <= set(words)):
+        return
+    if near or typing.get_origin(kind) is Literal:
+        raise UserError(f"{key} = {value!r}: must be one of {', '.join(words)}{near}")
 
 
 def _one_line(error: Exception) -> str:

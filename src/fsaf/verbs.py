@@ -263,10 +263,6 @@ def _open(
     from fsaf.recipe import build_config
     from fsaf.results.predict import load
 
-    for option in overrides:
-        group = option.removeprefix("--").split("=")[0].split(".")[0]
-        if option.startswith("--") and group not in ("data", "predict"):
-            raise UserError(f"unrecognized option {option}; here --data.* and --predict.* can be changed")
     detector = load(args.checkpoint, device or args.device)
     detector.config = build_config(to_dict(detector.config), overrides, where=args.checkpoint)
     return detector
