@@ -280,8 +280,8 @@ class LogConfig:
 class Config:
     init: str | None = None
     """Checkpoint whose weights training starts from."""
-    resume: bool = False
-    """Go on from ``last.pt`` in the run folder."""
+    resume: bool | Literal["auto"] = False
+    """Go on from ``last.pt`` in the run folder; ``auto`` goes on where there is one, and starts where not."""
     out: str | None = None
     """Run folder; ``runs/<recipe name>`` if not given."""
     device: str = "auto"

@@ -51,8 +51,7 @@ def quickstart(out: Path, overrides: Sequence[str] = ()) -> None:
 
     with stage("data", f"handwritten digits on photographs, as JPEG and COCO JSON in {data}"):
         write_digits(data)
-    resume = "true" if (out / "checkpoints" / "last.pt").exists() else "false"
-    config = load_recipe(RECIPE, [f"--out={out}", f"--data.root={data}", f"--resume={resume}", *overrides])
+    config = load_recipe(RECIPE, [f"--out={out}", f"--data.root={data}", "--resume=auto", *overrides])
     with stage("train", f"recipe {RECIPE}"):
         train(config, console)
     detector = load(best, config.device)

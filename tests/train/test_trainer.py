@@ -299,6 +299,21 @@ def test_resume_without_a_checkpoint(root: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_resume_auto_starts_and_goes_on_with_one_command(root: Path, tmp_path: Path) -> None:
+    """As a scheduler needs it, which starts a stopped job again with the command that started it."""
+    auto, whole = tmp_path / "auto", tmp_path / "whole"
+    run(root, whole, **QUIET, train__max_steps=3)
+    run(root, auto, **QUIET, train__max_steps=1, resume="auto")
+    assert load_checkpoint(auto / "checkpoints" / "last.pt")["config"]["resume"] is False
+    run(root, auto, **QUIET, train__max_steps=2, resume="auto")
+    (auto / "checkpoints" / "last.pt").unlink()  # last-1.pt, after the first step, stays
+    said = run(root, auto, **QUIET, train__max_steps=3, resume="auto")
+    assert "going on from the one before" in said
+    ours, expected = (load_checkpoint(out / "checkpoints" / "last.pt") for out in (auto, whole))
+    assert ours["config"]["resume"] is True and ours["training"]["step"] == 3
+    assert all(torch.equal(ours["model"][name], value) for name, value in expected["model"].items())
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -165,6 +165,7 @@ def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
 
     Raises UserError where the run folder is taken or weights cannot be had; nothing is written.
     """
+    config = settle_resume(config)
     out = _run_folder(config)
     if config.train.accumulate > 1 and len(config.model.branches) > 1:
         raise UserError(
@@ -193,13 +194,17 @@ def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
     return run
 
 
-def after_restart(config: Config) -> Config:
-    """``config`` that goes on from ``last.pt``, where a launcher has restarted processes that had one."""
-    if config.out is None or not max(distributed.gather_all(distributed.restarts())):
+def settle_resume(config: Config) -> Config:
+    """``config`` with ``resume`` true or false.
+
+    ``auto``, and the restart of processes by a launcher, go on from ``last.pt`` where there is one.
+    """
+    restarted = max(distributed.gather_all(distributed.restarts())) > 0
+    if config.out is None or not (config.resume == "auto" or restarted):
         return config
     last_pt = Path(config.out) / "checkpoints" / "last.pt"
     return replace(
-        config, resume=config.resume or distributed.from_main(lambda: bool(checkpoints_at(last_pt)))
+        config, resume=config.resume is True or distributed.from_main(lambda: bool(checkpoints_at(last_pt)))
     )
 
 

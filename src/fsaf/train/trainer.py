@@ -27,7 +27,7 @@ from fsaf.results.predict import Detector
 from fsaf.train import distributed
 from fsaf.train.graphs import CapturedStep, open_tools
 from fsaf.train.log import NoLog, RunLog
-from fsaf.train.run import Run, after_restart, start_run
+from fsaf.train.run import Run, start_run
 from fsaf.train.schedule import learning_rate, peak_rate
 from fsaf.train.step import FirstSteps, ForwardLoss, compile_forward_loss, train_step
 from fsaf.train.stop import StopRequest
@@ -45,7 +45,7 @@ def train(config: Config, console: Console | None = None) -> Path:
     Ctrl-C or SIGTERM asked for it, with everything saved.
     """
     with distributed.join(config.device) as device:
-        return _train(after_restart(config), device, console or Console())
+        return _train(config, device, console or Console())
 
 
 def _train(config: Config, device: torch.device, console: Console) -> Path:
