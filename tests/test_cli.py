@@ -316,14 +316,16 @@ def test_an_image_that_does_not_decode(
     assert not (here / "out" / "checkpoints").exists()
 
 
-def test_init_with_another_number_of_classes(
+def test_init_from_a_file_that_contradicts_itself(
     root: Path, here: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = torch.load(checkpoint, weights_only=True)
     for name in ("head.classes.weight", "head.classes.bias"):
         content["model"][name] = content["model"][name][:2]
     torch.save(content, here / "two.pt")
-    refused(capsys, ["train", write_recipe(here, root), "--init", "two.pt"], "two.pt", "number of classes")
+    refused(
+        capsys, ["train", write_recipe(here, root), "--init", "two.pt"], "two.pt", "has 2 rows", "damaged"
+    )
     assert not (here / "out").exists()
 
 

@@ -279,7 +279,7 @@ class LogConfig:
 @dataclass(kw_only=True)
 class Config:
     init: str | None = None
-    """Checkpoint whose weights training starts from."""
+    """Checkpoint whose weights training starts from, as far as they fit: classes go by name."""
     resume: bool | Literal["auto"] = False
     """Go on from ``last.pt`` in the run folder; ``auto`` goes on where there is one, and starts where not."""
     out: str | None = None

@@ -25,6 +25,7 @@ from fsaf.train.checkpoint import (
 )
 from fsaf.train.optim import MovingAverage, make_optimizer, set_rate
 from fsaf.train.precision import Precision
+from fsaf.train.transfer import plan_transfer
 from fsaf.train.window import Window, check_finite
 
 
@@ -49,7 +50,7 @@ class Run:
     window: Window = field(default_factory=Window)
     """The steps since the last record."""
     notes: list[str] = field(default_factory=list)
-    """What the person watching should know of how it was resumed."""
+    """What the person watching should know of the weights it starts from, and how it was resumed."""
     good: Path | None = None
     """The checkpoint this run was resumed from, or has written last."""
 
@@ -174,10 +175,7 @@ def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
         )
     torch.manual_seed(config.train.seed)
     model = FSAF(config.model, len(classes))
-    if config.init is not None:
-        load_weights(model, read_checkpoint(Path(config.init))["model"], config.init)
-    elif not config.resume:
-        load_backbone_weights(model.backbone, config.model.backbone, config.model.weights)
+    notes = [] if config.resume else _initial_weights(model, classes, config)
     model = model.to(device).to(memory_format=torch.channels_last)
     run = Run(
         config=config,
@@ -187,11 +185,26 @@ def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
         optimizer=make_optimizer(model, config.optim, tensor_rate=config.train.cuda_graphs),
         average=MovingAverage(model, config.train.ema) if config.train.ema else None,
         precision=Precision(config.train, device),
+        notes=notes,
     )
     torch.manual_seed(config.train.seed + distributed.rank())  # dropout differs between processes
     if config.resume:
         run.resume()
     return run
+
+
+def _initial_weights(model: FSAF, classes: Classes, config: Config) -> list[str]:
+    """Fill ``model`` from the checkpoint ``init``, as far as that fits, and the backbone else from
+    ``model.weights``; returns what to tell of it."""
+    transfer = None
+    if config.init is not None:
+        transfer = plan_transfer(model, classes, read_checkpoint(Path(config.init)), config.init)
+    if transfer is None or not transfer.backbone:
+        load_backbone_weights(model.backbone, config.model.backbone, config.model.weights)
+    if transfer is None or config.init is None:
+        return []
+    model.load_state_dict(transfer.state, strict=False)
+    return transfer.lines(config.init, len(model.state_dict()))
 
 
 def settle_resume(config: Config) -> Config:
