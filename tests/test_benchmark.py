@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch import Tensor, nn
 
 import synthetic
 from fsaf import benchmark
 from fsaf.cli import main
 from fsaf.config import Config, DataConfig, ModelConfig
 from fsaf.data.coco import read_coco
+from fsaf.model.detector import FSAF
 
 CPU = torch.device("cpu")
 
@@ -108,6 +110,26 @@ def test_flops_of_a_convolution_by_hand() -> None:
     forward = 2 * 2 * locations * 64 * 9
     assert two - one == forward
     assert two_step - one_step == 3 * forward  # and both gradients
+
+
+@pytest.mark.parametrize("branches", [["anchor_free"], ["anchor_based"], ["anchor_free", "anchor_based"]])
+def test_flops_against_a_sum_over_convolutions(branches: list[Any]) -> None:
+    """Those in groups too, of which the backbone is full: forward, and twice that in the backward pass."""
+    config = ModelConfig(
+        backbone="test_efficientnet", channels=8, convs=1, frozen_stages=-1, branches=branches
+    )
+    model, counts = FSAF(config, 3).train(), []
+
+    def count(module: nn.Module, _: Any, output: Tensor) -> None:
+        assert isinstance(module, nn.Conv2d)
+        counts.append(2 * output.numel() * module.weight[0].numel())
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+    model(torch.zeros(2, 3, 64, 96, dtype=torch.uint8))
+    found = benchmark.step_flops(Config(model=config), 3, 2, (64, 96))
+    assert found == (sum(counts), 3 * sum(counts) - counts[0])  # the images need no gradient
 
 
 def test_random_boxes_lie_inside() -> None:

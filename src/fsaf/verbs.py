@@ -16,6 +16,7 @@ from fsaf.errors import UserError, check_folder, printable
 if TYPE_CHECKING:
     import torch
 
+    from fsaf.config import Config
     from fsaf.results.predict import Detector
 
 
@@ -24,6 +25,9 @@ def train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from fsaf.recipe import load_recipe
 
     config = load_recipe(args.config, overrides)
+    if args.dry_run:
+        _dry_run(config, args.devices)
+        return
     if _in_many(train, args, overrides, args.max_restarts):
         return
     from fsaf.train.trainer import train as run
@@ -31,6 +35,17 @@ def train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     out = run(config)
     if os.environ.get("RANK", "0") == "0":
         print(f"trained; everything is in {out}")
+
+
+def _dry_run(config: "Config", devices: int) -> None:
+    from rich.console import Console
+
+    from fsaf.train.dry_run import dry_run, format_dry_run
+
+    _check_devices(devices)
+    console = Console(stderr=True)
+    found = dry_run(config, devices, say=lambda text: console.print(text, style="dim", markup=False))
+    print(format_dry_run(found))
 
 
 def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -239,8 +254,7 @@ def _in_many(
     function: Any, args: argparse.Namespace, overrides: Sequence[str], max_restarts: int = 0
 ) -> bool:
     """Whether ``function`` has been run in ``args.devices`` processes, and nothing is left to do."""
-    if args.devices < 1:
-        raise UserError(f"--devices {args.devices}: must be at least 1")
+    _check_devices(args.devices)
     if max_restarts < 0:
         raise UserError(f"--max-restarts {max_restarts}: must be 0 or more")
     if args.devices == 1:
@@ -253,6 +267,11 @@ def _in_many(
     except RuntimeError as error:
         raise SystemExit(f"fsaf {args.verb}: {error}") from error  # status 1
     return True
+
+
+def _check_devices(devices: int) -> None:
+    if devices < 1:
+        raise UserError(f"--devices {devices}: must be at least 1")
 
 
 def _open(

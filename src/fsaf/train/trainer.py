@@ -18,7 +18,7 @@ from fsaf.data.batch import Boxes
 from fsaf.data.dataset import open_for_training
 from fsaf.data.loader import Images, Loader, WorkerDied, make_loader
 from fsaf.data.records import Records
-from fsaf.device import is_accelerator, peak_memory
+from fsaf.device import GraphTools, is_accelerator, peak_memory
 from fsaf.errors import UserError
 from fsaf.files import remove_leftovers, write_text
 from fsaf.objective.objective import LossTerms
@@ -80,10 +80,7 @@ def _train(config: Config, device: torch.device, console: Console) -> Path:
         log.say(f"peak learning rate {rate:g}{scaled if config.optim.scale_lr else ''}")
         for note in run.notes + [f"note: {note}" for note in notes]:
             log.say(note)
-        forward_loss = _forward_loss(run, device)
-        step: Step = functools.partial(train_step, run, forward_loss)
-        if graph_tools:
-            step = CapturedStep(run, forward_loss, graph_tools, log.say)
+        step = make_step(run, device, graph_tools, log.say)
         first_steps = FirstSteps(log.say) if config.train.compile else None
         while run.step < last_step or run.to_evaluate:
             if not run.to_evaluate:
@@ -136,7 +133,7 @@ def train_steps(
         if done == len(rates) or run.step % config.log.every == 0:
             means = run.window.read(run.last_good, run.precision.skips_overflow)
             record = {"step": run.step, "epoch": epoch, "lr": rate} | means
-            record |= {"loss_scale": run.precision.loss_scale, "memory_gb": _memory_gb(device)}
+            record |= {"loss_scale": run.precision.loss_scale, "memory_gb": memory_gb(device)}
             log.step(run.step, record, config.train.epochs)
             if run.window.cut:
                 log.say(f"warning: {run.window.cut} boxes cut since the last line; raise data.max_boxes")
@@ -183,11 +180,17 @@ def validate(run: Run, records: Records, epoch: int, log: RunLog | NoLog, reques
         run.save("best.pt")
 
 
-def _forward_loss(run: Run, device: torch.device) -> Callable[[Tensor, Boxes], LossTerms]:
+def make_step(
+    run: Run, device: torch.device, graph_tools: GraphTools | None, say: Callable[[str], None]
+) -> Step:
+    """The training step of a run, compiled or captured as its config says. say: told of each capture."""
     forward_loss = ForwardLoss(run.model, run.config.objective, run.precision)
     if run.config.train.compile:
         compile_forward_loss(forward_loss)
-    return distributed.averaging(forward_loss, device, buffers=not run.config.model.frozen_norm)
+    averaged = distributed.averaging(forward_loss, device, buffers=not run.config.model.frozen_norm)
+    if graph_tools:
+        return CapturedStep(run, averaged, graph_tools, say)
+    return functools.partial(train_step, run, averaged)
 
 
 def _start_log(run: Run, last_step: int, console: Console) -> RunLog | NoLog:
@@ -216,7 +219,7 @@ def _count(model: torch.nn.Module) -> str:
     return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M"
 
 
-def _memory_gb(device: torch.device) -> float:
+def memory_gb(device: torch.device) -> float:
     """Peak memory: of the accelerator, or of this process on a CPU."""
     if is_accelerator(device):
         return peak_memory(device) / 1e9
