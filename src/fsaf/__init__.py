@@ -7,10 +7,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fsaf.model.detector import FSAF
     from fsaf.results.predict import Detector, Result, load
 
 __version__ = version("fsaf")
-__all__ = ["Detector", "Result", "__version__", "load"]
+__all__ = ["FSAF", "Detector", "Result", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:

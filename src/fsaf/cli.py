@@ -98,6 +98,20 @@ def make_parser() -> argparse.ArgumentParser:
     child.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
     add_keys(child, of_detector(EVALUATION))
 
+    child = verb("publish", verbs.publish, "Write a folder for the Hugging Face hub, with a model card.")
+    child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt file of a run that was evaluated")
+    child.add_argument("--out", help="folder to write (RUN/hub, or the checkpoint's name with -hub)")
+    child.add_argument("--name", help="what the card calls the detector (the run folder's name)")
+    child.add_argument("--dataset", metavar="NAME", help="what the card calls the data (its folder's name)")
+    child.add_argument(
+        "--license", metavar="ID", help="of the weights, as the hub abbreviates it: apache-2.0"
+    )
+    child.add_argument(
+        "--evaluation", metavar="FILE", help="figures for the card (evaluation.json of the run)"
+    )
+    child.add_argument("--upload", metavar="USER/NAME", help="upload the folder; without it nothing leaves")
+    child.add_argument("--private", action="store_true", help="with --upload: for you alone")
+
     child = verb("convert", verbs.convert, "Convert a checkpoint between fsaf, safetensors and MMDetection.")
     child.add_argument("source", metavar="IN", help="a checkpoint of any of these, told apart by content")
     child.add_argument("target", metavar="OUT", help=".pt (fsaf), .safetensors, or .pth (MMDetection)")

@@ -12,7 +12,7 @@ from fsaf.keys import Key, section_texts
 GROUPS = {
     "data": ("check",),
     "training": ("train", "quickstart"),
-    "using a detector": ("evaluate", "predict", "demo", "export"),
+    "using a detector": ("evaluate", "predict", "demo", "export", "publish"),
     "tools": ("convert", "benchmark", "info", "completion"),
 }
 """Verbs by what they are for, in the order of ``fsaf --help``; those of no group come last."""
@@ -44,6 +44,10 @@ EXAMPLES = {
     "export": (
         "fsaf export runs/mine/checkpoints/best.pt",
         "fsaf export runs/mine/checkpoints/best.pt --size 384 512 --batch 0",
+    ),
+    "publish": (
+        "fsaf publish runs/mine/checkpoints/best.pt --license apache-2.0",
+        "fsaf publish runs/mine/checkpoints/best.pt --upload USER/NAME --private",
     ),
     "convert": (
         "fsaf convert fsaf_r50_fpn_1x_coco.pth fsaf_r50.pt",

@@ -79,6 +79,20 @@ def build_config(base: Any, overrides: Sequence[str] = (), *, where: str) -> Con
         raise UserError(f"{_one_line(error)}; `fsaf train --help` lists every option") from error
 
 
+class _Yaml(yaml.SafeDumper):
+    """Writes lists in one line."""
+
+
+_Yaml.add_representer(
+    list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
+)
+
+
+def to_yaml(values: dict[str, Any]) -> str:
+    """A config, as ``fsaf.config.to_dict`` gives it, as the text of a recipe."""
+    return yaml.dump(values, Dumper=_Yaml, sort_keys=False)
+
+
 def config_parser() -> jsonargparse.ArgumentParser:
     """A parser with one option for every key of ``Config``, its help taken from the schema."""
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)

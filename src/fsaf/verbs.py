@@ -61,8 +61,9 @@ def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     if _in_many(evaluate, args, overrides):
         return
     checkpoint = Path(args.checkpoint)
-    run_folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-    out = Path(args.out) if args.out else run_folder
+    if not args.out and not _is_file(checkpoint):
+        raise UserError(f"{checkpoint}: is no file in a run folder; say where to write with --out FOLDER")
+    out = Path(args.out) if args.out else _run_folder(checkpoint)
     with distributed.join(args.device or "auto") as device:
         detector = _open(args, overrides, device)
         check_folder(out)
@@ -136,7 +137,7 @@ def export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
             ) from error
     report = export_detector(
         detector,
-        Path(args.out) if args.out else Path(args.checkpoint).with_suffix(".onnx"),
+        Path(args.out) if args.out else _beside(Path(args.checkpoint), ".onnx"),
         pictures[: args.check],
         size=tuple(args.size) if args.size else None,
         batch=args.batch or 1,
@@ -146,6 +147,62 @@ def export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         float_images=args.float_images,
     )
     print(report.summary())
+
+
+def publish(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """``fsaf publish``."""
+    from fsaf.convert import read_checkpoint
+    from fsaf.hub import check_free, upload, write_folder
+    from fsaf.results.card import read_figures, write_card
+
+    _no_overrides(overrides)
+    path = Path(args.checkpoint)
+    if args.private and not args.upload:
+        raise UserError("--private: is about --upload USER/NAME, which is not given")
+    checkpoint = read_checkpoint(path)
+    run = _run_folder(path)
+    in_run = path.parent.name == "checkpoints"
+    out = Path(args.out) if args.out else run / "hub" if in_run else _beside(path, "-hub")
+    check_free(out)
+    name = args.name or (run.resolve().name if in_run else path.stem)
+    figures = read_figures(run, checkpoint, Path(args.evaluation) if args.evaluation else None)
+    card = write_card(
+        checkpoint,
+        figures,
+        name=name,
+        folder=out.name,
+        dataset=args.dataset,
+        repository=args.upload,
+        license=args.license,
+    )
+    write_folder(out, checkpoint, card)
+    print(f"written: {out}: weights, config.json, and README.md, the model card to read through")
+    if args.upload:
+        print(f"uploaded: {upload(out, args.upload, private=args.private)}")
+    else:
+        print(f"to upload it: hf upload USER/NAME {out}")
+
+
+def _is_file(checkpoint: Path) -> bool:
+    """Whether a checkpoint is a file, there or not, and no folder for the hub or repository there."""
+    from fsaf.convert import is_on_hub
+
+    return not checkpoint.is_dir() and not is_on_hub(checkpoint)
+
+
+def _run_folder(checkpoint: Path) -> Path:
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
+def _beside(checkpoint: Path, suffix: str) -> Path:
+    """A place for what is made of a checkpoint: beside its file or folder; of a repository on the hub, in the
+    working directory."""
+    from fsaf.convert import is_on_hub
+
+    if is_on_hub(checkpoint):
+        return Path(checkpoint.name.partition("@")[0] + suffix)
+    name = checkpoint.name if checkpoint.is_dir() else checkpoint.stem
+    return checkpoint.with_name(name + suffix)
 
 
 def convert(args: argparse.Namespace, overrides: Sequence[str]) -> None:

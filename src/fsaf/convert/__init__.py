@@ -17,15 +17,25 @@ SUFFIXES: dict[str, Format] = {".pt": "fsaf", ".safetensors": "safetensors", ".p
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of any format, in the form of ``fsaf.train.checkpoint.make_checkpoint``, on the CPU.
 
-    Formats: our ``.pt``, our safetensors, MMDetection 2.x and 3.x FSAF; told apart by content.
+    Formats: our ``.pt``, our safetensors, MMDetection 2.x and 3.x FSAF; told apart by content. A folder is
+    one for the Hugging Face hub, ``hf:USER/NAME`` a repository there (``fsaf.hub``).
     No code in the file is run. Raises UserError where it is missing, damaged or something else.
     """
+    if is_on_hub(path) or path.is_dir():
+        from fsaf.hub import fetch, read_folder
+
+        return read_folder(fetch(path.as_posix()) if is_on_hub(path) else path)
     if path.is_file() and is_safetensors(path):
         return read_safetensors(path)
     content = load_plain(path)
     if isinstance(content, dict) and content.get("format") == FORMAT:
         return load_checkpoint(path)
     return import_checkpoint(content, str(path))
+
+
+def is_on_hub(path: Path) -> bool:
+    """Whether ``path`` is ``hf:USER/NAME``."""
+    return path.as_posix().startswith("hf:")
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any], format: Format | None = None) -> None:

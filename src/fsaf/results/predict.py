@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -177,6 +178,29 @@ class Detector:
             raise UserError("this detector came from an ONNX file; save works on a checkpoint's")
         save_checkpoint(Path(path), make_checkpoint(self.model.state_dict(), self.classes, self.config))
 
+    def save_pretrained(self, folder: str | PathLike[str], card: str = "") -> None:
+        """Write a folder for the Hugging Face hub, which ``fsaf.load`` and ``FSAF.from_pretrained`` take too.
+
+        card: text of its README.md; ``fsaf publish`` writes one from a run's figures.
+        """
+        from fsaf.hub import write_folder
+        from fsaf.train.checkpoint import make_checkpoint
+
+        if not isinstance(self.model, FSAF):
+            raise UserError("this detector came from an ONNX file; a folder holds a checkpoint's weights")
+        write_folder(Path(folder), make_checkpoint(self.model.state_dict(), self.classes, self.config), card)
+
+    def push_to_hub(self, repository: str, *, private: bool = False, card: str = "") -> str:
+        """Upload what ``save_pretrained`` writes to ``USER/NAME`` on the hub; returns the address.
+
+        Raises UserError where the hub refuses, or is not reached.
+        """
+        from fsaf.hub import upload
+
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder) / "hub", card)
+            return upload(Path(folder) / "hub", repository, private=private)
+
 
 @dataclass(kw_only=True)
 class Prepared:
@@ -240,6 +264,8 @@ def _as_tensor(picture: Any, max_pixels: int) -> Tensor:
 
 def load(path: str | PathLike[str], device: str | torch.device | None = None) -> Detector:
     """Open a checkpoint (ours, or an MMDetection FSAF: ``fsaf.convert``) or an exported ``.onnx`` file.
+
+    Also a folder that ``fsaf publish`` wrote, or ``hf:USER/NAME`` on the Hugging Face hub.
 
     device: as ``fsaf.device.resolve_device``; by default an accelerator if there is one, else the CPU.
     Raises UserError where the file is missing, damaged or something else.

@@ -13,8 +13,6 @@ from datetime import timedelta
 from pathlib import Path
 from statistics import median
 
-import yaml
-
 from fsaf.benchmark import measure, step_flops, wait
 from fsaf.config import Config, to_dict
 from fsaf.data.batch import Batch
@@ -26,6 +24,7 @@ from fsaf.data.sampler import ShapeBatches
 from fsaf.data.shapes import MULTIPLE, fit_image, padded_shape
 from fsaf.device import is_accelerator, resolve_device, total_memory
 from fsaf.errors import UserError, printable
+from fsaf.recipe import to_yaml
 from fsaf.results.predict import Detector
 from fsaf.train import distributed
 from fsaf.train.graphs import WARM_UP, open_tools
@@ -63,7 +62,7 @@ class Trial:
     """Some steps on the largest batch."""
 
     loss: float
-    """Of the last of them."""
+    """Of the first step."""
     first: float
     """Seconds of the first steps, with compiling and capturing."""
     step: list[float]
@@ -218,21 +217,12 @@ def _check_writable(out: Path) -> None:
         raise UserError(f"{out}: cannot be written (no permission in {folder}); give another --out FOLDER")
 
 
-class _Yaml(yaml.SafeDumper):
-    """Writes lists in one line."""
-
-
-_Yaml.add_representer(
-    list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
-)
-
-
 def format_dry_run(found: DryRun) -> str:
     """The config, the data, batches, network and estimate as plain text."""
     config = found.run.config
     splits = {"train": found.records} | ({"val": found.validation} if found.validation else {})
     parts = {
-        "config": yaml.dump(to_dict(config), Dumper=_Yaml, sort_keys=False).rstrip(),
+        "config": to_yaml(to_dict(config)).rstrip(),
         "data": describe(splits, config.data.short_side, config.data.long_side),
         "": "\n".join(printable(note) for note in found.notes),
         "batches": _rows(_batch_rows(found)),
