@@ -20,17 +20,24 @@ EVALUATION = ("root", "val.annotations", "val.images", "batch_size", "workers", 
 """Keys of a recipe's section ``data`` that detecting on images, and evaluation, go by."""
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of all verbs. What overrides the recipe is collected in ``overrides``."""
+def make_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all verbs. What overrides the recipe is collected in ``overrides``.
+
+    only: the one verb whose parser needs its options for keys of a recipe, which are many and take a while.
+    """
     parser = Parser(prog="fsaf", description="FSAF, an anchor-free object detector.")
     parser.add_argument("--version", action="version", version=f"fsaf {__version__}")
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    keys = recipe_keys()
+    keys = recipe_keys() if only != "" else []
 
     def verb(name: str, function: Any, text: str) -> argparse.ArgumentParser:
         child = subparsers.add_parser(name, help=text, description=text, epilog=epilog(name))
         child.set_defaults(function=function, overrides=[])
         return child
+
+    def add_keys_to(child: argparse.ArgumentParser, some: Sequence[Key]) -> None:
+        if only is None or child.prog == f"fsaf {only}":
+            add_keys(child, some)
 
     def of_detector(data: Sequence[str]) -> list[Key]:
         names = [f"data.{name}" for name in data]
@@ -55,14 +62,14 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="check everything, try a step, show what training would do and take; writes nothing",
     )
-    add_keys(child, keys)
+    add_keys_to(child, keys)
 
     child = verb("evaluate", verbs.evaluate, "Score a detector on a data set with COCO's metrics.")
     child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt or .onnx file")
     child.add_argument("--out", help="folder for evaluation.json and predictions.json (the run's)")
     child.add_argument("--device", help=device)
     child.add_argument("--devices", type=int, default=1, metavar="N", help=devices)
-    add_keys(child, of_detector(EVALUATION))
+    add_keys_to(child, of_detector(EVALUATION))
 
     child = verb("predict", verbs.predict, "Detect objects in images; write annotated images or JSON lines.")
     child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt or .onnx file")
@@ -81,7 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
     child.add_argument("--pad", type=int, help="pad to a multiple of this instead of the recipe's shapes")
     child.add_argument("--batch-size", type=int, default=1, help="images run together (1)")
     child.add_argument("--device", help=device)
-    add_keys(child, of_detector(RESIZING))
+    add_keys_to(child, of_detector(RESIZING))
 
     child = verb("export", verbs.export, "Write a checkpoint as ONNX and check the file against PyTorch.")
     child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt file, or MMDetection's .pth")
@@ -96,7 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
     child.add_argument("--images", nargs="+", help="images to check the file on (the recipe's val split)")
     child.add_argument("--check", type=int, default=8, help="how many of them (8)")
     child.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
-    add_keys(child, of_detector(EVALUATION))
+    add_keys_to(child, of_detector(EVALUATION))
 
     child = verb("publish", verbs.publish, "Write a folder for the Hugging Face hub, with a model card.")
     child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt file of a run that was evaluated")
@@ -151,7 +158,7 @@ def make_parser() -> argparse.ArgumentParser:
     child.add_argument("--device", help=device)
     child.add_argument("--seconds", type=float, default=10, help="how long each part is repeated (10)")
     child.add_argument("--json", action="store_true", help="as JSON")
-    add_keys(child, [key for key in keys if key.name not in ("init", "resume", "out", "device")])
+    add_keys_to(child, [key for key in keys if key.name not in ("init", "resume", "out", "device")])
 
     child = verb("demo", verbs.demo, "Show a page to try a detector on pictures, on this machine only.")
     child.add_argument(
@@ -167,7 +174,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     child = verb("quickstart", verbs.quickstart, "Make a small data set, train on it, and show every step.")
     child.add_argument("--out", default="runs/quickstart", help="run folder (runs/quickstart)")
-    add_keys(child, [key for key in keys if key.name != "out"])
+    add_keys_to(child, [key for key in keys if key.name != "out"])
 
     child = verb("completion", completion, "Print a script that completes fsaf's commands in a shell.")
     child.add_argument("shell", metavar="SHELL", choices=SHELLS, help=", ".join(SHELLS))
@@ -181,13 +188,13 @@ def completion(args: argparse.Namespace, _: Sequence[str]) -> None:
     print(script(make_parser(), args.shell))
 
 
-def _refuse(verb: str, unknown: Sequence[str], parser: argparse.ArgumentParser) -> None:
+def _refuse(verb: str, unknown: Sequence[str]) -> None:
     """Raise UserError for arguments that verb ``verb`` does not know: for the first option among them."""
     given = next((word for word in unknown if word.startswith("-")), unknown[0])
     option = given.split("=")[0]
     if not option.startswith("-"):
         raise UserError(f"unexpected argument {given!r}; see fsaf {verb} --help")
-    known = options_of(parser)
+    known = options_of(make_parser())
     if others := [name for name, options in known.items() if option in options]:
         raise UserError(
             f"unrecognized option {option}: it is one of fsaf {', '.join(others)}; fsaf {verb} --help lists "
@@ -208,11 +215,12 @@ def _tells() -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
-    parser = make_parser()
-    args, unknown = parser.parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    verb = next((word for word in words if not word.startswith("-")), "")
+    args, unknown = make_parser(verb).parse_known_args(words)
     try:
         if unknown:
-            _refuse(args.verb, unknown, parser)
+            _refuse(args.verb, unknown)
         return args.function(args, args.overrides) or 0
     except UserError as error:
         if _tells():
