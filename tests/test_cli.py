@@ -201,10 +201,10 @@ def test_no_option_is_passed_over(verb: str, here: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (["evaluate", "a.pt", "--show-levels"], "one of fsaf predict"),
-        (["evaluate", "a.pt", "--data.flip", "1"], "one of fsaf train"),
+        (["evaluate", "a.pt", "--show-levels"], "belongs to fsaf predict"),
+        (["evaluate", "a.pt", "--data.flip", "1"], "belongs to fsaf train"),
         (["predict", "a.pt", "a.png", "--data.batch_size", "2"], "--data.batch_size"),
-        (["benchmark", "lite0", "--resume", "true"], "one of fsaf train"),
+        (["benchmark", "lite0", "--resume", "true"], "belongs to fsaf train"),
         (["convert", "a.pt", "b.pt", "--data.root", "x"], "--data.root"),
         (["info", "more"], "unexpected argument 'more'"),
     ],
@@ -343,7 +343,7 @@ def test_mistakes_in_evaluation(
         (["file"], ["file: not a readable checkpoint"]),
         ([ours, "--out", "file"], ["file: is a file"]),
         ([ours, "--device", "abacus"], ["'abacus'"]),
-        ([ours, "--optim.lr", "1"], ["--optim.lr", "one of fsaf train"]),
+        ([ours, "--optim.lr", "1"], ["--optim.lr", "belongs to fsaf train"]),
         ([ours, "--data.speed", "1"], ["--data.speed"]),
         ([ours, "--predict.nms_iou", "2"], ["predict.nms_iou = 2"]),
         ([ours, "--data.val.annotations", "none.json"], ["none.json", "no such file"]),

@@ -197,7 +197,7 @@ def _refuse(verb: str, unknown: Sequence[str]) -> None:
     known = options_of(make_parser())
     if others := [name for name, options in known.items() if option in options]:
         raise UserError(
-            f"unrecognized option {option}: it is one of fsaf {', '.join(others)}; fsaf {verb} --help lists "
+            f"unrecognized option {option}: it belongs to fsaf {', '.join(others)}; fsaf {verb} --help lists "
             "its own"
         )
     near = nearest_key(option, known[verb])

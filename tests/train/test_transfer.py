@@ -84,9 +84,10 @@ def test_the_scores_of_a_kept_class_are_the_old_ones() -> None:
     for name in ("white", "platelet"):
         for level in range(5):
             a, b = theirs.logits[level][:, OLD.index(name)], mine.logits[level][:, NEW.index(name)]
-            assert torch.equal(a, b)
+            torch.testing.assert_close(a, b)
             a = theirs.anchor_logits[level].unflatten(1, (KINDS, -1))[:, :, OLD.index(name)]
-            assert torch.equal(a, mine.anchor_logits[level].unflatten(1, (KINDS, -1))[:, :, NEW.index(name)])
+            b = mine.anchor_logits[level].unflatten(1, (KINDS, -1))[:, :, NEW.index(name)]
+            torch.testing.assert_close(a, b)
 
 
 def test_the_same_classes_take_everything_in_whatever_order() -> None:
@@ -134,9 +135,7 @@ def test_a_branch_that_is_not_in_the_file_and_one_that_is_left_there() -> None:
 
 def test_another_backbone_is_left_as_a_whole() -> None:
     old, checkpoint = make(BOTH, OLD)
-    for name in list(checkpoint["model"]):
-        if name.startswith("backbone.body.blocks_2"):
-            del checkpoint["model"][name]
+    del checkpoint["model"][next(name for name in checkpoint["model"] if name.startswith("backbone."))]
     before, after, said = start(BOTH, OLD, checkpoint)
     assert "not the backbone, which is another; it starts as model.weights says" in said[1]
     for name, value in after.state_dict().items():
@@ -148,7 +147,7 @@ def test_nothing_in_common_is_refused() -> None:
     config = replace(BOTH, channels=16, convs=0)
     _, checkpoint = make(config, OLD)
     checkpoint["model"] = {k: v for k, v in checkpoint["model"].items() if not k.startswith("backbone.")}
-    with pytest.raises(UserError, match=r"a\.pt: no layer of it fits this network .*test_efficientnet"):
+    with pytest.raises(UserError, match=r"a\.pt: no layer of it fits this network, .*test_efficientnet"):
         start(BOTH, NEW, checkpoint)
 
 

@@ -184,13 +184,17 @@ def make_step(
     run: Run, device: torch.device, graph_tools: GraphTools | None, say: Callable[[str], None]
 ) -> Step:
     """The training step of a run, compiled or captured as its config says. say: told of each capture."""
+    forward_loss = _forward_loss(run, device)
+    if graph_tools:
+        return CapturedStep(run, forward_loss, graph_tools, say)
+    return functools.partial(train_step, run, forward_loss)
+
+
+def _forward_loss(run: Run, device: torch.device) -> Callable[[Tensor, Boxes], LossTerms]:
     forward_loss = ForwardLoss(run.model, run.config.objective, run.precision)
     if run.config.train.compile:
         compile_forward_loss(forward_loss)
-    averaged = distributed.averaging(forward_loss, device, buffers=not run.config.model.frozen_norm)
-    if graph_tools:
-        return CapturedStep(run, averaged, graph_tools, say)
-    return functools.partial(train_step, run, averaged)
+    return distributed.averaging(forward_loss, device, buffers=not run.config.model.frozen_norm)
 
 
 def _start_log(run: Run, last_step: int, console: Console) -> RunLog | NoLog:
