@@ -107,6 +107,33 @@ def painted(batch: Batch, row: int) -> None:
     assert not len(ground) or np.abs(ground - GROUND).max() <= 2
 
 
+def test_scaled_batches_keep_their_shapes_and_boxes_their_pixels(records: Records) -> None:
+    data = replace(DATA, scale=(0.6, 1.6))
+    sizes = set()
+    for epoch in range(6):
+        for batch in batches(records, data, train=True, augment=True, epoch=epoch):
+            assert tuple(batch.images.shape[2:]) in DATA.shapes  # type: ignore[operator]
+            for row in range(len(batch.ids)):
+                painted(batch, row)
+                height, width = batch.boxes.sizes[row].tolist()
+                sizes.add(height)
+                assert not batch.images[row, :, height:].any() and not batch.images[row, :, :, width:].any()
+                x1, y1, x2, y2 = batch.boxes.xyxy[row][batch.boxes.valid[row]].T
+                assert (x1 >= 0).all() and (y1 >= 0).all()
+                assert (x2 <= width + 1e-3).all() and (y2 <= height + 1e-3).all()
+    assert len(sizes) >= 10
+
+
+def test_colours_vary_and_boxes_do_not(records: Records) -> None:
+    plain = batches(records, train=True, augment=True)
+    varied = batches(records, replace(DATA, color=0.5), train=True, augment=True)
+    for a, b in zip(plain, varied, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a.boxes, b.boxes, strict=True))
+        assert not torch.equal(a.images, b.images)
+    again = batches(records, replace(DATA, color=0.5), train=True, augment=True)
+    assert all(torch.equal(a.images, b.images) for a, b in zip(varied, again, strict=True))
+
+
 def test_augmentation_mirrors_boxes_with_their_pixels(records: Records) -> None:
     seen = set()
     for epoch in range(6):
