@@ -176,13 +176,35 @@ class PredictConfig:
     nms_iou: float = 0.5
     """Of two boxes of a class that overlap more than this, the lower scored goes."""
     max_detections: int = 100
-    """Detections kept for an image."""
+    """Detections kept for an image; with ``tile``, for each of its tiles."""
+    scales: list[float] = field(default_factory=lambda: [1.0])
+    """Look at each image in these sizes (factors on ``data.short_side`` and ``data.long_side``) and merge
+    what is found: test-time augmentation, as many times slower."""
+    flip: bool = False
+    """Look at each image mirrored as well, and merge. Not for classes that a mirror changes, as letters."""
+    tile: int | None = None
+    """Look at images larger than this (pixels of the image) in square tiles of this side, too."""
+    tile_overlap: float = 0.2
+    """What neighbouring tiles share, as a part of their side: at least the size of most objects."""
 
     def __post_init__(self) -> None:
+        _check(
+            bool(self.scales) and all(0 < scale <= 8 for scale in self.scales),
+            "predict.scales",
+            self.scales,
+            "factors above 0 and at most 8, one or more",
+        )
+        _check(self.tile is None or self.tile >= 32, "predict.tile", self.tile, "at least 32 pixels")
+        overlap = self.tile_overlap
+        _check(0 <= overlap <= 0.9, "predict.tile_overlap", overlap, "between 0 and 0.9")
         _check(0 <= self.score_threshold < 1, "predict.score_threshold", self.score_threshold, "in [0, 1)")
         _check(0 < self.nms_iou <= 1, "predict.nms_iou", self.nms_iou, "in (0, 1]")
         for key in ("candidates", "max_detections"):
             _check(getattr(self, key) >= 1, f"predict.{key}", getattr(self, key), "at least 1")
+
+    def is_plain(self) -> bool:
+        """Whether an image is looked at once, as it is."""
+        return self.scales == [1.0] and not self.flip and self.tile is None
 
 
 @dataclass(kw_only=True)

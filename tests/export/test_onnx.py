@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 import fsaf.export.check as check_module
-from fsaf.config import Config, ModelConfig, PredictConfig
+from fsaf.config import Config, DataConfig, ModelConfig, PredictConfig
 from fsaf.data.records import Classes
 from fsaf.errors import UserError
 from fsaf.export.onnx import ExportReport, export_onnx
 from fsaf.export.runtime import OnnxModel
 from fsaf.model.detector import FSAF
 from fsaf.results.postprocess import postprocess
+from fsaf.results.predict import Detector
 
 CLASSES = Classes(names=("naïve", "dög", "猫"), ids=(7, 3, 90))
 CONFIG = Config(
@@ -90,6 +91,17 @@ def test_detections_equal_pytorch(kind: str, count: int, model: FSAF, request: p
     torch.testing.assert_close(found.boxes_bm4, expected.boxes_bm4, rtol=0, atol=0.01)
     torch.testing.assert_close(found.scores_bm, expected.scores_bm, rtol=0, atol=1e-4)
     assert torch.equal(found.labels_bm, expected.labels_bm)
+
+
+def test_mirrored_views_and_tiles_of_a_file(fixed: ExportReport, model: FSAF) -> None:
+    config = replace(CONFIG, data=DataConfig(short_side=64, long_side=96, shapes=[SIZE]))
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 144, 3), dtype=np.uint8)
+    found, expected = (
+        Detector(one, CLASSES, config).predict(pixels, flip=True, tile=96, score_threshold=0.2)
+        for one in (OnnxModel(fixed.path), model)
+    )
+    assert len(expected) > 40 and found.names == expected.names and found.levels is None
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.02)
 
 
 def test_inputs_and_outputs(fixed: ExportReport, dynamic: ExportReport) -> None:

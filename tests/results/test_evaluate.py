@@ -10,13 +10,14 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fsaf.config import Config, DataConfig
+from fsaf.config import Config, DataConfig, PredictConfig
 from fsaf.data.coco import read_coco
 from fsaf.data.records import Classes, Records
 from fsaf.errors import UserError
 from fsaf.results.evaluate import evaluate, write_evaluation
 from fsaf.results.metrics import METRICS
 from fsaf.results.predict import Detector
+from fsaf.train import distributed
 from synthetic import NAMES, Picture, SeesBadly, SeesColours, write_coco
 
 DATA = DataConfig(batch_size=2, workers=0, short_side=64, long_side=96, shapes=[(64, 96), (96, 64)])
@@ -57,6 +58,29 @@ def test_the_wrong_classes_give_zero(records: Records) -> None:
     metrics, _ = evaluate(detector, records, DATA)
     assert metrics["per_class"]["red"]["AP"] == metrics["per_class"]["green"]["AP"] == 0
     assert metrics["per_class"]["blue"]["AP"] == 1 and metrics["AP"] == pytest.approx(1 / 3)
+
+
+def test_several_views_give_the_same_boxes(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = Detector(SeesColours().eval(), CLASSES, Config(data=DATA))
+    _, plain = evaluate(detector, records, DATA)
+    detector.config.predict = PredictConfig(flip=True, scales=[1.0, 2.0])
+    metrics, found = evaluate(detector, records, DATA)
+    assert metrics["AP50"] == metrics["per_class"]["red"]["AP50"] == 1.0
+    plain.sort(key=lambda entry: entry["image_id"])  # batches of one shape; views come in order of the images
+    for key in ("image_id", "category_id"):
+        assert [entry[key] for entry in found] == [entry[key] for entry in plain]
+    np.testing.assert_allclose([e["bbox"] for e in found], [e["bbox"] for e in plain], atol=2)
+    # Of two processes each takes every other batch.
+    shares = []
+    monkeypatch.setattr(distributed, "processes", lambda: 2)
+    monkeypatch.setattr(distributed, "from_main", lambda function: function())
+    for rank in (0, 1):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(distributed, "gather", lambda mine: shares.append(mine) or [mine])
+        evaluate(detector, records, DATA)
+    monkeypatch.setattr(distributed, "gather", lambda mine: shares)
+    assert evaluate(detector, records, DATA)[1] == found
+    assert [len({e["image_id"] for batch in share for e in batch}) for share in shares] == [3, 1]
 
 
 def test_nothing_found_gives_zero_and_empty_predictions(records: Records) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from fsaf.model.detector import FSAF
 from fsaf.results.postprocess import Candidates, find_candidates, suppress
 from fsaf.results.predict import Detector, Prepared, Result, prepare, stack
+from fsaf.results.views import from_view
 
 LOWEST_SCORE = 0.05
 """Candidates under it are not kept."""
@@ -34,7 +35,8 @@ class Look:
         found = suppress(Candidates(boxes, scores, labels, levels), settings)
         if not isinstance(self.detector.model, FSAF):
             found = found._replace(levels_bm=None)
-        return self.detector.result(found, 0, self.prepared)
+        prepared = self.prepared
+        return self.detector.result(from_view(found, 0, prepared.view), prepared.original, prepared.path)
 
 
 @torch.inference_mode()

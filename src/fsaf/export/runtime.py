@@ -60,6 +60,10 @@ class OnnxModel:
             settings,
             score_threshold=built_in.score_threshold,
             max_detections=built_in.max_detections,
+            scales=built_in.scales,  # these choose what the file is run on
+            flip=built_in.flip,
+            tile=built_in.tile,
+            tile_overlap=built_in.tile_overlap,
         )
         if (
             same != built_in

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from fsaf.data.records import Records, to_coco
 from fsaf.errors import UserError
 from fsaf.files import write_text
 from fsaf.results.metrics import coco_metrics, to_coco_results
-from fsaf.results.predict import Detector, to_original
+from fsaf.results.predict import Detector
+from fsaf.results.views import to_original
 from fsaf.train import distributed
 
 
@@ -36,34 +38,10 @@ def evaluate(
     post-processing; not the scoring), and the predictions in COCO's results format. console: show progress
     there. before_batch: called before each batch; it may raise.
     """
-    loader, _ = make_loader(
-        Images(records, data, augment=False),
-        data.batch_size,
-        workers=data.workers,
-        train=False,
-        rank=distributed.rank(),
-        world=distributed.processes(),
-    )
-    mine: list[list[dict[str, Any]]] = []
+    batches = _plain_batches if detector.config.predict.is_plain() else _view_batches
     start = time.perf_counter()
-    quiet = console is None or not console.is_terminal or not distributed.is_main()
-    for batch in track(loader, "evaluating", console=console, disable=quiet, transient=True):
-        before_batch()
-        found = detector.detect(batch.images, batch.boxes.sizes)
-        boxes, scores, labels, *_ = (tensor.cpu().numpy() for tensor in found if tensor is not None)
-        sizes = batch.boxes.sizes.tolist()
-        mine.append([])
-        for row, (image_id, original) in enumerate(zip(batch.ids, batch.original_sizes, strict=True)):
-            keep = labels[row] >= 0
-            height, width = sizes[row]
-            mine[-1] += to_coco_results(
-                image_id,
-                to_original(boxes[row][keep], (height, width), original),
-                scores[row][keep],
-                labels[row][keep],
-                detector.classes.ids,
-            )
-    shares = distributed.gather(mine)
+    found = batches(detector, records, data, console, before_batch)
+    shares = distributed.gather(list(found))
     seconds = time.perf_counter() - start
     # Batches went to the processes in turn; this is the order of one process.
     in_turn = chain.from_iterable(zip_longest(*shares, fillvalue=[]))
@@ -77,6 +55,69 @@ def evaluate(
         return metrics | {"images": images, "images_per_second": images / seconds}
 
     return distributed.from_main(score), predictions
+
+
+def _plain_batches(
+    detector: Detector,
+    records: Records,
+    data: DataConfig,
+    console: Console | None,
+    before_batch: Callable[[], None],
+) -> Iterator[list[dict[str, Any]]]:
+    """COCO results of each batch of this process, images read by the loader's workers."""
+    loader, _ = make_loader(
+        Images(records, data, augment=False),
+        data.batch_size,
+        workers=data.workers,
+        train=False,
+        rank=distributed.rank(),
+        world=distributed.processes(),
+    )
+    for batch in track(loader, "evaluating", console=console, disable=_quiet(console), transient=True):
+        before_batch()
+        found = detector.detect(batch.images, batch.boxes.sizes)
+        boxes, scores, labels, *_ = (tensor.cpu().numpy() for tensor in found if tensor is not None)
+        sizes = batch.boxes.sizes.tolist()
+        results = []
+        for row, (image_id, original) in enumerate(zip(batch.ids, batch.original_sizes, strict=True)):
+            keep = labels[row] >= 0
+            height, width = sizes[row]
+            results += to_coco_results(
+                image_id,
+                to_original(boxes[row][keep], (height, width), original),
+                scores[row][keep],
+                labels[row][keep],
+                detector.classes.ids,
+            )
+        yield results
+
+
+def _view_batches(
+    detector: Detector,
+    records: Records,
+    data: DataConfig,
+    console: Console | None,
+    before_batch: Callable[[], None],
+) -> Iterator[list[dict[str, Any]]]:
+    """The same where each image is seen in several views."""
+    detector = Detector(detector.model, detector.classes, replace(detector.config, data=data))
+    size = data.batch_size
+    chunks = [records.images[start : start + size] for start in range(0, len(records.images), size)]
+    mine = chunks[distributed.rank() :: distributed.processes()]
+    for chunk in track(mine, "evaluating", console=console, disable=_quiet(console), transient=True):
+        before_batch()
+        results = detector.stream([record.path for record in chunk], batch_size=size)
+        yield [
+            entry
+            for record, found in zip(chunk, results, strict=True)
+            for entry in to_coco_results(
+                record.id, found.boxes, found.scores, found.labels, detector.classes.ids
+            )
+        ]
+
+
+def _quiet(console: Console | None) -> bool:
+    return console is None or not console.is_terminal or not distributed.is_main()
 
 
 def write_evaluation(out: Path, metrics: dict[str, Any], predictions: list[dict[str, Any]]) -> None:

@@ -17,11 +17,11 @@ from fsaf.config import Config, DataConfig, PredictConfig
 from fsaf.data.batch import stack_images
 from fsaf.data.decode import check_pixels
 from fsaf.data.records import Classes
-from fsaf.data.shapes import MULTIPLE, fit_image, padded_shape
-from fsaf.data.transforms import read_image, resize, to_tensor
+from fsaf.data.transforms import read_image, to_tensor
 from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
 from fsaf.results.postprocess import Detections, postprocess
+from fsaf.results.views import Found, View, from_view, merge, plan_views, take_view
 
 if TYPE_CHECKING:
     import supervision
@@ -49,7 +49,8 @@ class Result:
     path: str | None = None
     """Where the image came from, if from a file."""
     levels: np.ndarray | None = None
-    """(n,) int64: the pyramid level that found each, 0 for P3; None from an exported file."""
+    """(n,) int64: the pyramid level that found each, 0 for P3, in the view that it was found in; None from an
+    exported file."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -115,22 +116,31 @@ class Detector:
         *,
         score_threshold: float | None = None,
         max_detections: int | None = None,
+        scales: Sequence[float] | None = None,
+        flip: bool | None = None,
+        tile: int | None = None,
+        tile_overlap: float | None = None,
         batch_size: int = 1,
     ) -> Any:
         """Detect objects: a ``Result`` for one picture, a list of them for a list.
 
-        score_threshold, max_detections: instead of the config's. batch_size: pictures run together where
-        their padded shapes are the same.
+        score_threshold, max_detections, scales, flip, tile, tile_overlap: instead of the config's
+        (``PredictConfig``). batch_size: pictures, or views of them, run together where their padded shapes
+        are the same.
         Raises UserError, naming the file, for a picture that cannot be read.
         """
         one = isinstance(images, (str, PathLike, Image.Image, np.ndarray, Tensor))
         pictures: Iterable[Picture] = [images] if one else images  # type: ignore[list-item, assignment]
-        settings = self.config.predict
-        if score_threshold is not None:
-            settings = replace(settings, score_threshold=score_threshold)
-        if max_detections is not None:
-            settings = replace(settings, max_detections=max_detections)
-        results = list(self.stream(pictures, settings, batch_size))
+        given = {
+            "score_threshold": score_threshold,
+            "max_detections": max_detections,
+            "scales": None if scales is None else list(scales),
+            "flip": flip,
+            "tile": tile,
+            "tile_overlap": tile_overlap,
+        }
+        changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        results = list(self.stream(pictures, replace(self.config.predict, **changes), batch_size))
         return results[0] if one else results
 
     def stream(
@@ -139,36 +149,43 @@ class Detector:
         """``predict`` for any number of pictures, one result at a time, in order."""
         if batch_size < 1:
             raise UserError(f"batch_size = {batch_size}: must be at least 1")
+        settings = settings or self.config.predict
+        if not isinstance(self.model, FSAF) and settings.scales != [1.0]:
+            raise UserError(
+                f"{self.model.path}: takes images of one size, so predict.scales can only be [1.0], not "
+                f"{settings.scales}; take the checkpoint instead"
+            )
         iterator = iter(images)
         while chunk := list(islice(iterator, batch_size)):
-            yield from self._predict_chunk(chunk, settings or self.config.predict)
+            yield from self._predict_chunk(chunk, settings, batch_size)
 
-    def _predict_chunk(self, pictures: list[Picture], settings: PredictConfig) -> list[Result]:
-        prepared = [prepare(picture, self.config.data) for picture in pictures]
-        by_shape: dict[tuple[int, int], list[int]] = {}
-        for i, item in enumerate(prepared):
-            by_shape.setdefault(item.shape, []).append(i)
-        results: dict[int, Result] = {}
+    def _predict_chunk(
+        self, pictures: list[Picture], settings: PredictConfig, batch_size: int
+    ) -> list[Result]:
+        data = self.config.data
+        opened = [open_picture(picture, data) for picture in pictures]
+        by_shape: dict[tuple[int, int], list[tuple[int, int, View]]] = {}
+        for i, one in enumerate(opened):
+            for number, view in enumerate(plan_views(one.size, data, settings)):
+                by_shape.setdefault(view.shape, []).append((i, number, view))
+        parts: dict[tuple[int, int], tuple[View, Found]] = {}
         for members in by_shape.values():
-            found = self.detect(*stack([prepared[i] for i in members]), settings)
-            for row, i in enumerate(members):
-                results[i] = self.result(found, row, prepared[i])
-        return [results[i] for i in range(len(pictures))]
+            for start in range(0, len(members), batch_size):
+                some = members[start : start + batch_size]
+                images = [prepare_view(opened[i], view, data.antialias) for i, _, view in some]
+                found = self.detect(*stack(images), settings)
+                for row, (i, number, view) in enumerate(some):
+                    parts[i, number] = view, from_view(found, row, view)
+        results = []
+        for i, one in enumerate(opened):
+            seen = [parts[key] for key in sorted(parts) if key[0] == i]
+            results.append(self.result(merge(seen, one.size, settings), one.size, one.path))
+        return results
 
-    def result(self, found: Detections, row: int, item: "Prepared") -> Result:
-        """Row ``row`` of detections, in pixels of the picture that it was prepared from."""
-        boxes, scores, labels, *levels = (tensor[row].cpu().numpy() for tensor in found if tensor is not None)
-        keep = labels >= 0
-        boxes, labels = boxes[keep], labels[keep]
-        return Result(
-            boxes=to_original(boxes, (item.image.shape[1], item.image.shape[2]), item.original),
-            scores=scores[keep],
-            labels=labels,
-            names=[self.classes.names[label] for label in labels],
-            size=item.original,
-            path=item.path,
-            levels=levels[0][keep] if levels else None,
-        )
+    def result(self, found: Found, size: tuple[int, int], path: str | None) -> Result:
+        """Detections in a picture of ``size`` (height, width), with the names of their classes."""
+        names = [self.classes.names[label] for label in found.labels]
+        return Result(**found._asdict(), names=names, size=size, path=path)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a checkpoint that ``fsaf.load`` takes: weights, classes, config."""
@@ -203,43 +220,58 @@ class Detector:
 
 
 @dataclass(kw_only=True)
-class Prepared:
-    """A picture, resized for the network."""
+class Opened:
+    """A picture, read."""
 
     image: Tensor
-    """(3, h, w) uint8 RGB."""
-    shape: tuple[int, int]
-    """Height and width to pad to."""
+    """(3, H, W) uint8 RGB."""
+    path: str | None
+    """Where it came from, if from a file."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.image.shape[1], self.image.shape[2]
+
+
+@dataclass(kw_only=True)
+class Prepared:
+    """A view of a picture, resized for the network."""
+
+    image: Tensor
+    """(3, h, w) uint8 RGB, without padding."""
+    view: View
     original: tuple[int, int]
-    """Height and width before resizing."""
+    """Height and width of the picture."""
     path: str | None
     """Where it came from, if from a file."""
 
 
+def open_picture(picture: Picture, data: DataConfig) -> Opened:
+    """Read a picture. Raises UserError for what is not one."""
+    if isinstance(picture, (str, PathLike)):
+        image = read_image(Path(picture), data.exif_rotation, data.max_pixels)
+        return Opened(image=image, path=str(picture))
+    return Opened(image=_as_tensor(picture, data.max_pixels), path=None)
+
+
+def prepare_view(opened: Opened, view: View, antialias: bool) -> Prepared:
+    """A view of a picture as the network takes it."""
+    image = take_view(opened.image, view, antialias)
+    return Prepared(image=image, view=view, original=opened.size, path=opened.path)
+
+
 def prepare(picture: Picture, data: DataConfig) -> Prepared:
-    """Read a picture and resize it as ``data`` says. Raises UserError for what is not a picture."""
-    path = str(picture) if isinstance(picture, (str, PathLike)) else None
-    if path is not None:
-        image = read_image(Path(path), data.exif_rotation, data.max_pixels)
-    else:
-        image = _as_tensor(picture, data.max_pixels)
-    original = (image.shape[1], image.shape[2])
-    size, shape = fit_image(original, data)
-    image = resize(image, size, data.antialias)
-    shape = shape or padded_shape([size], data.pad or MULTIPLE)
-    return Prepared(image=image, shape=shape, original=original, path=path)
+    """Read a picture and resize all of it as ``data`` says. Raises UserError for what is not a picture."""
+    opened = open_picture(picture, data)
+    (view,) = plan_views(opened.size, data, PredictConfig())
+    return prepare_view(opened, view, data.antialias)
 
 
 def stack(pictures: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
     """Pictures of one shape as a batch: images (n, 3, H, W) uint8, zero-padded, and sizes (n, 2)."""
-    images = stack_images([picture.image for picture in pictures], *pictures[0].shape)
+    images = stack_images([picture.image for picture in pictures], *pictures[0].view.shape)
     return images, torch.tensor([picture.image.shape[1:] for picture in pictures])
-
-
-def to_original(boxes: np.ndarray, size: tuple[int, int], original: tuple[int, int]) -> np.ndarray:
-    """Boxes (n, 4) from pixels of the resized image to those of the original; sizes are (height, width)."""
-    scale = np.array([original[1] / size[1], original[0] / size[0]] * 2, np.float32)
-    return (boxes * scale).astype(np.float32)
 
 
 def _as_tensor(picture: Any, max_pixels: int) -> Tensor:
