@@ -71,13 +71,34 @@ def make_parser(only: str | None = None) -> argparse.ArgumentParser:
     child.add_argument("--devices", type=int, default=1, metavar="N", help=devices)
     add_keys_to(child, of_detector(EVALUATION))
 
-    child = verb("predict", verbs.predict, "Detect objects in images; write annotated images or JSON lines.")
+    child = verb(
+        "predict",
+        verbs.predict,
+        "Detect objects in images and videos; write annotated images and videos, or JSON lines.",
+    )
     child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt or .onnx file")
-    child.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or glob patterns")
+    child.add_argument(
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="image and video files, folders with all below them, glob patterns, camera:0",
+    )
     child.add_argument(
         "--format", choices=("images", "json"), default="images", help="what to write (images)"
     )
-    child.add_argument("--out", default="predictions", help="folder of the annotated images (predictions)")
+    child.add_argument("--out", default="predictions", help="folder of what is written (predictions)")
+    child.add_argument(
+        "--save-crops", action="store_true", help="write each detection as OUT/crops/CLASS/NAME_000.png too"
+    )
+    child.add_argument(
+        "--tile",
+        type=int,
+        metavar="SIZE",
+        help="see larger images in tiles of this side, in their pixels, too",
+    )
+    child.add_argument(
+        "--tile-overlap", type=float, metavar="SHARE", help="what neighbouring tiles share (0.2)"
+    )
     child.add_argument("--score-threshold", type=float, default=0.3, help="lowest score shown (0.3)")
     child.add_argument("--max-detections", type=int, help="most detections of an image")
     child.add_argument(

@@ -39,6 +39,8 @@ EXAMPLES = {
     "predict": (
         "fsaf predict runs/mine/checkpoints/best.pt photos/ --out predictions",
         "fsaf predict runs/mine/checkpoints/best.pt photo.jpg --format json",
+        "fsaf predict runs/mine/checkpoints/best.pt clip.mp4 --save-crops",
+        "fsaf predict runs/mine/checkpoints/best.pt scan.png --tile 640 --predict.flip true",
     ),
     "demo": ("fsaf demo runs/mine/checkpoints/best.pt",),
     "export": (

@@ -80,13 +80,10 @@ def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     print(f"written: {out / 'evaluation.json'}, {out / 'predictions.json'}")
 
 
-def predict(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """``fsaf predict``."""
-    from rich.console import Console
-    from rich.progress import track
-
-    from fsaf.data.transforms import read_image
-    from fsaf.results.draw import draw_result
+def predict(args: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """``fsaf predict``; the exit status is 2 where a video is damaged."""
+    from fsaf.results.annotate import Output, annotate
+    from fsaf.results.sources import find_sources
 
     options = {
         "data.short_side": args.short_side,
@@ -94,40 +91,33 @@ def predict(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         "data.pad": args.pad,
         "predict.score_threshold": args.score_threshold,
         "predict.max_detections": args.max_detections,
+        "predict.tile": args.tile,
+        "predict.tile_overlap": args.tile_overlap,
     }
     given = [f"--{key}={value}" for key, value in options.items() if value is not None]
-    paths = _find_images(args.images)
-    detector = _open(args, [*given, *overrides])
-    console = Console(stderr=True)
     folder = Path(args.out)
-    if args.format == "images":
-        check_folder(folder)
-    targets = _targets(paths, folder)
-    results = detector.stream(paths, batch_size=args.batch_size)
-    quiet = not console.is_terminal or args.format == "json"
-    pictures = track(paths, "predicting", console=console, disable=quiet, transient=True)
-    for path, written, result in zip(pictures, targets, results, strict=True):
-        if args.format == "json":
-            print(json.dumps(result.to_dict()), flush=True)
-            continue
-        image = read_image(path, detector.config.data.exif_rotation, detector.config.data.max_pixels)
-        labels, names = result.by_level() if args.show_levels else (result.labels, result.names)
-        picture = draw_result(image, result.boxes, labels, result.scores, names)
-        folder.mkdir(parents=True, exist_ok=True)
-        picture.save(written)
-        counts = {name: result.names.count(name) for name in dict.fromkeys(result.names)}
-        found = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
-        print(printable(f"{path} -> {written}: {found}"))
+    sources, skipped = find_sources(args.images, folder)
+    if skipped:
+        print(
+            f"note: {len(skipped)} files in {printable(folder)}, where results go, are left out",
+            file=sys.stderr,
+        )
+    output = Output(
+        folder=folder, json=args.format == "json", crops=args.save_crops, show_levels=args.show_levels
+    )
+    damaged = annotate(_open(args, [*given, *overrides]), sources, output, args.batch_size)
+    return 2 if damaged else 0
 
 
 def export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """``fsaf export``."""
     from fsaf.data.dataset import open_split
     from fsaf.export import export_detector
+    from fsaf.results.sources import find_sources
 
     detector = _open(args, overrides)
     if args.images:
-        pictures = _find_images(args.images)
+        pictures = [Path(source.name) for source in find_sources(args.images)[0] if not source.video]
     else:
         try:
             pictures = [record.path for record in open_split(detector.config.data, "val").images]
@@ -347,39 +337,3 @@ def _open(
 def _no_overrides(overrides: Sequence[str]) -> None:
     if overrides:
         raise UserError(f"unrecognized option {overrides[0]}; see --help")
-
-
-def _find_images(names: Sequence[str]) -> list[Path]:
-    """Files, folders (their images) and glob patterns as paths. Raises UserError for no match."""
-    from fsaf.data.decode import IMAGE_SUFFIXES
-
-    paths: list[Path] = []
-    for name in names:
-        path = Path(name)
-        if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        elif path.is_file():
-            found = [path]
-        else:
-            pattern = path.relative_to(path.anchor) if path.is_absolute() else path
-            try:
-                found = sorted(Path(path.anchor or ".").glob(str(pattern)))
-            except ValueError:  # not a pattern
-                found = []
-        if not found:
-            raise UserError(f"{name}: no such image, folder with images, or pattern that matches")
-        paths += found
-    return paths
-
-
-def _targets(pictures: Sequence[Path], folder: Path) -> list[Path]:
-    """A PNG in ``folder`` for each picture, of its name; numbered where a picture has that file or name."""
-    taken = {path.resolve() for path in pictures}
-    targets = []
-    for path in pictures:
-        target, number = folder / f"{path.stem}.png", 2
-        while target.resolve() in taken:
-            target, number = folder / f"{path.stem}-{number}.png", number + 1
-        taken.add(target.resolve())
-        targets.append(target)
-    return targets

@@ -1,11 +1,22 @@
 """A bar with the time left, for loops over files that may take more than a few seconds."""
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sized
 from typing import Protocol, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from fsaf.errors import printable
 
@@ -22,22 +33,40 @@ def follow(items: _Sequence[T], what: str) -> Iterator[T]:
     yield from follow_iterator(items, items, what)
 
 
-def follow_iterator(items: Iterable[T], total: Sized, what: str) -> Iterator[T]:
-    """As ``follow`` for an iterator, of as many items as ``total`` has; of many processes the first shows."""
+def follow_iterator(
+    items: Iterable[T], total: Sized | int | None, what: str, unit: str | None = None
+) -> Iterator[T]:
+    """As ``follow`` for an iterator; of many processes the first shows.
+
+    total: how many items, or something of as many; None where nobody knows. unit: show how many a second, as
+    ``img``.
+    """
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.completed}/{task.total}"),
+        MofNCompleteColumn(),
+        *([_Speed(unit)] if unit else []),
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # what goes to a file or pipe stays there
         disable=not console.is_terminal or os.environ.get("RANK", "0") != "0",
     )
     with bar:
-        task = bar.add_task(printable(what), total=len(total))
+        count = total if total is None or isinstance(total, int) else len(total)
+        task = bar.add_task(printable(what), total=count)
         for item in items:
             yield item
             bar.advance(task)
+
+
+class _Speed(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f} {self.unit}/s" if task.speed else f"- {self.unit}/s")

@@ -1,0 +1,279 @@
+"""Videos and cameras as streams of frames, and streams of pictures as MP4 files, by PyAV (FFmpeg).
+
+Frames are read, and written, one at a time: memory does not grow with a video's length.
+"""
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from fsaf.data.decode import MAX_PIXELS, check_pixels
+from fsaf.errors import UserError, printable
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".3gp"}
+)
+"""Names of files that are taken for videos (lower case)."""
+
+_CAMERA = re.compile(r"camera:(\d+)|/dev/video(\d+)")
+_ENCODERS = ("libx264", "mpeg4")  # the first that this FFmpeg has
+_BT709 = 1  # the colours of high-definition video, in FFmpeg's numbers
+
+
+@dataclass(kw_only=True)
+class Frame:
+    """One picture of a video."""
+
+    index: int
+    """From 0."""
+    ticks: int
+    """When it is shown, in units of the video's ``time_base`` after the first."""
+    time: float
+    """The same in seconds."""
+    image: np.ndarray
+    """(H, W, 3) uint8 RGB, upright."""
+
+
+def camera_number(name: str) -> int | None:
+    """The N of ``camera:N`` and ``/dev/videoN``; None for any other name."""
+    match = _CAMERA.fullmatch(name)
+    return int(match[1] or match[2]) if match else None
+
+
+def is_video(path: Path) -> bool:
+    """Whether PyAV, where it is installed, finds moving pictures in a file."""
+    try:
+        import av
+
+        with av.open(str(path)) as container:
+            # FFmpeg takes text for art, and a damaged picture for a short film.
+            still = container.format.name in ("tty", "image2") or container.format.name.endswith("_pipe")
+            return bool(container.streams.video) and not still
+    except Exception:  # not installed, or whatever a file of another kind makes FFmpeg say
+        return False
+
+
+class VideoReader:
+    """The frames of a video file or camera, turned upright as the file asks; to be entered.
+
+    Raises UserError, naming the source, where it cannot be opened, has no moving picture, or has frames of
+    more than ``max_pixels``. What is damaged later ends up in ``faults``; every frame that decodes is given.
+    """
+
+    def __init__(self, name: str, max_pixels: int = MAX_PIXELS) -> None:
+        self.name, self.max_pixels = name, max_pixels
+        self.faults: list[str] = []
+        self._bad = 0  # packets and frames that are damaged
+        self._container = _open(name)
+        try:
+            if not self._container.streams.video:
+                raise UserError(f"{name}: has no moving picture")
+            self._stream = self._container.streams.video[0]
+            width, height = self._stream.codec_context.width, self._stream.codec_context.height
+            check_pixels(width, height, max_pixels, name)
+        except BaseException:
+            self._container.close()
+            raise
+        self._stream.thread_type = "AUTO"
+        self.time_base: Fraction = self._stream.time_base
+        self.rate: Fraction = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+        self.aspect: Fraction | None = self._stream.sample_aspect_ratio
+        """Width of a pixel by its height; None where it is not known. Upright from the first frame on."""
+
+    def __enter__(self) -> "VideoReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+    @property
+    def total(self) -> int | None:
+        """Number of frames, as the file says or by its length; None where neither is known."""
+        seconds = self._seconds()
+        return self._stream.frames or (seconds and round(seconds * self.rate)) or None
+
+    def frames(self) -> Iterator[Frame]:
+        """Frames in the order that they are shown."""
+        first = last = 0
+        size: tuple[int, ...] | None = None
+        index = 0
+        for picture in self._decode():
+            image = self._upright(picture)
+            if size is None:
+                first = last = self._shown_at(picture) or 0
+                size = image.shape
+                check_pixels(size[1], size[0], self.max_pixels, self.name)
+                if self.aspect and round(picture.rotation / 90) % 2:
+                    self.aspect = 1 / self.aspect
+            elif image.shape != size:
+                self.faults.append(
+                    f"changes from {size[1]} x {size[0]} to {image.shape[1]} x {image.shape[0]} pixels after "
+                    f"frame {index - 1}; what follows is left out"
+                )
+                return
+            else:
+                # A container may know no times, or the same one twice.
+                step = max(1, round(1 / (self.rate * self.time_base)))
+                shown = self._shown_at(picture)
+                last = last + step if shown is None else max(shown, last + 1)
+            ticks = last - first
+            yield Frame(index=index, ticks=ticks, time=float(ticks * self.time_base), image=image)
+            index += 1
+        if size is None:
+            raise UserError(f"{self.name}: not one frame of it decodes")
+        self._judge(index, float((last - first) * self.time_base + 1 / self.rate))
+
+    def _decode(self) -> Iterator[Any]:
+        import av
+
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except av.error.FFmpegError as error:
+                self.faults.append(f"cannot be read further ({printable(error.strerror)})")
+                return
+            self._bad += packet.is_corrupt
+            try:
+                for frame in packet.decode():
+                    self._bad += frame.is_corrupt
+                    yield frame
+            except av.error.EOFError:
+                return
+            except av.error.FFmpegError:
+                self._bad += 1
+
+    def _shown_at(self, frame: Any) -> int | None:
+        # AVI knows when packets are decoded only; what FFmpeg makes of that is out of order.
+        return frame.dts if self._container.format.name == "avi" else frame.pts
+
+    def _upright(self, frame: Any) -> np.ndarray:
+        turns = round(frame.rotation / 90)
+        if abs(frame.rotation - 90 * turns) > 1:  # FFmpeg cuts off fractions
+            raise UserError(
+                f"{self.name}: asks to be turned by {frame.rotation} degrees; only steps of 90 are possible"
+            )
+        image = frame.to_ndarray(format="rgb24")
+        return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+    def _seconds(self) -> float | None:
+        """The length that the file claims; of a file with sound, that of its pictures only."""
+        if self._stream.duration:
+            return float(self._stream.duration * self.time_base)
+        if self._container.duration and len(self._container.streams) == 1:
+            return self._container.duration / 1_000_000
+        return None
+
+    def _judge(self, count: int, seconds: float) -> None:
+        """Note what was missing or damaged in a file that has been read to its end."""
+        if self._bad:
+            self.faults.append(f"is damaged in {self._bad} place{'s' * (self._bad > 1)}")
+        claimed = self._seconds()
+        if claimed and claimed - seconds > max(1.0, 0.02 * claimed):
+            self.faults.append(f"ends after {seconds:.1f} of {claimed:.1f} seconds")
+
+
+class VideoWriter:
+    """An MP4 file that takes its name when it is complete; to be entered.
+
+    size: (height, width) in pixels; odd sides gain a copy of their last row or column, as H.264 needs. rate:
+    frames a second. time_base: unit of ticks, in seconds. Where the body raises, no file is left.
+    """
+
+    def __init__(
+        self, path: Path, size: tuple[int, int], rate: Fraction, time_base: Fraction, aspect: Fraction | None
+    ) -> None:
+        import av
+
+        self.path = path
+        self._odd = (size[0] % 2, size[1] % 2)
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        encoder = next(name for name in _ENCODERS if name in av.codecs_available)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._container = av.open(str(self._temporary), "w", format="mp4")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror}); give another --out") from error
+        options = {"crf": "20", "preset": "veryfast"} if encoder == "libx264" else {"qscale": "3"}
+        stream: Any = self._container.add_stream(encoder, rate=rate, options=options)
+        stream.height, stream.width = size[0] + self._odd[0], size[1] + self._odd[1]
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        # MPEG-4 has no finer units.
+        self._unit = time_base if encoder == "libx264" else max(time_base, Fraction(1, 60_000))
+        context.time_base = self._unit
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        if aspect and aspect != 1:
+            context.sample_aspect_ratio = aspect
+        self._stream, self._time_base, self._last = stream, time_base, -1
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def write(self, image: np.ndarray, ticks: int) -> None:
+        """Add a picture (H, W, 3) uint8 RGB that is shown from ``ticks`` on, later than the one before."""
+        import av
+
+        padded = np.pad(image, ((0, self._odd[0]), (0, self._odd[1]), (0, 0)), mode="edge")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
+        self._last = max(round(ticks * self._time_base / self._unit), self._last + 1)
+        frame.pts, frame.time_base = self._last, self._unit
+        self._mux(frame)
+
+    def _mux(self, frame: Any) -> None:
+        try:
+            for packet in self._stream.encode(frame):
+                self._container.mux(packet)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); free some space") from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._mux(None)
+                self._container.close()
+                self._temporary.replace(self.path)
+        finally:
+            with contextlib.suppress(Exception):
+                self._container.close()
+            with contextlib.suppress(OSError):
+                self._temporary.unlink()
+
+
+def _open(name: str) -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise UserError(f"{name}: videos need the package av: pip install 'fsaf[video]'") from error
+    camera = camera_number(name)
+    if camera is None:
+        try:
+            return av.open(name)
+        except av.error.FFmpegError as error:
+            raise UserError(
+                f"{name}: does not open as a video ({printable(error.strerror)}); is it complete?"
+            ) from error
+    if not sys.platform.startswith("linux"):
+        raise UserError(f"{name}: cameras can be read on Linux only; give a video file")
+    try:
+        return av.open(f"/dev/video{camera}", format="v4l2")
+    except (av.error.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"{name}: no camera opens as /dev/video{camera} ({printable(reason)}); "
+            "`ls /dev/video*` shows those there are"
+        ) from error

@@ -1,0 +1,82 @@
+"""What a command line names, and where results go: trees are kept, nothing is replaced."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fsaf.errors import UserError
+from fsaf.results.sources import find_sources, place_results
+
+TREE = ["b.jpg", "a/c.PNG", "a/deep/d.mp4", "a/notes.txt", "a/b.jpg", "clip.mov"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in TREE:
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def results(*names: str, out: str = "out") -> list[tuple[str, str]]:
+    sources, _ = find_sources(names, Path(out))
+    targets = place_results(sources, Path(out))
+    return [(source.name, str(target)) for source, target in zip(sources, targets, strict=True)]
+
+
+def test_a_folder_keeps_its_tree(here: Path) -> None:
+    assert results("photos") == [
+        ("photos/a/b.jpg", "out/a/b.png"),
+        ("photos/a/c.PNG", "out/a/c.png"),
+        ("photos/a/deep/d.mp4", "out/a/deep/d.mp4"),
+        ("photos/b.jpg", "out/b.png"),
+        ("photos/clip.mov", "out/clip.mp4"),
+    ]
+    sources, _ = find_sources(["photos"])
+    assert [source.name for source in sources if source.video] == ["photos/a/deep/d.mp4", "photos/clip.mov"]
+
+
+def test_files_patterns_and_cameras(here: Path) -> None:
+    given = [str(here / "photos" / "b.jpg"), "photos/*/b.jpg", "photos/a*", "camera:0", "/dev/video1"]
+    found = results(*given)
+    assert found[0] == (given[0], "out/b.png")
+    assert found[1] == ("photos/a/b.jpg", "out/b-2.png")  # of the same name
+    assert found[2:5] == [
+        ("photos/a/b.jpg", "out/b-3.png"),
+        ("photos/a/c.PNG", "out/c.png"),
+        ("photos/a/deep/d.mp4", "out/deep/d.mp4"),
+    ]
+    assert found[5:] == [("camera:0", "out/camera-0.mp4"), ("/dev/video1", "out/camera-1.mp4")]
+
+
+def test_what_is_given_is_never_written_to(here: Path) -> None:
+    (here / "photos" / "b.png").touch()
+    assert ("photos/b.jpg", "photos/b-2.png") in results("photos", out="photos")
+    assert ("photos/clip.mov", "photos/clip.mp4") in results("photos", out="photos")
+    assert ("photos/a/deep/d.mp4", "photos/a/deep/d-2.mp4") in results("photos", out="photos")
+
+
+def test_results_of_an_earlier_run_are_not_looked_at(here: Path) -> None:
+    (here / "photos" / "out" / "crops").mkdir(parents=True)
+    (here / "photos" / "out" / "crops" / "x.png").touch()
+    sources, skipped = find_sources(["photos"], Path("photos/out"))
+    assert len(sources) == 5 and skipped == [Path("photos/out/crops/x.png")]
+    sources, skipped = find_sources(["photos/out"], Path("photos/out"))  # unless they are asked for
+    assert len(sources) == 1 and skipped == []
+
+
+def test_files_without_a_suffix_are_told_by_content(here: Path) -> None:
+    Image.new("RGB", (8, 8)).save(here / "picture", format="PNG")
+    (here / "text").write_text("neither")
+    sources, _ = find_sources(["picture", "text"])
+    assert [source.video for source in sources] == [False, False]
+
+
+@pytest.mark.parametrize("name", ["none.jpg", "*.tif", "a**b", "empty", "nul\0l"])
+def test_names_without_a_match(here: Path, name: str) -> None:
+    (here / "empty").mkdir()
+    with pytest.raises(UserError, match="no such image"):
+        find_sources(["photos", name])
