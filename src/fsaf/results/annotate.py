@@ -18,7 +18,7 @@ from fsaf.data.transforms import read_image
 from fsaf.errors import Stopped, UserError, check_folder, printable
 from fsaf.results.crops import Crops
 from fsaf.results.draw import draw_result
-from fsaf.results.predict import Detector, Result
+from fsaf.results.predict import Batch, Detector, Result
 from fsaf.results.sources import Source, place_results
 from fsaf.results.video import Frame, VideoReader, VideoWriter
 from fsaf.train.stop import StopRequest
@@ -73,8 +73,10 @@ def _pictures(
 ) -> None:
     data = detector.config.data
     start = time.perf_counter()
-    results = detector.stream((source.name for source, _ in pairs), batch_size=batch_size)
-    if _shows_progress(output):
+    paths = [source.name for source, _ in pairs]
+    shows, tiles = _shows_progress(output), detector.config.predict.tile is not None
+    results = detector.stream(paths, batch_size=batch_size, follow=_follow_tiles if shows and tiles else iter)
+    if shows and not tiles:  # one bar at a time
         results = follow_iterator(results, len(pairs), "predicting", unit="img")
     for (source, target), result in zip(pairs, results, strict=True):
         if output.json:
@@ -168,6 +170,10 @@ def _crops_place(target: Path, output: Output) -> PurePath:
 
 def _counts(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
+
+
+def _follow_tiles(batches: list[Batch]) -> Iterator[Batch]:
+    return follow_iterator(batches, batches, "predicting in tiles", unit="batches")
 
 
 def _shows_progress(output: Output) -> bool:

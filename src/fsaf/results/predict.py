@@ -1,6 +1,6 @@
 """Pictures in, detections out: the same for a PyTorch checkpoint and an ONNX file."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 Picture: TypeAlias = str | PathLike[str] | Image.Image | np.ndarray | Tensor
 """A path; a Pillow image; an array (H, W, 3) RGB or (H, W) grey, uint8; a tensor (3, H, W) RGB, uint8."""
+
+Batch: TypeAlias = list[tuple[int, int, View]]
+"""Views that run together, each with the numbers of its picture and of the view among that picture's."""
 
 
 @dataclass(kw_only=True)
@@ -144,9 +147,16 @@ class Detector:
         return results[0] if one else results
 
     def stream(
-        self, images: Iterable[Picture], settings: PredictConfig | None = None, batch_size: int = 1
+        self,
+        images: Iterable[Picture],
+        settings: PredictConfig | None = None,
+        batch_size: int = 1,
+        follow: Callable[[list[Batch]], Iterable[Batch]] = iter,
     ) -> Iterator[Result]:
-        """``predict`` for any number of pictures, one result at a time, in order."""
+        """``predict`` for any number of pictures, one result at a time, in order.
+
+        follow: given the batches that a few pictures make, hands them out again; it may show progress.
+        """
         if batch_size < 1:
             raise UserError(f"batch_size = {batch_size}: must be at least 1")
         settings = settings or self.config.predict
@@ -157,25 +167,32 @@ class Detector:
             )
         iterator = iter(images)
         while chunk := list(islice(iterator, batch_size)):
-            yield from self._predict_chunk(chunk, settings, batch_size)
+            yield from self._predict_chunk(chunk, settings, batch_size, follow)
 
     def _predict_chunk(
-        self, pictures: list[Picture], settings: PredictConfig, batch_size: int
+        self,
+        pictures: list[Picture],
+        settings: PredictConfig,
+        batch_size: int,
+        follow: Callable[[list[Batch]], Iterable[Batch]],
     ) -> list[Result]:
         data = self.config.data
         opened = [open_picture(picture, data) for picture in pictures]
-        by_shape: dict[tuple[int, int], list[tuple[int, int, View]]] = {}
+        by_shape: dict[tuple[int, int], Batch] = {}
         for i, one in enumerate(opened):
             for number, view in enumerate(plan_views(one.size, data, settings)):
                 by_shape.setdefault(view.shape, []).append((i, number, view))
+        batches = [
+            members[start : start + batch_size]
+            for members in by_shape.values()
+            for start in range(0, len(members), batch_size)
+        ]
         parts: dict[tuple[int, int], tuple[View, Found]] = {}
-        for members in by_shape.values():
-            for start in range(0, len(members), batch_size):
-                some = members[start : start + batch_size]
-                images = [prepare_view(opened[i], view, data.antialias) for i, _, view in some]
-                found = self.detect(*stack(images), settings)
-                for row, (i, number, view) in enumerate(some):
-                    parts[i, number] = view, from_view(found, row, view)
+        for batch in follow(batches):
+            images = [prepare_view(opened[i], view, data.antialias) for i, _, view in batch]
+            found = self.detect(*stack(images), settings)
+            for row, (i, number, view) in enumerate(batch):
+                parts[i, number] = view, from_view(found, row, view)
         results = []
         for i, one in enumerate(opened):
             seen = [parts[key] for key in sorted(parts) if key[0] == i]
