@@ -186,6 +186,21 @@ def test_crops_are_not_written_over_what_is_given(sees: Detector, tmp_path: Path
         annotate(sees, sources, Output(folder=tmp_path, crops=True))
 
 
+def test_a_file_where_a_folder_of_the_tree_is_to_be(sees: Detector, tmp_path: Path) -> None:
+    for name in ("photos/a/one.png", "photos/b/two.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        Image.fromarray(scene(0)).save(tmp_path / name)
+    record(tmp_path / "photos" / "c" / "three.mkv")
+    for folder, told in (("a", "one.png"), ("c", "three.mp4")):
+        out = tmp_path / f"out-{folder}"
+        out.mkdir()
+        (out / folder).write_text("mine")
+        sources, _ = find_sources([str(tmp_path / "photos")])
+        with pytest.raises(UserError, match=f"{told}: cannot be written"):
+            annotate(sees, sources, Output(folder=out))
+        assert (out / folder).read_text() == "mine"
+
+
 # The command line.
 
 

@@ -87,8 +87,11 @@ def _pictures(
         if crops:
             crops.save(image, result, _crops_place(target, output))
         if not output.json:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _draw(image, result, output).save(target)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _draw(image, result, output).save(target)
+            except OSError as error:
+                raise UserError(f"{target}: cannot be written ({error}); give another --out") from error
             print(printable(f"{source.name} -> {target}: {_counts(Counter(result.names))}"))
     if not output.json and len(pairs) > 1:
         speed = len(pairs) / (time.perf_counter() - start)
@@ -132,7 +135,8 @@ def _video(
         kept = f"; the {number} frames that decode are {'above' if output.json else f'in {target}'}"
         print(printable(f"fsaf predict: {source.name}: {', '.join(reader.faults)}{kept}"), file=sys.stderr)
     if stop.number and not source.camera:
-        raise Stopped(f"stopped after {number} frames of {source.name}", stop.number)
+        where = "" if output.json else f"; they are in {target}"
+        raise Stopped(f"stopped after {number} frames of {source.name}{where}", stop.number)
     return bool(reader.faults)
 
 

@@ -233,11 +233,15 @@ class VideoWriter:
         self._mux(frame)
 
     def _mux(self, frame: Any) -> None:
+        import av
+
         try:
             for packet in self._stream.encode(frame):
                 self._container.mux(packet)
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error.strerror}); free some space") from error
+        except av.error.FFmpegError as error:
+            raise UserError(
+                f"{self.path}: cannot be written ({printable(error.strerror)}); is the disk full?"
+            ) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
