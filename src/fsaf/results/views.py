@@ -23,7 +23,7 @@ from fsaf.results.postprocess import Candidates, Detections, suppress
 Region = tuple[int, int, int, int]
 """Top, left, height, width in pixels of the picture."""
 
-EDGE = 8
+EDGE = 4
 """A box that ends this near an inner edge of its tile, in pixels of the view, may be cut off there."""
 COVERED = 0.5
 """A cut box goes where a detection of its class covers more than this share of it."""
