@@ -17,6 +17,7 @@ ALLOWED = {
     "results/draw.py": {".cpu"},
     "results/evaluate.py": {".cpu"},
     "results/predict.py": {".cpu"},
+    "results/views.py": {".cpu"},
     "train/window.py": {".cpu"},
     # onnxruntime takes arrays; the exporter traces on the CPU.
     "export/onnx.py": {".cpu"},
