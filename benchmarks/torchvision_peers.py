@@ -28,7 +28,7 @@ from fsaf.model.pyramid import Pyramid
 from fsaf.model.weights import load_backbone_weights
 from fsaf.results.evaluate import write_evaluation
 from fsaf.results.metrics import coco_metrics, to_coco_results
-from fsaf.results.predict import to_original
+from fsaf.results.views import to_original
 from fsaf.train.optim import MovingAverage, make_optimizer, set_rate
 from fsaf.train.schedule import learning_rate, peak_rate
 

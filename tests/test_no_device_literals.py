@@ -16,7 +16,7 @@ ALLOWED = {
     # Results leave the device to be written, drawn or logged.
     "results/draw.py": {".cpu"},
     "results/evaluate.py": {".cpu"},
-    "results/predict.py": {".cpu"},
+    "results/picture.py": {".cpu"},
     "results/views.py": {".cpu"},
     "train/window.py": {".cpu"},
     # onnxruntime takes arrays; the exporter traces on the CPU.

@@ -102,7 +102,7 @@ def test_a_video_with_boxes_in_it_and_crops(sees: Detector, tmp_path: Path) -> N
         )
         difference = np.abs(frames[index].image.astype(int) - drawn).mean()
         plain = np.abs(frames[index].image.astype(int) - scene(index)).mean()
-        assert difference < 6 < plain, index  # of 255; what H.264 loses of colours at edges
+        assert difference < plain / 3, index  # H.264 loses some colour at edges
     crops = sorted(str(path.relative_to(tmp_path / "out")) for path in tmp_path.rglob("*.png"))
     assert crops[:2] == ["crops/green/a_000002_001.png", "crops/green/a_000003_001.png"]
     assert len(crops) == 7 + 9 and crops[-1] == "crops/red/a_000008_000.png"

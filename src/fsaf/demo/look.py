@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 
 from fsaf.model.detector import FSAF
+from fsaf.results.picture import Prepared, prepare, stack
 from fsaf.results.postprocess import Candidates, find_candidates, suppress
-from fsaf.results.predict import Detector, Prepared, Result, prepare, stack
+from fsaf.results.predict import Detector, Result
 from fsaf.results.views import from_view
 
 LOWEST_SCORE = 0.05

@@ -11,7 +11,8 @@ from fsaf.data.shapes import round_up
 from fsaf.errors import UserError
 from fsaf.export.onnx import ExportReport, export_onnx
 from fsaf.model.detector import FSAF
-from fsaf.results.predict import Detector, Picture, prepare, stack
+from fsaf.results.picture import Picture, prepare, stack
+from fsaf.results.predict import Detector
 
 
 def export_detector(

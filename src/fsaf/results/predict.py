@@ -13,23 +13,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fsaf.config import Config, DataConfig, PredictConfig
-from fsaf.data.batch import stack_images
-from fsaf.data.decode import check_pixels
+from fsaf.config import Config, PredictConfig
 from fsaf.data.records import Classes
-from fsaf.data.transforms import read_image, to_tensor
 from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
+from fsaf.results.picture import Picture, open_picture, prepare_view, stack
 from fsaf.results.postprocess import Detections, postprocess
-from fsaf.results.views import Found, View, from_view, merge, plan_views, take_view
+from fsaf.results.views import Found, View, from_view, merge, plan_views
 
 if TYPE_CHECKING:
     import supervision
 
     from fsaf.export.runtime import OnnxModel
-
-Picture: TypeAlias = str | PathLike[str] | Image.Image | np.ndarray | Tensor
-"""A path; a Pillow image; an array (H, W, 3) RGB or (H, W) grey, uint8; a tensor (3, H, W) RGB, uint8."""
 
 Batch: TypeAlias = list[tuple[int, int, View]]
 """Views that run together, each with the numbers of its picture and of the view among that picture's."""
@@ -234,81 +229,6 @@ class Detector:
         with TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "hub", card)
             return upload(Path(folder) / "hub", repository, private=private)
-
-
-@dataclass(kw_only=True)
-class Opened:
-    """A picture, read."""
-
-    image: Tensor
-    """(3, H, W) uint8 RGB."""
-    path: str | None
-    """Where it came from, if from a file."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.image.shape[1], self.image.shape[2]
-
-
-@dataclass(kw_only=True)
-class Prepared:
-    """A view of a picture, resized for the network."""
-
-    image: Tensor
-    """(3, h, w) uint8 RGB, without padding."""
-    view: View
-    original: tuple[int, int]
-    """Height and width of the picture."""
-    path: str | None
-    """Where it came from, if from a file."""
-
-
-def open_picture(picture: Picture, data: DataConfig) -> Opened:
-    """Read a picture. Raises UserError for what is not one."""
-    if isinstance(picture, (str, PathLike)):
-        image = read_image(Path(picture), data.exif_rotation, data.max_pixels)
-        return Opened(image=image, path=str(picture))
-    return Opened(image=_as_tensor(picture, data.max_pixels), path=None)
-
-
-def prepare_view(opened: Opened, view: View, antialias: bool) -> Prepared:
-    """A view of a picture as the network takes it."""
-    image = take_view(opened.image, view, antialias)
-    return Prepared(image=image, view=view, original=opened.size, path=opened.path)
-
-
-def prepare(picture: Picture, data: DataConfig) -> Prepared:
-    """Read a picture and resize all of it as ``data`` says. Raises UserError for what is not a picture."""
-    opened = open_picture(picture, data)
-    (view,) = plan_views(opened.size, data, PredictConfig())
-    return prepare_view(opened, view, data.antialias)
-
-
-def stack(pictures: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
-    """Pictures of one shape as a batch: images (n, 3, H, W) uint8, zero-padded, and sizes (n, 2)."""
-    images = stack_images([picture.image for picture in pictures], *pictures[0].view.shape)
-    return images, torch.tensor([picture.image.shape[1:] for picture in pictures])
-
-
-def _as_tensor(picture: Any, max_pixels: int) -> Tensor:
-    """(3, H, W) uint8 RGB. Raises UserError for what is not a picture, or too large."""
-    if isinstance(picture, Image.Image):
-        check_pixels(picture.width, picture.height, max_pixels, "the picture")  # it may not be decoded yet
-        return to_tensor(picture)
-    image = torch.from_numpy(picture) if isinstance(picture, np.ndarray) else picture
-    if not isinstance(image, Tensor) or image.dtype is not torch.uint8:
-        kind = getattr(image, "dtype", type(image).__name__)
-        raise UserError(f"a picture must be a path, a Pillow image, or uint8 pixels 0..255, not {kind}")
-    if image.dim() == 2:
-        image = image[None].expand(3, -1, -1)
-    elif isinstance(picture, np.ndarray) and image.dim() == 3:
-        image = image.permute(2, 0, 1)
-    if image.dim() != 3 or image.shape[0] != 3 or 0 in image.shape:
-        raise UserError(
-            f"a picture of shape {list(picture.shape)}: arrays are (H, W, 3) RGB or (H, W), tensors (3, H, W)"
-        )
-    return image.cpu()
 
 
 def load(path: str | PathLike[str], device: str | torch.device | None = None) -> Detector:
