@@ -58,7 +58,7 @@ def quickstart(out: Path, overrides: Sequence[str] = ()) -> None:
     records = open_split(config.data, "val", detector.classes)
     with stage("evaluate", f"{len(records.images)} pictures never trained on"):
         metrics, predictions = evaluate(detector, records, config.data, console)
-        write_evaluation(out, metrics, predictions)
+        write_evaluation(out, metrics, predictions, config.data, detector.classes)
         console.print(format_table(metrics), highlight=False)
     shown = records.images[:PICTURES]
     with stage("predict", f"{len(shown)} of them, drawn into {out / 'pictures'}"):

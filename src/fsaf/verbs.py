@@ -53,6 +53,7 @@ def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from rich.console import Console
 
     from fsaf.data.dataset import check_images, notes_on, open_split
+    from fsaf.results.commands import note_command
     from fsaf.results.evaluate import evaluate as run
     from fsaf.results.evaluate import write_evaluation
     from fsaf.results.metrics import format_table
@@ -74,7 +75,8 @@ def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         metrics, predictions = run(detector, records, detector.config.data, Console(stderr=True))
         if not distributed.is_main():
             return
-        write_evaluation(out, metrics, predictions)
+        write_evaluation(out, metrics, predictions, detector.config.data, detector.classes)
+        note_command(out, device)
     print(format_table(metrics))
     print(f"\n{metrics['images']} images at {metrics['images_per_second']:.1f} img/s")
     print(f"written: {out / 'evaluation.json'}, {out / 'predictions.json'}")

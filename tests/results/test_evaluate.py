@@ -14,6 +14,7 @@ from fsaf.config import Config, DataConfig, PredictConfig
 from fsaf.data.coco import read_coco
 from fsaf.data.records import Classes, Records
 from fsaf.errors import UserError
+from fsaf.recipe import build_config
 from fsaf.results.evaluate import evaluate, write_evaluation
 from fsaf.results.metrics import METRICS
 from fsaf.results.predict import Detector
@@ -45,6 +46,8 @@ def test_boxes_on_the_ground_truth_give_one(records: Records, workers: int) -> N
         NAMES.values(), 1.0
     )
     assert metrics["images"] == 5 and metrics["images_per_second"] > 0
+    assert {prediction["level"] for prediction in predictions} == {3}  # all are on P3
+    assert metrics["boxes_by_size"] == {"small": 1, "medium": 3, "large": 2}
     truth = json.loads(records.source.read_text())["annotations"]
     expected = sorted((a["image_id"], a["category_id"], a["bbox"]) for a in truth if not a["iscrowd"])
     found = sorted((p["image_id"], p["category_id"], p["bbox"]) for p in predictions)
@@ -94,8 +97,11 @@ def test_written_files_scored_again_by_pycocotools(
     records: Records, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     detector = Detector(SeesBadly().eval(), CLASSES, Config(data=DATA))
-    write_evaluation(tmp_path / "out", *evaluate(detector, records, DATA))
+    write_evaluation(tmp_path / "out", *evaluate(detector, records, DATA), DATA, CLASSES)
     written = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert build_config({"data": written["data"]}, where="evaluation.json").data == DATA
+    assert Classes(**{k: tuple(v) for k, v in written["classes"].items()}) == CLASSES
+    assert '"level": ' in (tmp_path / "out" / "predictions.json").read_text()  # COCO's tools pass over it
     truth = COCO(str(records.source))
     scored = COCOeval(truth, truth.loadRes(str(tmp_path / "out" / "predictions.json")), "bbox")
     scored.evaluate()

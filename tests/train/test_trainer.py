@@ -77,6 +77,7 @@ def test_the_run_folder(root: Path, tmp_path: Path) -> None:
     events = {name for name in names if name.startswith("tensorboard/")}
     assert len(events) == 1
     assert names - events == {
+        "commands.jsonl",
         "config.yaml",
         "metrics.jsonl",
         "evaluation.json",

@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from fsaf.config import DataConfig
+from fsaf.config import DataConfig, to_dict
 from fsaf.data.loader import Images, make_loader
-from fsaf.data.records import Records, to_coco
+from fsaf.data.records import Classes, Records, to_coco
 from fsaf.errors import UserError
 from fsaf.files import write_text
 from fsaf.results.metrics import coco_metrics, to_coco_results
@@ -35,8 +35,9 @@ def evaluate(
     all of them, the predictions by the main one only.
 
     Returns the metrics of ``coco_metrics`` with ``images`` and ``images_per_second`` (reading, network and
-    post-processing; not the scoring), and the predictions in COCO's results format. console: show progress
-    there. before_batch: called before each batch; it may raise.
+    post-processing; not the scoring), and the predictions in COCO's results format with the ``level`` of the
+    pyramid that found each (3 for P3; an exported file does not tell). console: show progress there.
+    before_batch: called before each batch; it may raise.
     """
     batches = _plain_batches if detector.config.predict.is_plain() else _view_batches
     start = time.perf_counter()
@@ -76,7 +77,7 @@ def _plain_batches(
     for batch in track(loader, "evaluating", console=console, disable=_quiet(console), transient=True):
         before_batch()
         found = detector.detect(batch.images, batch.boxes.sizes)
-        boxes, scores, labels, *_ = (tensor.cpu().numpy() for tensor in found if tensor is not None)
+        boxes, scores, labels, *levels = (tensor.cpu().numpy() for tensor in found if tensor is not None)
         sizes = batch.boxes.sizes.tolist()
         results = []
         for row, (image_id, original) in enumerate(zip(batch.ids, batch.original_sizes, strict=True)):
@@ -88,6 +89,7 @@ def _plain_batches(
                 scores[row][keep],
                 labels[row][keep],
                 detector.classes.ids,
+                levels[0][row][keep] if levels else None,
             )
         yield results
 
@@ -111,7 +113,7 @@ def _view_batches(
             entry
             for record, found in zip(chunk, results, strict=True)
             for entry in to_coco_results(
-                record.id, found.boxes, found.scores, found.labels, detector.classes.ids
+                record.id, found.boxes, found.scores, found.labels, detector.classes.ids, found.levels
             )
         ]
 
@@ -120,8 +122,20 @@ def _quiet(console: Console | None) -> bool:
     return console is None or not console.is_terminal or not distributed.is_main()
 
 
-def write_evaluation(out: Path, metrics: dict[str, Any], predictions: list[dict[str, Any]]) -> None:
-    """Write ``evaluation.json`` and ``predictions.json`` into folder ``out``, each whole or not at all."""
+def write_evaluation(
+    out: Path,
+    metrics: dict[str, Any],
+    predictions: list[dict[str, Any]],
+    data: DataConfig | None = None,
+    classes: Classes | None = None,
+) -> None:
+    """Write ``evaluation.json`` and ``predictions.json`` into folder ``out``, each whole or not at all.
+
+    data, classes: which split it was, and the detector's classes; written along, for the report to find the
+    annotations again.
+    """
+    told = {"data": data and to_dict(data), "classes": classes and to_dict(classes)}
+    metrics = metrics | {key: value for key, value in told.items() if value}
     try:
         for name, value, indent in (("evaluation", metrics, 1), ("predictions", predictions, None)):
             write_text(out / f"{name}.json", json.dumps(value, indent=indent))

@@ -58,7 +58,8 @@ def coco_metrics(
     pixels of the original image) and ``score``. image_ids, category_ids: count only these; by default all.
 
     Returns the keys of ``METRICS``, shares of 1, and ``per_class``: by name ``{"AP", "AP50", "boxes"}``;
-    ``boxes`` counts objects (crowd regions left out). None stands for COCO's -1: there is no such object.
+    ``boxes`` counts objects (crowd regions left out); ``boxes_by_size`` those that the figures by size
+    are of, by their ``area``. None stands for COCO's -1: there is no such object.
     The figures are those of pycocotools. Raises UserError for an image id that the annotations do not have.
     """
     with _no_collection():
@@ -114,12 +115,18 @@ def _coco_metrics(
         metrics[f"AR_{area}"] = _mean(recall_tkam[:, :, a, -1])
 
     wanted = set(images)
-    boxes = Counter(
-        entry["category_id"]
+    kinds = set(categories)
+    counted = [
+        entry
         for entry in truth["annotations"]
-        if entry["image_id"] in wanted and not entry["iscrowd"]
-    )
+        if entry["image_id"] in wanted and entry["category_id"] in kinds and not entry["iscrowd"]
+    ]
+    boxes = Counter(entry["category_id"] for entry in counted)
     names = _names(truth["categories"])
+    metrics["boxes_by_size"] = {
+        name: sum(low <= entry["area"] <= high for entry in counted)
+        for name, (low, high) in zip(AREAS[1:], evaluation.params.areaRng[1:], strict=True)
+    }
     metrics["per_class"] = {
         names[id_]: {
             "AP": _mean(precision_trkam[:, :, k, 0, -1]),
@@ -132,13 +139,19 @@ def _coco_metrics(
 
 
 def to_coco_results(
-    image_id: int, boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, category_ids: Sequence[int]
+    image_id: int,
+    boxes: ArrayLike,
+    scores: ArrayLike,
+    labels: ArrayLike,
+    category_ids: Sequence[int],
+    levels: ArrayLike | None = None,
 ) -> list[dict[str, Any]]:
     """The detections of one image in COCO's results format.
 
     boxes: (n, 4) x1, y1, x2, y2 in pixels of the original image. scores: (n,). labels: (n,) 0..C-1.
-    category_ids: the data set's id of each label (``Classes.ids``). Boxes are rounded to 0.001 pixel and
-    scores to six decimals, which keeps files small and moves no figure.
+    category_ids: the data set's id of each label (``Classes.ids``). levels: (n,) the pyramid level that found
+    each, 0 for P3; written as ``level``, 3 for P3, which readers of the format pass over. Boxes are rounded
+    to 0.001 pixel and scores to six decimals, which keeps files small and moves no figure.
     """
     boxes_n4 = np.asarray(boxes, np.float64).reshape(-1, 4)
     scores_n = np.asarray(scores, np.float64).reshape(-1)
@@ -155,6 +168,8 @@ def to_coco_results(
                 "score": round(score, 6),
             }
         )
+    for result, level in zip(results, () if levels is None else np.asarray(levels).tolist(), strict=False):
+        result["level"] = 3 + level
     return results
 
 

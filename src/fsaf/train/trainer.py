@@ -22,6 +22,7 @@ from fsaf.device import GraphTools, is_accelerator, peak_memory
 from fsaf.errors import UserError
 from fsaf.files import remove_leftovers, write_text
 from fsaf.objective.objective import LossTerms
+from fsaf.results.commands import note_command
 from fsaf.results.evaluate import evaluate, write_evaluation
 from fsaf.results.predict import Detector
 from fsaf.train import distributed
@@ -170,7 +171,7 @@ def validate(run: Run, records: Records, epoch: int, log: RunLog | NoLog, reques
 
     metrics, predictions = evaluate(detector, records, run.config.data, before_batch=stop_here)
     if distributed.is_main():
-        write_evaluation(run.out, metrics, predictions)
+        write_evaluation(run.out, metrics, predictions, run.config.data, run.classes)
     log.evaluation(run.step, {"step": run.step, "epoch": epoch} | metrics)
     run.to_evaluate = False
     score = metrics["AP"] or 0.0
@@ -205,6 +206,7 @@ def _start_log(run: Run, last_step: int, console: Console) -> RunLog | NoLog:
             remove_leftovers(folder)
         text = yaml.safe_dump(to_dict(run.config), sort_keys=False)
         write_text(run.out / "config.yaml", text)
+        note_command(run.out, run.model.mean.device)
         return RunLog(run.out, last_step, run.step, console, evaluated=not run.to_evaluate)
     except OSError as error:
         raise UserError(
