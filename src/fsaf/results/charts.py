@@ -26,19 +26,27 @@ class Series:
     """(x, y), x rising."""
     style: str
     """CSS class that gives the colour."""
+    value: str | None = None
+    """What the legend says of it; by default where it ends."""
 
 
-def line_chart(title: str, series: Sequence[Series], x_label: str, *, dots: bool = False) -> Markup:
-    """Lines over a common x, from y = 0 up. dots: mark and name every point, for few of them.
+def line_chart(
+    title: str, series: Sequence[Series], x_label: str, *, dots: bool = False, unit: bool = False
+) -> Markup:
+    """Lines over a common x, from y = 0 up. dots: mark and name every point, for few of them. unit: both axes
+    go from 0 to 1.
 
     Empty where there is nothing to draw: a line needs two points, or one with ``dots``.
     """
     series = [line for line in series if len(line.points) > (0 if dots else 1)]
     if not series:
         return Markup("")
-    frame = _Frame(
-        [x for line in series for x, _ in line.points], max(y for line in series for _, y in line.points)
-    )
+    if unit:
+        frame = _Frame([0, 1], 1, fractions=True)
+    else:
+        frame = _Frame(
+            [x for line in series for x, _ in line.points], max(y for line in series for _, y in line.points)
+        )
     parts = [frame.axes(x_label)]
     for line in series:
         points = line.points if dots else thin(line.points)
@@ -52,8 +60,14 @@ def line_chart(title: str, series: Sequence[Series], x_label: str, *, dots: bool
                         line.style, f"{frame.x(x):.1f}", f"{frame.y(y):.1f}", label
                     )
                 )
-    last = [(line.name, line.style, number(line.points[-1][1])) for line in series]
-    said = "; ".join(f"{name} ends at {value}" for name, _, value in last)
+    last = [
+        (line.name, line.style, number(line.points[-1][1]) if line.value is None else line.value)
+        for line in series
+    ]
+    said = "; ".join(
+        f"{line.name} {'ends at ' if line.value is None else ''}{value}".rstrip()
+        for line, (_, _, value) in zip(series, last, strict=True)
+    )
     return _figure(title, f"{title}: {said}", parts, last)
 
 
@@ -118,9 +132,10 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 class _Frame:
-    """From values to pixels of the drawing; y starts at zero."""
+    """From values to pixels; y starts at zero. fractions: ticks of x need not be whole numbers."""
 
-    def __init__(self, xs: list[float], top: float) -> None:
+    def __init__(self, xs: list[float], top: float, fractions: bool = False) -> None:
+        self.fractions = fractions
         self.low, self.high = min(xs), max(xs)
         if self.low == self.high:
             self.low, self.high = self.low - 0.5, self.high + 0.5
@@ -146,10 +161,12 @@ class _Frame:
                 )
             )
         for value in ticks(self.low, self.high):
-            if value == round(value):
+            if self.fractions or value == round(value):
                 parts.append(
                     Markup('<text class="tick" text-anchor="middle" x="{}" y="{}">{}</text>').format(
-                        f"{self.x(value):.1f}", _HEIGHT - _BOTTOM + 16, f"{value:,.0f}"
+                        f"{self.x(value):.1f}",
+                        _HEIGHT - _BOTTOM + 16,
+                        f"{value:g}" if self.fractions else f"{value:,.0f}",
                     )
                 )
         middle = (_LEFT + _WIDTH - _RIGHT) / 2

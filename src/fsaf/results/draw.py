@@ -53,6 +53,7 @@ def draw_result(
     truth_boxes: ArrayLike | Tensor | None = None,
     truth_labels: ArrayLike | Tensor | None = None,
     score_threshold: float = 0.0,
+    line_width: int | None = None,
 ) -> Image.Image:
     """A copy of ``image`` with its detections drawn in.
 
@@ -60,6 +61,7 @@ def draw_result(
     x1, y1, x2, y2 in its pixels. labels: (n,) class of each box, gives its colour. scores: (n,). names: the
     name of each box, n of them, shown with the score as ``name 0.93``. truth_boxes (k, 4), truth_labels (k,):
     ground truth, drawn dashed and thin without captions. score_threshold: lower scored boxes are left out.
+    line_width: of boxes in pixels, by default after the picture's size.
     """
     picture = to_pil(image)
     boxes_n4 = np.asarray(boxes, np.float64).reshape(-1, 4)
@@ -74,6 +76,7 @@ def draw_result(
         )
     draw = ImageDraw.Draw(picture)
     line, text = _sizes(picture.size)
+    line = line_width or line
 
     if truth_boxes is not None:
         truth_k4 = np.asarray(truth_boxes, np.float64).reshape(-1, 4)

@@ -2,37 +2,33 @@
 
 ``report.html`` holds its style, curves and pictures itself and runs no script, so it can be sent around.
 Every part is made from a file of the run folder; one that is missing is left out, and a sentence says so.
-All text from these files is escaped (Jinja's autoescape), and without control characters.
 """
 
+import json
 import math
-import re
-from datetime import datetime
-from importlib import resources
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import yaml
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-import fsaf
 from fsaf.errors import UserError
+from fsaf.results.analysis import LEVELS, SHOWN
 from fsaf.results.charts import Series, line_chart, number, share_chart
+from fsaf.results.commands import read_commands
+from fsaf.results.findings import Findings, Split, find, open_splits, summarise
 from fsaf.results.metrics import METRICS
+from fsaf.results.page import duration, write_page
 from fsaf.results.run_folder import finite, read_metrics, read_object, read_pictures, read_text
-
-_LEVELS = ("P3", "P4", "P5", "P6", "P7")
-# Not for a page: control characters, halves of surrogate pairs (UTF-8 has none), marks that turn text around.
-_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def write_report(run: Path) -> Path:
     """Write ``report.html`` into run folder ``run`` from what is there, and return its path.
 
-    Reads ``evaluation.json``, ``metrics.jsonl``, ``pictures/*.png``, ``export.json``, ``summary.json``
-    (seconds of each stage) and ``config.yaml``. Raises UserError if there is no such folder.
+    Reads ``evaluation.json``, ``metrics.jsonl``, ``predictions.json`` and the annotations they are of,
+    ``pictures/*.png``, ``export.json``, ``summary.json`` (seconds of each stage), ``commands.jsonl`` and
+    ``config.yaml``. Raises UserError if there is no such folder, or the page cannot be written.
     """
     if not run.is_dir():
         raise UserError(f"{run}: no such run folder")
@@ -42,40 +38,52 @@ def write_report(run: Path) -> Path:
     export = read_object(run / "export.json", notes)
     steps, evaluations = read_metrics(run / "metrics.jsonl", notes)
     settings = read_text(run / "config.yaml", notes)
-    pictures, found = read_pictures(run / "pictures", notes)
+    pictures, pictures_found = read_pictures(run / "pictures", notes)
     stages = [(name, value) for name, each in (summary or {}).items() if (value := finite(each)) is not None]
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": number, "duration": _duration}
-    template = resources.files("fsaf.results").joinpath("report.html.j2").read_text(encoding="utf-8")
-    page = environment.from_string(template).render(
+    splits = open_splits(evaluation, settings, notes)
+    facts, boxes = summarise(splits)
+    path = run / "report.html"
+    write_page(
+        path,
+        "report.html.j2",
         name=run.resolve().name,
-        version=fsaf.__version__,
-        written=datetime.now().strftime("%Y-%m-%d %H:%M"),
-        recipe=_recipe(settings),
+        recipe=recipe_line(settings),
         tiles=_tiles(evaluation, steps, stages),
         metrics=_metrics(evaluation),
         classes=_classes(evaluation),
+        findings=_findings(run, splits, notes),
+        shown=SHOWN,
+        levels=LEVELS,
+        splits=[(title, str(split.records.source)) for title, split in splits.items()],
+        data_facts=facts,
+        data_boxes=boxes,
         charts=_charts(steps, evaluations),
-        speed=_speed(steps),
+        pos_recall=finite(steps[-1].get("pos_recall")) if steps else None,
+        speed=speed_facts(evaluation, steps),
         pictures=pictures,
-        pictures_found=found,
+        pictures_found=pictures_found,
         export=_flat(export) if export else [],
         stages=stages,
+        commands=read_commands(run, notes),
         settings=settings,
         notes=notes,
     )
-    page = _CONTROL.sub("?", page)
-    path = run / "report.html"
-    temporary = run / ".report.html.tmp"
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
     return path
 
 
-def _recipe(settings: str | None) -> str:
+def _findings(run: Path, splits: dict[str, Split], notes: list[str]) -> Findings | None:
+    text = read_text(run / "predictions.json", notes)
+    if text is None or "validation" not in splits:
+        return None
+    try:
+        predictions = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        notes.append(f"predictions.json is not readable: {error}")
+        return None
+    return find(splits["validation"], predictions, notes)
+
+
+def recipe_line(settings: str | None) -> str:
     """The settings that say most, in a line."""
     try:
         config = yaml.safe_load(settings or "")
@@ -107,13 +115,14 @@ def _tiles(
             tiles.append((key, f"{value:.3f}", METRICS[key]))
     if (rate := finite((evaluation or {}).get("images_per_second"))) is not None:
         tiles.append(("Images / s", number(rate), "evaluation: reading, network and post-processing"))
-    seconds = dict(stages).get("train") or _training_seconds(steps)
+    seconds = dict(stages).get("train") or training_seconds(steps)
     if seconds:
-        tiles.append(("Training", _duration(seconds), f"{int(steps[-1]['step']):,} steps" if steps else ""))
+        tiles.append(("Training", duration(seconds), f"{int(steps[-1]['step']):,} steps" if steps else ""))
     return tiles
 
 
-def _training_seconds(steps: list[dict[str, Any]]) -> float:
+def training_seconds(steps: list[dict[str, Any]]) -> float:
+    """Time of all steps, without evaluations; 0 where it is not recorded."""
     before, total = 0.0, 0.0
     for record in steps:
         total += (record["step"] - before) * (finite(record.get("step_seconds")) or 0.0)
@@ -125,7 +134,13 @@ def _metrics(evaluation: dict[str, Any] | None) -> list[list[tuple[str, str, flo
     """COCO's twelve figures in two groups, precision and recall: name, meaning, value."""
     if evaluation is None:
         return []
-    rows = [(key, meaning, finite(evaluation.get(key))) for key, meaning in METRICS.items()]
+    boxes = evaluation.get("boxes_by_size")
+    boxes = boxes if isinstance(boxes, dict) else {}
+    rows = []
+    for key, meaning in METRICS.items():
+        count = finite(boxes.get(key.partition("_")[2]))
+        counted = "" if count is None else f": {count:,.0f} boxes"
+        rows.append((key, meaning + counted, finite(evaluation.get(key))))
     return [rows[:6], rows[6:]]
 
 
@@ -184,7 +199,7 @@ def _charts(steps: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> l
             "Pyramid level that the boxes learn on",
             [step for step, _ in shares],
             [share for _, share in shares],
-            _LEVELS,
+            LEVELS,
             [f"l{i}" for i in range(5)],
             "step",
         )
@@ -193,30 +208,32 @@ def _charts(steps: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> l
 
 
 def _share(value: Any) -> list[float] | None:
-    if not isinstance(value, list) or len(value) != len(_LEVELS):
+    if not isinstance(value, list) or len(value) != len(LEVELS):
         return None
     numbers = [number for each in value if (number := finite(each)) is not None]
     total = sum(numbers)
     return [each / total for each in numbers] if len(numbers) == len(value) and total > 0 else None
 
 
-def _speed(steps: list[dict[str, Any]]) -> list[str]:
-    """Sentences on how fast training ran."""
+def speed_facts(evaluation: dict[str, Any] | None, steps: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """How fast training and evaluation ran: name and text."""
 
     def every(key: str) -> list[float]:
         return [value for record in steps if (value := finite(record.get(key))) is not None]
 
-    said = []
+    facts = []
     if rates := every("images_per_second"):
-        said.append(f"{number(median(rates))} images/s in training (median)")
+        facts.append(("training, median", f"{number(median(rates))} images/s"))
+    if seconds := training_seconds(steps):
+        facts.append(("training, all steps", duration(seconds)))
     data, step = every("data_seconds"), every("step_seconds")
     if data and sum(step) > 0:
-        said.append(f"{min(sum(data) / sum(step), 1):.0%} of the time spent waiting for data")
+        facts.append(("training, waiting for data", f"{min(sum(data) / sum(step), 1):.0%} of the time"))
     if (memory := every("memory_gb")) and max(memory) > 0:
-        said.append(f"{max(memory):.1f} GB of device memory at most")
-    if recall := every("pos_recall"):
-        said.append(f"{recall[-1]:.0f}% of positive locations score their own class highest at the end")
-    return said
+        facts.append(("memory at most", f"{max(memory):.1f} GB"))
+    if (rate := finite((evaluation or {}).get("images_per_second"))) is not None:
+        facts.append(("evaluation", f"{number(rate)} images/s: reading, network and post-processing"))
+    return facts
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -236,12 +253,3 @@ def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         else:
             rows.append((name, "-" if each is None else str(each)))
     return rows
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

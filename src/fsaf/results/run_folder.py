@@ -99,7 +99,12 @@ def data_url(path: Path, limit: int) -> str:
         image.load()
         if image.width <= 1000 and path.stat().st_size <= limit and image.format == "PNG":
             return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-        picture = image.convert("RGB")
+        return jpeg_url(image, limit)
+
+
+def jpeg_url(image: Image.Image, limit: int) -> str:
+    """A picture as a JPEG of at most ``limit`` bytes where it can be, scaled down for it."""
+    picture = image.convert("RGB")
     for side in (1000, 800, 640, 480, 320, 160):
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
