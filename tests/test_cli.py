@@ -236,6 +236,38 @@ def test_train_evaluate_and_predict(root: Path, tmp_path: Path, capsys: pytest.C
     assert "AP50" in out and "green" in out and "img/s" in out
     again = json.loads((tmp_path / "scores" / "evaluation.json").read_text())
     assert again["AP"] == pytest.approx(trained["AP"], abs=1e-6)
+    for run in (tmp_path / "out", tmp_path / "scores"):
+        page = (run / "report.html").read_text(encoding="utf-8")
+        assert "Confusion" in page and "Commands" in page and "could not be read" not in page
+    page = tmp_path / "both.html"
+    assert main(["report", str(tmp_path / "out"), str(tmp_path / "scores"), "--out", str(page)]) == 0
+    assert capsys.readouterr().out == f"{page}\n" and "2 runs side by side" in page.read_text()
+
+
+def test_mistakes_in_reports(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "run").mkdir()
+    (here / "file").write_text("mine")
+    for options, told in (
+        (["nowhere"], ["nowhere: no such run folder"]),
+        (["file"], ["file: no such run folder"]),
+        (["run"], ["run: is not a run folder", "metrics.jsonl"]),
+        (["run", "--data.root", "x"], ["--data.root"]),
+    ):
+        refused(capsys, ["report", *options], *told)
+    (here / "run" / "evaluation.json").write_text("{}")
+    refused(capsys, ["report", "run", "--out", "run"], "--out run: is a folder", "run/report.html")
+    refused(capsys, ["report", "run", "--out", "file/x.html"], "file/x.html: cannot be written")
+    refused(capsys, ["report", "run", "run"], "run: given twice")
+    assert sorted(path.name for path in here.rglob("*")) == ["evaluation.json", "file", "run"]
+
+
+def test_a_report_that_cannot_be_made_fails_nothing(
+    checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "report.html").mkdir()
+    assert main(["evaluate", str(checkpoint), "--out", "."]) == 0
+    assert "note: report.html could not be made" in capsys.readouterr().err
+    assert (here / "evaluation.json").is_file()
 
 
 @pytest.mark.parametrize(
@@ -369,10 +401,13 @@ def test_evaluation_on_other_classes(
 def test_evaluation_lands_in_the_run_folder(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(checkpoint), "--data.batch_size=2"]) == 0
     run = checkpoint.parent.parent
+    out = capsys.readouterr().out
     for name in ("evaluation.json", "predictions.json"):
         assert json.loads((run / name).read_text())
-        assert str(run / name) in capsys.readouterr().out or name == "predictions.json"
+    for name in ("evaluation.json", "predictions.json", "report.html"):
+        assert str(run / name) in out
         (run / name).unlink()
+    (run / "commands.jsonl").unlink()
 
 
 # Prediction.

@@ -71,6 +71,12 @@ def make_parser(only: str | None = None) -> argparse.ArgumentParser:
     child.add_argument("--devices", type=int, default=1, metavar="N", help=devices)
     add_keys_to(child, of_detector(EVALUATION))
 
+    child = verb("report", verbs.report, "Show a run on one page, or compare runs side by side.")
+    child.add_argument("runs", metavar="RUN", nargs="+", help="run folders; several are compared")
+    child.add_argument(
+        "--out", metavar="FILE", help="page to write (RUN/report.html; of several report-comparison.html)"
+    )
+
     child = verb(
         "predict",
         verbs.predict,

@@ -8,7 +8,7 @@ from fsaf.help import verbs_of
 from fsaf.keys import recipe_keys
 from fsaf.recipe import recipe_names
 
-_FILES = ("CHECKPOINT", "DATA", "IMAGE", "IN", "OUT", "FILE", "FOLDER")
+_FILES = ("CHECKPOINT", "DATA", "IMAGE", "RUN", "IN", "OUT", "FILE", "FOLDER")
 """Arguments that are files or folders, by what help calls them."""
 _PATHS = ("init", "out", "data.root", "model.weights")
 """Keys that are, besides those that end in ``annotations`` and ``images``."""

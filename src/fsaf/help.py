@@ -11,7 +11,7 @@ from fsaf.keys import Key, section_texts
 
 GROUPS = {
     "data": ("check",),
-    "training": ("train", "quickstart"),
+    "training": ("train", "report", "quickstart"),
     "using a detector": ("evaluate", "predict", "demo", "export", "publish"),
     "tools": ("convert", "benchmark", "info", "completion"),
 }
@@ -36,6 +36,7 @@ EXAMPLES = {
         "fsaf evaluate runs/mine/checkpoints/best.pt",
         "fsaf evaluate model.onnx --data.root DATA --out scores",
     ),
+    "report": ("fsaf report runs/mine", "fsaf report runs/mine runs/other --out both.html"),
     "predict": (
         "fsaf predict runs/mine/checkpoints/best.pt photos/ --out predictions",
         "fsaf predict runs/mine/checkpoints/best.pt photo.jpg --format json",

@@ -35,6 +35,7 @@ def train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     out = run(config)
     if os.environ.get("RANK", "0") == "0":
         print(f"trained; everything is in {out}")
+        _draw_report(out)
 
 
 def _dry_run(config: "Config", devices: int) -> None:
@@ -80,6 +81,28 @@ def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     print(format_table(metrics))
     print(f"\n{metrics['images']} images at {metrics['images_per_second']:.1f} img/s")
     print(f"written: {out / 'evaluation.json'}, {out / 'predictions.json'}")
+    _draw_report(out)
+
+
+def report(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """``fsaf report``."""
+    from fsaf.results.compare import write_comparison
+    from fsaf.results.report import write_report
+
+    _no_overrides(overrides)
+    runs = [Path(name) for name in args.runs]
+    for run in runs:
+        files = ("config.yaml", "metrics.jsonl", "evaluation.json")
+        if run.is_dir() and not any((run / name).is_file() for name in files):
+            raise UserError(f"{run}: is not a run folder; it has none of {', '.join(files)}")
+    if args.out and Path(args.out).is_dir():
+        raise UserError(
+            f"--out {args.out}: is a folder; name the page to write, such as {args.out}/report.html"
+        )
+    if len(runs) == 1:
+        print(write_report(runs[0], Path(args.out) if args.out else None))
+    else:
+        print(write_comparison(runs, Path(args.out or "report-comparison.html")))
 
 
 def predict(args: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -297,6 +320,17 @@ def quickstart(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from fsaf.quickstart import quickstart as run
 
     run(Path(args.out), overrides)
+
+
+def _draw_report(run: Path) -> None:
+    """Write a run's report.html. Where that fails a note says so: what it would have shown is there."""
+    from fsaf.results.report import write_report
+
+    try:
+        print(f"report: {write_report(run)}")
+    except Exception as error:
+        text = printable(f"{type(error).__name__}: {error}")
+        print(f"note: report.html could not be made ({text})", file=sys.stderr)
 
 
 def _in_many(

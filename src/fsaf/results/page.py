@@ -34,7 +34,7 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     try:
         write_text(path, _CONTROL.sub("?", page))
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error})") from error
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def duration(seconds: float) -> str:

@@ -23,8 +23,8 @@ from fsaf.results.page import duration, write_page
 from fsaf.results.run_folder import finite, read_metrics, read_object, read_pictures, read_text
 
 
-def write_report(run: Path) -> Path:
-    """Write ``report.html`` into run folder ``run`` from what is there, and return its path.
+def write_report(run: Path, path: Path | None = None) -> Path:
+    """Write ``report.html`` into run folder ``run`` (or to ``path``) from what is there; returns its path.
 
     Reads ``evaluation.json``, ``metrics.jsonl``, ``predictions.json`` and the annotations they are of,
     ``pictures/*.png``, ``export.json``, ``summary.json`` (seconds of each stage), ``commands.jsonl`` and
@@ -42,7 +42,7 @@ def write_report(run: Path) -> Path:
     stages = [(name, value) for name, each in (summary or {}).items() if (value := finite(each)) is not None]
     splits = open_splits(evaluation, settings, notes)
     facts, boxes = summarise(splits)
-    path = run / "report.html"
+    path = path or run / "report.html"
     write_page(
         path,
         "report.html.j2",
@@ -232,7 +232,7 @@ def speed_facts(evaluation: dict[str, Any] | None, steps: list[dict[str, Any]]) 
     if (memory := every("memory_gb")) and max(memory) > 0:
         facts.append(("memory at most", f"{max(memory):.1f} GB"))
     if (rate := finite((evaluation or {}).get("images_per_second"))) is not None:
-        facts.append(("evaluation", f"{number(rate)} images/s: reading, network and post-processing"))
+        facts.append(("evaluation, post-processing and reading included", f"{number(rate)} images/s"))
     return facts
 
 
