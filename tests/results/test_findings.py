@@ -4,6 +4,7 @@ import html
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,11 +144,11 @@ def test_many_classes_have_a_list_of_pairs_and_extreme_curves() -> None:
 
 
 def test_colours_tell_right_wrong_and_missed(tmp_path: Path) -> None:
-    Image.new("RGB", (300, 200), (120, 120, 120)).save(tmp_path / "a.png")
+    Image.new("RGB", (400, 200), (120, 120, 120)).save(tmp_path / "a.png")
     image = ImageRecord(
         id=1,
         path=tmp_path / "a.png",
-        width=300,
+        width=400,
         height=200,
         boxes=np.array([[22, 22, 80, 80], [20, 120, 80, 180]], np.float32),
         labels=np.zeros(2, np.int64),
@@ -169,3 +170,6 @@ def test_colours_tell_right_wrong_and_missed(tmp_path: Path) -> None:
     missed = drawn[115:185, 18:84].reshape(-1, 3).tolist()
     assert list(PALETTE[4]) in missed and list(PALETTE[6]) not in missed
     assert (drawn[116:184, 116:184] == 120).all()  # its score is too low to be shown
+    small = replace(image, path=tmp_path / "small.png")
+    Image.new("RGB", (100, 50), (120, 120, 120)).save(small.path)
+    assert draw_mistakes(small, found, truth, ignored, ("cell",), Config().data).size == (400, 200)

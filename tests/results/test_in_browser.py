@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,21 @@ SECTIONS = {
 }
 
 
-@pytest.mark.parametrize("kind", list(SECTIONS))
-def test_a_page_shows_everything_at_any_width_and_asks_for_nothing(tmp_path: Path, kind: str) -> None:
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
     playwright: Any = pytest.importorskip("playwright.sync_api")
     if BROWSER is None:
         pytest.skip("needs the browser chromium (on Debian: apt install chromium)")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=BROWSER, args=OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("kind", list(SECTIONS))
+def test_a_page_shows_everything_at_any_width_and_asks_for_nothing(
+    browser: Any, tmp_path: Path, kind: str
+) -> None:
     write_run(tmp_path, "a-run")
     if kind == "report":
         path = write_report(tmp_path / "a-run")
@@ -41,31 +52,26 @@ def test_a_page_shows_everything_at_any_width_and_asks_for_nothing(tmp_path: Pat
         path = write_comparison([tmp_path / name for name in names], tmp_path / "page.html")
     said: list[str] = []
     asked: list[str] = []
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=BROWSER, args=OPTIONS)
-        for width in (360, 1280):
-            tab = browser.new_page(viewport={"width": width, "height": 800})
-            tab.on("console", lambda message: said.append(message.text))
-            tab.on("pageerror", lambda error: said.append(str(error)))
-            tab.on("request", lambda request: asked.append(request.url))
-            tab.goto(path.as_uri())
-            assert tab.evaluate("document.documentElement.scrollWidth") == width
-            # Nothing reaches out of the page, but for tables that scroll by themselves.
-            out = "[...document.querySelectorAll('main *:not(.scroll *, .tall *, pre *)')].filter(e =>"
-            out += " e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML.slice(0, 80))"
-            assert tab.evaluate(out) == []
-            headings = tab.get_by_role("heading", level=2).all_inner_texts()
-            assert headings == SECTIONS[kind]
-            for image in tab.locator("img").all():
-                assert image.evaluate("e => e.complete && e.naturalWidth > 0")
-            charts = tab.locator("svg").all()
-            assert len(charts) == {"report": 6, "comparison": 2}[kind]
-            assert all(chart.bounding_box()["height"] > 100 for chart in charts)
-            if folder := os.environ.get("FSAF_SCREENSHOTS"):
-                tab.screenshot(path=str(Path(folder) / f"{kind}-{width}.png"), full_page=True)
-        tab.emulate_media(media="print")
-        if kind == "report":  # paper has nothing to unfold
-            assert tab.locator("pre").evaluate("e => e.getBoundingClientRect().height") > 100
-        browser.close()
+    for width in (360, 1280):
+        tab = browser.new_page(viewport={"width": width, "height": 800})
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto(path.as_uri())
+        assert tab.evaluate("document.documentElement.scrollWidth") == width
+        # Nothing reaches out of the page, but for tables that scroll by themselves.
+        out = "[...document.querySelectorAll('main *:not(.scroll *, .tall *, pre *)')].filter(e =>"
+        out += " e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML.slice(0, 80))"
+        assert tab.evaluate(out) == []
+        assert tab.get_by_role("heading", level=2).all_inner_texts() == SECTIONS[kind]
+        pictures = tab.locator("img").evaluate_all("all => all.map(e => e.complete && e.naturalWidth > 0)")
+        assert all(pictures) and (len(pictures) > 4) == (kind == "report")
+        heights = tab.locator("svg").evaluate_all("all => all.map(e => e.getBoundingClientRect().height)")
+        assert len(heights) == {"report": 6, "comparison": 2}[kind] and min(heights) > 100
+        if folder := os.environ.get("FSAF_SCREENSHOTS"):
+            tab.screenshot(path=str(Path(folder) / f"{kind}-{width}.png"), full_page=True)
+    tab.emulate_media(media="print")
+    if kind == "report":  # paper has nothing to unfold
+        assert tab.locator("pre").evaluate("e => e.getBoundingClientRect().height") > 100
     assert said == []
     assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()] * 2

@@ -232,7 +232,7 @@ def speed_facts(evaluation: dict[str, Any] | None, steps: list[dict[str, Any]]) 
     if (memory := every("memory_gb")) and max(memory) > 0:
         facts.append(("memory at most", f"{max(memory):.1f} GB"))
     if (rate := finite((evaluation or {}).get("images_per_second"))) is not None:
-        facts.append(("evaluation, post-processing and reading included", f"{number(rate)} images/s"))
+        facts.append(("evaluation, from file to boxes", f"{number(rate)} images/s"))
     return facts
 
 

@@ -10,12 +10,14 @@ from fsaf.data.records import ImageRecord, Records
 from fsaf.data.transforms import read_image
 from fsaf.errors import UserError
 from fsaf.results.analysis import SHOWN, Found, Matches, mistakes
-from fsaf.results.draw import draw_result
+from fsaf.results.draw import draw_result, to_pil
 from fsaf.results.run_folder import jpeg_url
 
 EACH = 4
 """Pictures with the most wrong detections, and as many with the most missed boxes."""
 _BYTES = 110_000
+_LEAST = 400
+"""Pixels that the longer side has at least, so that captions leave something to see."""
 _RIGHT, _WRONG, _MISSED, _SEEN = 0, 1, 4, 6  # places in ``draw.PALETTE``: blue, orange, yellow, pale blue
 
 
@@ -60,26 +62,30 @@ def draw_mistakes(
     data: DataConfig,
 ) -> Image.Image:
     """An image with its detections from ``SHOWN`` on: right ones blue, wrong ones orange with name and score;
-    dashed its annotated boxes: missed ones yellow, found ones pale, crowd regions left out.
+    dashed its annotated boxes: missed ones yellow, found ones pale, crowd regions left out. Small images are
+    enlarged by a whole number.
 
     found: the image's. truth (P,): the position of the box that each found, negative for none. ignored (P,):
     those in crowd regions, not drawn.
     """
-    pixels = read_image(image.path, data.exif_rotation, data.max_pixels)
+    picture = to_pil(read_image(image.path, data.exif_rotation, data.max_pixels))
+    grow = max(1, math.ceil(_LEAST / max(picture.size)))
+    picture = picture.resize((picture.width * grow, picture.height * grow))
     rows = np.flatnonzero((found.score >= SHOWN) & ~ignored)
     right = truth[rows] >= 0
     seen = np.zeros(len(image.boxes), bool)
     seen[truth[rows][right]] = True
     captions = [f"{names[label]} {score:.2f}" for label, score in zip(found.label, found.score, strict=True)]
-    scale = math.sqrt(pixels.shape[1] * pixels.shape[2])
     return draw_result(
-        pixels,
-        found.boxes[rows],
+        picture,
+        found.boxes[rows] * grow,
         np.where(right, _RIGHT, _WRONG),
         names=["" if fine else captions[row] for row, fine in zip(rows, right, strict=True)],
-        truth_boxes=image.boxes[~image.crowd],
+        truth_boxes=image.boxes[~image.crowd] * grow,
         truth_labels=np.where(seen, _SEEN, _MISSED)[~image.crowd],
-        line_width=max(3, round(0.008 * scale)),  # for pages that show it smaller
+        line_width=max(
+            3, round(0.008 * math.sqrt(picture.width * picture.height))
+        ),  # for pages that show it smaller
     )
 
 
