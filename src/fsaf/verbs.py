@@ -86,6 +86,8 @@ def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 def report(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """``fsaf report``."""
+    from rich.console import Console
+
     from fsaf.results.compare import write_comparison
     from fsaf.results.report import write_report
 
@@ -99,10 +101,12 @@ def report(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         raise UserError(
             f"--out {args.out}: is a folder; name the page to write, such as {args.out}/report.html"
         )
-    if len(runs) == 1:
-        print(write_report(runs[0], Path(args.out) if args.out else None))
-    else:
-        print(write_comparison(runs, Path(args.out or "report-comparison.html")))
+    with Console(stderr=True).status("drawing the report"):
+        if len(runs) == 1:
+            path = write_report(runs[0], Path(args.out) if args.out else None)
+        else:
+            path = write_comparison(runs, Path(args.out or "report-comparison.html"))
+    print(path)
 
 
 def predict(args: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -324,10 +328,14 @@ def quickstart(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 def _draw_report(run: Path) -> None:
     """Write a run's report.html. Where that fails a note says so: what it would have shown is there."""
+    from rich.console import Console
+
     from fsaf.results.report import write_report
 
     try:
-        print(f"report: {write_report(run)}")
+        with Console(stderr=True).status("drawing the report"):
+            path = write_report(run)
+        print(f"report: {path}")
     except Exception as error:
         text = printable(f"{type(error).__name__}: {error}")
         print(f"note: report.html could not be made ({text})", file=sys.stderr)

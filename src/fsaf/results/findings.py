@@ -60,14 +60,14 @@ class Split(NamedTuple):
 def open_splits(
     evaluation: Mapping[str, Any] | None, settings: str | None, notes: list[str]
 ) -> dict[str, Split]:
-    """The splits ``training`` (as config.yaml says) and ``validation`` (as the evaluation says, else the
-    config), as far as there are any; ``notes`` takes a sentence on each that cannot be read."""
+    """The splits ``training`` (as config.yaml says) and, of a run that was evaluated, ``validation`` (as the
+    evaluation says, else the config); ``notes`` takes a sentence on each that cannot be read."""
     try:
         config = yaml.safe_load(settings or "")
     except yaml.YAMLError:
         config = None
     own = config.get("data") if isinstance(config, dict) else None
-    evaluated = (evaluation or {}).get("data") or own
+    evaluated = None if evaluation is None else evaluation.get("data") or own
     found: dict[str, Split] = {}
     for title, name, data in (("training", "train", own), ("validation", "val", evaluated)):
         if not isinstance(data, dict):
