@@ -63,9 +63,7 @@ def made_up(seed: int, images: int = 15) -> tuple[Records, list[Prediction]]:
     return split(*records), found
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_precision_and_recall_are_those_of_pycocotools(seed: int) -> None:
-    records, predictions = made_up(seed)
+def assert_as_pycocotools(records: Records, predictions: list[Prediction]) -> list[analysis.Curve]:
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = to_coco(records)
@@ -76,11 +74,28 @@ def test_precision_and_recall_are_those_of_pycocotools(seed: int) -> None:
     expected = scored.eval["precision"][0, :, :, 0, 2]
     found = analysis.tabulate(records, predictions)
     curves = analysis.precision_recall(records, found, analysis.match(records, found))
-    assert [curve.name for curve in curves] == ["a", "b", "c"]  # the last class has no boxes
     for curve in curves:
         column = scored.params.catIds.index(CLASSES.ids[CLASSES.names.index(curve.name)])
-        assert 0.01 < curve.precision.mean() < 0.99
         np.testing.assert_allclose(curve.precision, expected[:, column], atol=1e-9)
+    return curves
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_precision_and_recall_are_those_of_pycocotools(seed: int) -> None:
+    curves = assert_as_pycocotools(*made_up(seed))
+    assert [curve.name for curve in curves] == ["a", "b", "c"]  # the last class has no boxes
+    assert all(0.01 < curve.precision.mean() < 0.99 for curve in curves)
+
+
+def test_of_boxes_overlapped_alike_the_last_is_taken_as_by_pycocotools() -> None:
+    """The first detection lies halfway between two boxes; the second overlaps the last box alone enough."""
+    records = split(record(1, [[0, 0, 100, 100], [20, 0, 120, 100]], [0, 0]))
+    rows = ((10, 0.9), (40, 0.8))
+    predictions = [
+        {"image_id": 1, "category_id": 3, "bbox": [x, 0, 100, 100], "score": score} for x, score in rows
+    ]
+    (curve,) = assert_as_pycocotools(records, predictions)
+    assert curve.precision.tolist() == [1.0] * 51 + [0.0] * 50
 
 
 def test_of_an_image_and_class_the_best_hundred_count() -> None:
