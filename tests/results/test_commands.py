@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import fsaf
+from fsaf.errors import UserError
 from fsaf.results.commands import note_command, read_commands
 
 
@@ -31,3 +32,9 @@ def test_broken_lines_are_told(tmp_path: Path) -> None:
         assert read_commands(tmp_path, notes) == []
         assert [f"{number} line" in note for note in notes] == [True] * bool(number)
     assert read_commands(tmp_path / "nowhere", notes := []) == [] == notes
+
+
+def test_a_record_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "commands.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"commands\.jsonl: cannot be written"):
+        note_command(tmp_path, torch.device("cpu"))

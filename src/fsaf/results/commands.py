@@ -11,13 +11,14 @@ from typing import Any
 import torch
 
 from fsaf import __version__
+from fsaf.errors import UserError
 from fsaf.results.run_folder import read_text
 
 
 def note_command(run: Path, device: torch.device) -> None:
     """Append this process' command line, the time, ``device`` and versions to the folder's record.
 
-    Raises OSError where it cannot be written.
+    Raises UserError where it cannot be written.
     """
     program = Path(sys.argv[0])
     name = "fsaf" if program.name == "__main__.py" else program.name
@@ -32,9 +33,13 @@ def note_command(run: Path, device: torch.device) -> None:
             "system": platform.platform(),
         },
     }
-    run.mkdir(parents=True, exist_ok=True)
-    with (run / "commands.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    path = run / "commands.jsonl"
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); free some space") from error
 
 
 def read_commands(run: Path, notes: list[str]) -> list[dict[str, Any]]:
