@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint format clean
+.PHONY: help quickstart test lint format reference docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1@\2/p' Makefile | column -t -s @ 2>/dev/null \
@@ -33,8 +33,14 @@ format: .venv/.installed-dev  ## format the code and mend what can be mended
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
+reference: .venv/.installed-dev  ## write the reference pages of docs/ anew, from the code
+	.venv/bin/python tools/reference.py
+
+docs: .venv/.installed-docs  ## build the documentation as a site, in site/
+	.venv/bin/mkdocs build --quiet --strict
+
 clean:  ## remove .venv and caches; runs and data stay
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp for each set of extras: the second `make` installs nothing unless pyproject.toml has changed.

@@ -1,0 +1,50 @@
+"""The generated pages of docs/reference say what the code says now."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import fsaf
+from fsaf.cli import make_parser
+from fsaf.config import Config, to_dict
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("reference_tool", ROOT / "tools" / "reference.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["configuration.md", "command-line.md", "python.md"])
+def test_the_committed_page_is_the_generated_one(tool: ModuleType, name: str) -> None:
+    committed = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
+    assert tool.PAGES[name]() == committed, f"docs/reference/{name} is out of date: run `make reference`"
+
+
+def test_every_key_is_there(tool: ModuleType) -> None:
+    def keys(values: dict[str, Any], prefix: str = "") -> list[str]:
+        found = []
+        for key, value in values.items():
+            found += keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+        return found
+
+    rows = [line.split("|") for line in tool.configuration().splitlines() if line.startswith("| `")]
+    assert [row[1].strip(" `") for row in rows] == sorted(keys(to_dict(Config())), key=lambda key: "." in key)
+    assert all(row[4].strip() for row in rows)
+
+
+def test_every_verb_and_public_name_is_there(tool: ModuleType) -> None:
+    page, parser = tool.command_line(), make_parser()
+    verbs = next(action for action in parser._actions if action.dest == "verb").choices
+    assert verbs and all(f"\n## fsaf {verb}\n" in page for verb in verbs)
+    assert "| `--score-threshold N` | lowest score shown (0.3) |" in page
+    page = tool.python_api()
+    assert all(f"\n### fsaf.{name}\n" in page for name in fsaf.__all__ if name != "__version__")
