@@ -1,4 +1,4 @@
-"""The reference pages of docs/, written from the code: every key of a recipe, every option, the public names.
+"""The reference pages of docs/, written from the code: keys, options, public names, files.
 
 python tools/reference.py            # write docs/reference/*.md; `make reference` does the same
 """
@@ -44,6 +44,11 @@ PYTHON = """\
 `import fsaf` has the names of the first section; the second lists what scripts take from further inside.
 
 ## fsaf"""
+
+FILES = """\
+# Files
+
+What each file of `src/fsaf/` is for, as it says itself. How they hang together: [architecture](../architecture.md)."""
 
 PARTS = (
     "fsaf.recipe.load_recipe",
@@ -233,6 +238,18 @@ def _docstring(node: ast.FunctionDef | ast.ClassDef) -> list[str]:
     return (ast.get_docstring(node) or "").replace("``", "`").splitlines()
 
 
+def files() -> str:
+    """The page of every file of the package, with the first paragraph of its docstring."""
+    root = Path(str(fsaf.__file__)).parent
+    lines = [FILES]
+    for folder in (root, *sorted(path.parent for path in root.glob("*/__init__.py"))):
+        lines += ["", f"## {folder.name}/", "", "| file | |", "|---|---|"]
+        for path in sorted(folder.glob("*.py")):
+            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            lines.append(f"| `{path.name}` | {_cell(text.split(chr(10) * 2)[0])} |")
+    return "\n".join([*lines, ""])
+
+
 def _field_texts(path: Path) -> dict[str, dict[str, str]]:
     """The string behind each field of each class in a file: class to field to text."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -256,7 +273,12 @@ def _cell(text: str) -> str:
     return " ".join(text.replace("``", "`").split()).replace("|", "\\|")
 
 
-PAGES = {"configuration.md": configuration, "command-line.md": command_line, "python.md": python_api}
+PAGES = {
+    "configuration.md": configuration,
+    "command-line.md": command_line,
+    "python.md": python_api,
+    "files.md": files,
+}
 """File names in docs/reference and what writes them."""
 
 

@@ -23,7 +23,7 @@ def tool() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["configuration.md", "command-line.md", "python.md"])
+@pytest.mark.parametrize("name", ["configuration.md", "command-line.md", "python.md", "files.md"])
 def test_the_committed_page_is_the_generated_one(tool: ModuleType, name: str) -> None:
     committed = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
     assert tool.PAGES[name]() == committed, f"docs/reference/{name} is out of date: run `make reference`"
