@@ -48,7 +48,8 @@ PYTHON = """\
 FILES = """\
 # Files
 
-What each file of `src/fsaf/` is for, as it says itself. How they hang together: [architecture](../architecture.md)."""
+What each file of `src/fsaf/` is for, as it says itself. How they hang together:
+[architecture](../architecture.md)."""
 
 PARTS = (
     "fsaf.recipe.load_recipe",

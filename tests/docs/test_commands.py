@@ -1,0 +1,281 @@
+"""Every command in README and docs: parsed by the parser it is for, and run where a small run can be made."""
+
+import ast
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from documents import PAGES, ROOT, Block, blocks, commands, inline
+from fsaf.cli import main, make_parser
+from fsaf.recipe import build_config, load_recipe
+from synthetic import eight_pictures, write_coco
+
+LANGUAGES = {"sh", "python", "yaml", "text"}
+SHELL = [block for page in PAGES for block in blocks(page) if block.language == "sh"]
+
+# Commands that are neither parsed nor run, by their first word, and why.
+OTHER_PROGRAMS = {
+    "export": "sets a variable of the shell",
+    "source": "CANN's own script",
+    "tensorboard": "another program",
+    "git": "another program",
+    ".ci/run": "runs this test",
+}
+
+# Verbs, and files they are given, of commands that are parsed but not run here.
+RUN_ELSEWHERE = {
+    "export": "takes seconds; tests/test_your_data.py and tests/export",
+    "runs/quickstart/model.onnx": "comes of the export; tests/export/test_onnx.py",
+    "demo": "serves until it is stopped; tests/demo opens it in a browser",
+    "quickstart": "tests/test_quickstart.py",
+    "benchmark": "tests/test_benchmark.py",
+}
+
+RUN_PAGES = ("README.md", "docs/your-data.md", "docs/batch-shapes.md", "docs/quickstart.md")
+"""Pages whose commands are run, in this order; the others need COCO, an accelerator or many machines."""
+
+SMALL = {
+    "train": "--model.backbone test_efficientnet --model.weights none --train.max_steps 2 --log.every 1 "
+    "--data.shapes [[64,96]] --data.short_side 64 --data.long_side 96 --data.workers 0 --data.batch_size 2 "
+    "--device cpu",
+    "evaluate": "--data.workers 0 --device cpu",
+    "predict": "--device cpu",
+}
+"""What is appended to a verb's commands, so that they run in a moment."""
+
+NEEDED = {
+    "train": ["lite0"],
+    "benchmark": ["lite0"],
+    "evaluate": ["best.pt"],
+    "export": ["best.pt"],
+    "predict": ["best.pt", "photo.jpg"],
+    "convert": ["a.pt", "b.pth"],
+    "check": ["DATA"],
+}
+"""Arguments of a verb, for inline code that shows its options alone."""
+
+
+def fsaf_commands(block: Block) -> list[list[str]]:
+    return [words for words in commands(block) if words[0] == "fsaf"]
+
+
+# Parsing.
+
+
+@cache
+def parser() -> Any:
+    return make_parser()
+
+
+def parse_fsaf(words: list[str]) -> None:
+    """Raises SystemExit or UserError where ``fsaf`` would refuse the words, whatever the files hold."""
+    _parse_fsaf(tuple(words))
+
+
+@cache
+def _parse_fsaf(words: tuple[str, ...]) -> None:
+    args, unknown = parser().parse_known_args(list(words))
+    overrides = [*getattr(args, "overrides", []), *unknown]
+    if args.verb in ("train", "benchmark", "quickstart"):
+        load_recipe(getattr(args, "config", "digits_lite0"), overrides)
+    elif args.verb in ("evaluate", "predict", "export"):
+        names = [word for word in overrides if word.startswith("--")]
+        assert all(name.split(".")[0] in ("--data", "--predict") for name in names), names
+        build_config({}, overrides, where="a checkpoint")
+    else:
+        assert overrides == []
+
+
+def parse_make(words: list[str]) -> None:
+    text = (ROOT / "Makefile").read_text()
+    for word in words:
+        name = word.split("=")[0]
+        assert re.search(rf"^{re.escape(name)}( \?=|:)", text, re.MULTILINE), f"make {word}: no such target"
+
+
+def parse_pip(words: list[str]) -> None:
+    """Our own package with extras that it has; of other packages nothing is checked."""
+    text = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2]
+    extras = re.findall(r"^(\w+) = \[", text.partition("\n[")[0], re.MULTILINE)
+    for word in words:
+        if match := re.fullmatch(r"(?:\.|fsaf)\[(.*)\]", word):
+            assert set(match[1].split(",")) <= set(extras), f"{word}: no such extra"
+
+
+def parse_python(words: list[str]) -> None:
+    """A script of this repository, with options that its source names."""
+    if words[:2] == ["-m", "fsaf"]:
+        return parse_fsaf(words[2:]) if words[2:] else None
+    script = ROOT / words[0]
+    source = script.read_text()
+    if "from timing import" in source:
+        source += (script.parent / "timing.py").read_text()
+    if "from variants import" in source:
+        source += (script.parent / "variants.py").read_text()
+    known = {
+        node.args[0].value
+        for node in ast.walk(ast.parse(source.replace("from __future__", "from")))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument"
+        if node.args and isinstance(node.args[0], ast.Constant)
+    }
+    options = {word.split("=")[0] for word in words[1:] if word.startswith("-")}
+    assert options <= known, f"{script.name} has no {options - known}"
+
+
+def parse_torchrun(words: list[str]) -> None:
+    from torch.distributed.run import get_args_parser
+
+    args = get_args_parser().parse_args(words)
+    assert args.module and args.training_script == "fsaf"
+    parse_fsaf(args.training_script_args)
+
+
+PARSERS: dict[str, Callable[[list[str]], None]] = {
+    "fsaf": parse_fsaf,
+    "make": parse_make,
+    "pip": parse_pip,
+    "python": parse_python,
+    "torchrun": parse_torchrun,
+}
+
+
+def accepted(parse: Callable[[list[str]], None], words: list[str], place: str) -> None:
+    try:
+        parse(words)
+    except (SystemExit, Exception) as error:
+        pytest.fail(f"{place}: {shlex.join(words)}: {error}")
+
+
+def test_every_block_says_its_language() -> None:
+    """So that no command stands where this file does not look."""
+    found = [block for page in PAGES for block in blocks(page)]
+    assert len(found) > 20
+    assert [block.place for block in found if block.language not in LANGUAGES] == []
+
+
+@pytest.mark.parametrize("block", SHELL, ids=lambda block: block.place)
+def test_every_command_parses(block: Block) -> None:
+    for words in commands(block):
+        if words[0] not in OTHER_PROGRAMS:
+            assert words[0] in PARSERS, f"{block.place}: how is {words[0]!r} to be checked?"
+            accepted(PARSERS[words[0]], words[1:], block.place)
+
+
+def completed(first: str, words: list[str], page: Path) -> list[str] | None:
+    """Inline code with what it leaves out filled in; None where it is no command of ours to check."""
+    words = ["2" if word == "N" else word for word in words if word != "..."]
+    if first == "torchrun" and "-m" not in words:
+        return [*words, "-m", "fsaf", "train", "lite0"]
+    if first == "python" and page.name == "coming-from-mmdetection.md":
+        return None  # MMDetection's scripts
+    if first == "fsaf":
+        if "--help" in words or words == ["--version"]:
+            words = [word for word in words if word not in ("--help", "--version", "VERB")]
+            return [*words, *NEEDED.get(words[0], [])] if words else None
+        verb, *rest = ("lite0" if word == "CONFIG" else word for word in words)
+        if not rest or rest[0].startswith("-"):
+            rest = [*NEEDED.get(verb, []), *rest]
+        return [verb, *rest]
+    return words
+
+
+def test_every_command_in_a_sentence_parses() -> None:
+    checked = 0
+    for page in PAGES:
+        for code in inline(page):
+            first, _, rest = code.partition(" ")
+            words = completed(first, shlex.split(rest), page) if first in PARSERS and rest else None
+            if words is not None:
+                accepted(PARSERS[first], words, f"{page.relative_to(ROOT)}: `{code}`")
+                checked += 1
+    assert checked > 30
+
+
+def test_a_wrong_command_would_be_noticed() -> None:
+    for parse, words in (
+        (parse_fsaf, ["train", "lite1"]),
+        (parse_fsaf, ["train", "lite0", "--data.rot", "DATA"]),
+        (parse_fsaf, ["train", "lite0", "--train.precision", "fp17"]),
+        (parse_fsaf, ["predict", "best.pt", "photo.jpg", "--forma", "json"]),
+        (parse_fsaf, ["evaluate", "best.pt", "--optim.lr", "1"]),
+        (parse_fsaf, ["fly"]),
+        (parse_make, ["quick"]),
+        (parse_pip, ["install", ".[everything]"]),
+        (parse_python, ["benchmarks/predict.py", "--bach", "1"]),
+        (parse_torchrun, ["--nods", "4", "-m", "fsaf", "train", "lite0"]),
+    ):
+        with pytest.raises((SystemExit, Exception)):
+            parse(words)
+
+
+# Running.
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which what the pages call DATA, PATH, photos and so on exists, small."""
+    folder = tmp_path_factory.mktemp("docs")
+    write_coco(folder / "DATA", eight_pictures())
+    write_coco(folder / "DATA", eight_pictures(1)[:3], "val", first_id=501)
+    shutil.copytree(folder / "DATA" / "images" / "val", folder / "photos")
+    Image.open(folder / "photos" / "0501.png").save(folder / "photo.jpg")
+    return folder
+
+
+def finish_quickstart(folder: Path) -> None:
+    """What ``fsaf quickstart`` would have left, made of what the README's commands have left."""
+    run = folder / "runs" / "quickstart"
+    shutil.copytree(folder / "runs" / "mine" / "checkpoints", run / "checkpoints")
+    (run / "digits" / "images" / "val").mkdir(parents=True)
+    shutil.copy(folder / "photo.jpg", run / "digits" / "images" / "val" / "000001.jpg")
+
+
+def test_the_commands_run_one_after_another(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the order of the pages, with what makes them small appended; the Python blocks after their page."""
+    monkeypatch.chdir(workplace)
+    torch.manual_seed(0)
+    ran: list[list[str]] = []
+    for name in RUN_PAGES:
+        if name == "docs/quickstart.md":
+            finish_quickstart(workplace)
+        for block in blocks(ROOT / name):
+            if block.language == "python":
+                exec(compile(block.text, block.place, "exec"), {})
+            for _, *words in fsaf_commands(block) if block.language == "sh" else []:
+                if words in ran or set(words) & set(RUN_ELSEWHERE):
+                    continue
+                ran.append(words)
+                status = main([*words, *SMALL.get(words[0], "").split()])
+                assert status == 0, f"{block.place}: {shlex.join(words)}: {capsys.readouterr().err}"
+    assert {words[0] for words in ran} >= {"check", "train", "evaluate", "predict", "info"}
+    assert (workplace / "predictions" / "0501.png").is_file()
+
+
+def test_the_python_of_static_shapes(capsys: pytest.CaptureFixture[str]) -> None:
+    def step(images: torch.Tensor, boxes: torch.Tensor) -> None:
+        if (images * boxes).sum().item() > 10:
+            raise AssertionError
+
+    (block,) = (b for b in blocks(ROOT / "docs" / "static-shapes.md") if b.language == "python")
+    exec(
+        compile(block.text, block.place, "exec"),
+        {"step": step, "images": torch.ones(2), "boxes": torch.ones(2)},
+    )
+    assert "host read: aten._local_scalar_dense.default" in capsys.readouterr().out
+
+
+def test_no_block_of_python_is_left_out() -> None:
+    run = {*RUN_PAGES, "README.zh-CN.md", "docs/static-shapes.md"}  # the translation's are the README's
+    generated = {"docs/reference/python.md"}  # signatures, from the source
+    found = {str(p.relative_to(ROOT)) for p in PAGES if any(b.language == "python" for b in blocks(p))}
+    assert found <= run | generated
