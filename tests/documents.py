@@ -48,9 +48,10 @@ def prose(page: Path) -> str:
 
 
 def commands(block: Block) -> list[list[str]]:
-    """The commands of a block in words, comments and line continuations resolved."""
+    """The commands of a block in words, without comments and redirections, continued lines joined."""
     joined = block.text.replace("\\\n", " ")
-    found = [shlex.split(line, comments=True) for line in joined.splitlines()]
+    lines = [shlex.split(line, comments=True) for line in joined.splitlines()]
+    found = [words[: words.index(">")] if ">" in words else words for words in lines]
     return [words for words in found if words]
 
 

@@ -29,11 +29,10 @@ default given here. On the command line a key is `--data.batch_size 8`; lists an
 `--data.shapes "[[384, 512], [512, 384]]"`."""
 
 COMMAND_LINE = """\
-# Command line
+# Verbs and options
 
-`fsaf VERB --help` says the same as this page. `train`, `benchmark` and `quickstart` also take the
-[keys of a recipe](configuration.md) as `--key.sub value`; `evaluate`, `predict` and `export` take those of
-`data` and `predict`.
+`fsaf VERB --help` says the same as this page. Which [keys of a recipe](configuration.md) a verb takes
+besides, as `--key.sub value`, and completion in a shell: [command line](../command-line.md).
 
 Exit status: 0 done, 2 a mistake of the user's (one message, nothing half written), 130 and 143 stopped by
 Ctrl-C and SIGTERM, 1 anything else."""
