@@ -132,16 +132,17 @@ def parse_python(words: list[str]) -> None:
     if words[:2] == ["-m", "fsaf"]:
         return parse_fsaf(words[2:]) if words[2:] else None
     script = ROOT / words[0]
-    source = script.read_text()
-    if "from timing import" in source:
-        source += (script.parent / "timing.py").read_text()
-    if "from variants import" in source:
-        source += (script.parent / "variants.py").read_text()
+    trees = [ast.parse(script.read_text())]
+    imported = {getattr(node, "module", "") for node in ast.walk(trees[0])}
+    imported |= {
+        name.name for node in ast.walk(trees[0]) if isinstance(node, ast.Import) for name in node.names
+    }
+    trees += [ast.parse(p.read_text()) for p in script.parent.glob("*.py") if p.stem in imported]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     known = {
-        node.args[0].value
-        for node in ast.walk(ast.parse(source.replace("from __future__", "from")))
-        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument"
-        if node.args and isinstance(node.args[0], ast.Constant)
+        call.args[0].value
+        for call in calls
+        if getattr(call.func, "attr", "") == "add_argument" and isinstance(call.args[0], ast.Constant)
     }
     options = {word.split("=")[0] for word in words[1:] if word.startswith("-")}
     assert options <= known, f"{script.name} has no {options - known}"
