@@ -37,7 +37,7 @@ reference: .venv/.installed-dev  ## write the reference pages of docs/ anew, fro
 	.venv/bin/python tools/reference.py
 
 docs: .venv/.installed-docs  ## build the documentation as a site, in site/
-	.venv/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
 
 clean:  ## remove .venv and caches; runs and data stay
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist site
