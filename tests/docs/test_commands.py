@@ -21,8 +21,8 @@ from fsaf.recipe import build_config, load_recipe
 from fsaf.results.predict import Detector, Result
 from synthetic import eight_pictures, write_coco
 
-LANGUAGES = {"sh", "python", "yaml", "text"}
-SHELL = [block for page in PAGES for block in blocks(page) if block.language == "sh"]
+LANGUAGES = {"sh", "bash", "python", "yaml", "json", "text"}
+SHELL = [block for page in PAGES for block in blocks(page) if block.language in ("sh", "bash")]
 
 # Commands that are neither parsed nor run, by their first word, and why.
 OTHER_PROGRAMS = {
@@ -145,7 +145,9 @@ def parse_python(words: list[str]) -> None:
         if getattr(call.func, "attr", "") == "add_argument" and isinstance(call.args[0], ast.Constant)
     }
     options = {word.split("=")[0] for word in words[1:] if word.startswith("-")}
-    assert options <= known, f"{script.name} has no {options - known}"
+    keys = {option for option in options if "." in option}
+    assert keys <= set(config_parser()._option_string_actions), keys
+    assert options - keys <= known, f"{script.name} has no {options - known}"
 
 
 def parse_torchrun(words: list[str]) -> None:
@@ -286,7 +288,7 @@ def test_the_commands_run_one_after_another(
         for block in blocks(ROOT / name):
             if block.language == "python":
                 exec(compile(block.text, block.place, "exec"), {})
-            for _, *words in fsaf_commands(block) if block.language == "sh" else []:
+            for _, *words in fsaf_commands(block) if block in SHELL else []:
                 if words in ran or set(words) & set(RUN_ELSEWHERE):
                     continue
                 ran.append(words)
