@@ -134,14 +134,12 @@ def draw_core(scene: Scene) -> Any:
     assigned = assign([shape], one, 10, config, [stride])
     positive = assigned.positive_bp[0].reshape(shape)
     ignored = ~assigned.counts_bcp[0, one.labels[0, 0]].reshape(shape)
-    box, color = one.xyxy[0, 0], COLORS[0]
+    box, color = one.xyxy[0, 0].tolist(), COLORS[0]
+    x1, y1, x2, y2 = box
     figure, axes = plt.subplots(1, 2, figsize=(9.0, 4.7), layout="constrained")
     for ax in axes:
         show_picture(ax, scene, 0.6)
-        ax.set(
-            xlim=(box[0] - 48, min(box[2] + 48, scene.image.shape[1])),
-            ylim=(box[3] + 20, max(box[1] - 20, 0)),
-        )
+        ax.set(xlim=(x1 - 48, min(x2 + 48, scene.image.shape[1])), ylim=(y2 + 20, max(y1 - 20, 0)))
         draw_box(ax, box, color, width=2.2)
     for (i, j), learns in np.ndenumerate(positive.numpy()):
         face = color if learns else IGNORED if ignored[i, j] else "none"
@@ -161,17 +159,16 @@ def draw_core(scene: Scene) -> Any:
     axes[0].set_title(f"{LEVELS[level]}: each location owns a square of {stride} pixels", fontsize=10)
     i, j = next(zip(*np.nonzero(positive.numpy()), strict=True))
     x, y = float(j * stride), float(i * stride)
-    x1, y1, x2, y2 = (float(v) for v in box)
     for end, name, at in (
         ((x, y1), "top", (x + 3, (y + y1) / 2)),
         ((x, y2), "bottom", (x + 3, (y + y2) / 2)),
-        ((x1, y), "left", ((x + x1) / 2 - 9, y - 10)),
-        ((x2, y), "right", ((x + x2) / 2 - 6, y - 10)),
+        ((x1, y), "left", ((x + x1) / 2 - 9, y - 11)),
+        ((x2, y), "right", ((x + x2) / 2 - 6, y - 11)),
     ):
         arrow = {"arrowstyle": "->", "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
         axes[1].annotate("", end, (x, y), arrowprops=arrow)
         length = abs(end[0] - x) + abs(end[1] - y)
-        axes[1].text(*at, f"{name}\n{length:.0f} px", fontsize=8.5, va="center", linespacing=1.1)
+        axes[1].text(*at, f"{name}\n{length:.0f} px", fontsize=8.5, va="center", linespacing=1.3)
     axes[1].plot(x, y, "o", color=color, ms=7)
     axes[1].set_title("each location predicts four distances", fontsize=10)
     return figure
