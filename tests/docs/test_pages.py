@@ -39,6 +39,22 @@ def test_paths_in_inline_code_exist() -> None:
     assert found > 20
 
 
+def test_names_of_files_in_inline_code_are_names_of_files() -> None:
+    """``objective/assign.py``, ``nms.py``: the end of the path of some file of the package or beside it."""
+    folders = ("src", "tests", "tools", "benchmarks")
+    files = [f"/{path.relative_to(ROOT)}" for name in folders for path in (ROOT / name).rglob("*.py")]
+    found = 0
+    for page in PAGES:
+        for code in inline(page) if page.name != "coming-from-mmdetection.md" else []:
+            match = re.match(r"(?:\.\./)?([\w/]+\.py)(?: |$)", code)
+            if match and "NAME" not in code:
+                found += 1
+                assert any(path.endswith(f"/{match[1]}") for path in files), (
+                    f"{page.relative_to(ROOT)}: {code}"
+                )
+    assert found > 80
+
+
 def test_every_figure_is_shown_and_small() -> None:
     shown = {
         (page.parent / link).resolve() for page in PAGES for link in links(page) if link.endswith(".png")
