@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 import torch
 from PIL import Image
@@ -57,6 +58,7 @@ NEEDED = {
     "evaluate": ["best.pt"],
     "export": ["best.pt"],
     "predict": ["best.pt", "photo.jpg"],
+    "report": ["runs/mine"],
     "convert": ["a.pt", "b.pth"],
     "check": ["DATA"],
     "publish": ["best.pt"],
@@ -264,7 +266,13 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_coco(folder / "DATA", eight_pictures())
     write_coco(folder / "DATA", eight_pictures(1)[:3], "val", first_id=501)
     shutil.copytree(folder / "DATA" / "images" / "val", folder / "photos")
-    Image.open(folder / "photos" / "0501.png").save(folder / "photo.jpg")
+    picture = Image.open(folder / "photos" / "0501.png").convert("RGB")
+    picture.save(folder / "photo.jpg")
+    picture.save(folder / "scan.png")
+    with av.open(folder / "clip.mp4", "w") as clip:
+        stream = clip.add_stream("libx264", rate=25, width=64, height=64, pix_fmt="yuv420p")
+        clip.mux(stream.encode(av.VideoFrame.from_image(picture.resize((64, 64)))))
+        clip.mux(stream.encode())
     return folder
 
 
