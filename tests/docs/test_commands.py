@@ -38,10 +38,22 @@ RUN_ELSEWHERE = {
     "demo": "serves until it is stopped; tests/demo opens it in a browser",
     "quickstart": "tests/test_quickstart.py",
     "benchmark": "tests/test_benchmark.py",
+    "hf:USER/NAME": "needs the network; tests/test_hub.py",
 }
 
-RUN_PAGES = ("README.md", "docs/your-data.md", "docs/batch-shapes.md", "docs/quickstart.md")
+RUN_PAGES = (
+    "README.md",
+    "docs/your-data.md",
+    "docs/batch-shapes.md",
+    "docs/quickstart.md",
+    "docs/report.md",
+    "docs/hub.md",
+    "docs/predicting.md",
+)
 """Pages whose commands are run, in this order; the others need COCO, an accelerator or many machines."""
+
+MADE = {"CHECKPOINT": "runs/mine/checkpoints/best.pt"}
+"""What a word of a page stands for where the commands are run."""
 
 SMALL = {
     "train": "--model.backbone test_efficientnet --model.weights none --train.max_steps 2 --log.every 1 "
@@ -277,7 +289,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_quickstart(folder: Path) -> None:
-    """What ``fsaf quickstart`` would have left, made of what the README's commands have left."""
+    """What ``fsaf quickstart``, and another training, would have left, made of what the README's have."""
+    shutil.copytree(folder / "runs" / "mine", folder / "runs" / "other")
     run = folder / "runs" / "quickstart"
     shutil.copytree(folder / "runs" / "mine", run)
     (run / "digits" / "images" / "val").mkdir(parents=True)
@@ -294,6 +307,8 @@ def test_the_commands_run_one_after_another(
     for name in RUN_PAGES:
         if name == "docs/quickstart.md":
             make_quickstart(workplace)
+        if name == "docs/hub.md":
+            shutil.rmtree(workplace / "runs" / "mine" / "hub")  # the README has made it, too
         for block in blocks(ROOT / name):
             if block.language == "python":
                 exec(compile(block.text, block.place, "exec"), {})
@@ -301,9 +316,10 @@ def test_the_commands_run_one_after_another(
                 if words in ran or set(words) & set(RUN_ELSEWHERE):
                     continue
                 ran.append(words)
+                words = [MADE.get(word, word) for word in words]
                 status = main([*words, *SMALL.get(words[0], "").split()])
                 assert status == 0, f"{block.place}: {shlex.join(words)}: {capsys.readouterr().err}"
-    assert {words[0] for words in ran} >= {"check", "train", "evaluate", "predict", "info"}
+    assert {words[0] for words in ran} >= {"check", "train", "evaluate", "predict", "info", "publish", "report"}
     assert (workplace / "predictions" / "0501.png").is_file()
 
 
