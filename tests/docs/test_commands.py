@@ -319,7 +319,15 @@ def test_the_commands_run_one_after_another(
                 words = [MADE.get(word, word) for word in words]
                 status = main([*words, *SMALL.get(words[0], "").split()])
                 assert status == 0, f"{block.place}: {shlex.join(words)}: {capsys.readouterr().err}"
-    assert {words[0] for words in ran} >= {"check", "train", "evaluate", "predict", "info", "publish", "report"}
+    assert {words[0] for words in ran} >= {
+        "check",
+        "train",
+        "evaluate",
+        "predict",
+        "info",
+        "publish",
+        "report",
+    }
     assert (workplace / "predictions" / "0501.png").is_file()
 
 
