@@ -34,6 +34,15 @@ def test_broken_lines_are_told(tmp_path: Path) -> None:
     assert read_commands(tmp_path / "nowhere", notes := []) == [] == notes
 
 
+def test_a_line_cut_short_does_not_take_the_next_with_it(tmp_path: Path) -> None:
+    note_command(tmp_path, torch.device("cpu"))
+    path = tmp_path / "commands.jsonl"
+    path.write_text(path.read_text()[:-9])  # by a full disk, or a loss of power
+    note_command(tmp_path, torch.device("cpu"))
+    notes: list[str] = []
+    assert len(read_commands(tmp_path, notes)) == 1 and "1 line could not be read" in notes[0]
+
+
 def test_a_record_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "commands.jsonl").mkdir()
     with pytest.raises(UserError, match=r"commands\.jsonl: cannot be written"):

@@ -122,11 +122,20 @@ def test_broken_predictions_are_told(run: Path, content: str) -> None:
     assert ("predictions.json" in source) == broken and "Accuracy" in headings
 
 
-@pytest.mark.parametrize("classes", [{"names": 3}, {"names": ["a"], "ids": []}])
+@pytest.mark.parametrize(
+    "classes", [{"names": 3}, {"names": ["a"], "ids": []}, {"names": [["a"]], "ids": [[1]]}]
+)
 def test_broken_classes_and_data_do_not_stop_it(run: Path, classes: Any) -> None:
     change(run / "evaluation.json", lambda e: e | {"classes": classes, "data": {"root": 3, "nothing": 4}})
     source, headings = said(run)
     assert "the validation split could not be read" in html.unescape(source) and "Accuracy" in headings
+
+
+def test_classes_that_are_no_names_do_not_stop_it(run: Path) -> None:
+    odd = {"names": [["a"], None, 3], "ids": [[], {}, "x"]}
+    change(run / "evaluation.json", lambda e: e | {"classes": odd})
+    _, headings = said(run)
+    assert set(SECTIONS) <= headings and "Notes" not in headings  # those of the annotations, then
 
 
 def test_many_classes_have_a_list_of_pairs_and_extreme_curves() -> None:

@@ -205,6 +205,14 @@ def test_values_that_are_no_numbers_are_left_out(run: Path) -> None:
     assert "nan" not in page.text.lower()
 
 
+def test_an_integer_beyond_all_floats_is_no_number(run: Path) -> None:
+    huge = "9" * 400
+    (run / "summary.json").write_text(f'{{"train": {huge}, "export": 8}}')
+    (run / "evaluation.json").write_text(f'{{"AP": {huge}, "AP50": 0.5, "per_class": {{}}}}')
+    text = Page(write_report(run)).text
+    assert "8.0 s" in text and "0.500" in text and "999999999" not in text
+
+
 def test_a_cut_last_line_is_named(run: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 110, "lo')

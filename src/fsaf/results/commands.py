@@ -12,6 +12,7 @@ import torch
 
 from fsaf import __version__
 from fsaf.errors import UserError
+from fsaf.files import write_text
 from fsaf.results.run_folder import read_text
 
 
@@ -35,9 +36,10 @@ def note_command(run: Path, device: torch.device) -> None:
     }
     path = run / "commands.jsonl"
     try:
-        run.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        before = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        if before and not before.endswith("\n"):  # a line cut short stays by itself
+            before += "\n"
+        write_text(path, before + json.dumps(record) + "\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); free some space") from error
 

@@ -89,10 +89,12 @@ def _has(data: DataConfig, name: str) -> bool:
 def _classes(evaluation: Mapping[str, Any] | None) -> Classes | None:
     """The detector's, as the evaluation tells them; older ones do not."""
     classes = (evaluation or {}).get("classes")
-    try:
-        return Classes(**{key: tuple(value) for key, value in classes.items()}) if classes else None
-    except (AttributeError, TypeError, AssertionError):
+    names, ids = (classes.get("names"), classes.get("ids")) if isinstance(classes, dict) else (None, None)
+    if not isinstance(names, list) or not isinstance(ids, list) or len(names) != len(ids):
         return None
+    if not all(isinstance(name, str) for name in names) or not all(type(id_) is int for id_ in ids):
+        return None
+    return Classes(names=tuple(names), ids=tuple(ids))
 
 
 def find(split: Split, predictions: Any, notes: list[str]) -> Findings | None:

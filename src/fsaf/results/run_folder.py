@@ -77,8 +77,12 @@ def read_metrics(path: Path, notes: list[str]) -> tuple[list[dict[str, Any]], li
 
 def finite(value: Any) -> float | None:
     """A finite number, or None for anything else."""
-    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if ok else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer of hundreds of digits
+        return None
 
 
 def read_pictures(folder: Path, notes: list[str]) -> tuple[list[tuple[str, str]], int]:
