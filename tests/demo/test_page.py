@@ -131,10 +131,10 @@ def test_in_a_browser(served: str, tmp_path: Path) -> None:
         number.fill("0.9")
         number.press("Enter")
         number.blur()
-        playwright.expect(told).to_contain_text("0 found", timeout=20_000)
+        playwright.expect(told).to_contain_text(re.compile(r"^\s*0 found"), timeout=20_000)
         number.fill("0.3")
         number.blur()
-        playwright.expect(told).to_contain_text(f"{first} found", timeout=20_000)
+        playwright.expect(told).to_contain_text(re.compile(rf"^\s*{first} found"), timeout=20_000)
         tab.get_by_label("Colours of pyramid levels").check()
         with tab.expect_download(timeout=20_000) as download:
             tab.get_by_role("button", name="Download as JSON").click()
