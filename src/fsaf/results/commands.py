@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fsaf import __version__
+from fsaf.device import is_accelerator
 from fsaf.errors import UserError
 from fsaf.files import write_text
 from fsaf.results.run_folder import read_text
@@ -62,8 +63,8 @@ def read_commands(run: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 def _name(device: torch.device) -> str:
     """``cuda:0 (NVIDIA H100)``, or ``cpu`` with its kind."""
-    if device.type == "cpu":
-        return f"cpu ({platform.processor() or platform.machine()})"
+    if not is_accelerator(device):
+        return f"{device.type} ({platform.processor() or platform.machine()})"
     module = torch.get_device_module(device)
     return (
         f"{device} ({module.get_device_name(device)})" if hasattr(module, "get_device_name") else str(device)
