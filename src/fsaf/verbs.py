@@ -91,7 +91,6 @@ def report(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from fsaf.results.compare import write_comparison
     from fsaf.results.report import write_report
 
-    _no_overrides(overrides)
     runs = [Path(name) for name in args.runs]
     for run in runs:
         files = ("config.yaml", "metrics.jsonl", "evaluation.json")
@@ -174,7 +173,6 @@ def publish(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from fsaf.hub import check_free, upload, write_folder
     from fsaf.results.card import read_figures, write_card
 
-    _no_overrides(overrides)
     path = Path(args.checkpoint)
     if args.private and not args.upload:
         raise UserError("--private: is about --upload USER/NAME, which is not given")
@@ -228,7 +226,6 @@ def convert(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """``fsaf convert``."""
     from fsaf.convert import convert as run
 
-    _no_overrides(overrides)
     checkpoint = run(Path(args.source), Path(args.target), args.format)
     names = checkpoint["classes"]["names"]
     backbone = checkpoint["config"]["model"]["backbone"]
@@ -240,7 +237,6 @@ def info(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """``fsaf info``."""
     from fsaf.info import collect, format_info
 
-    _no_overrides(overrides)
     found = collect(args.device)
     print(json.dumps(found, indent=1) if args.json else format_info(found))
 
@@ -270,7 +266,6 @@ def check(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     from fsaf.data.formats import find_splits
     from fsaf.data.survey import check_annotations, check_images, read_splits
 
-    _no_overrides(overrides)
     if args.shapes is not None and args.shapes < 1:
         raise UserError(f"--shapes {args.shapes}: must be at least 1")
     if args.fix and args.no_images:
@@ -315,7 +310,6 @@ def demo(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """``fsaf demo``."""
     from fsaf.demo.page import find_models, serve
 
-    _no_overrides(overrides)
     serve(find_models([Path(name) for name in args.checkpoint]), args.device, args.host, args.port)
 
 
@@ -376,8 +370,3 @@ def _open(
     detector = load(args.checkpoint, device or args.device)
     detector.config = build_config(to_dict(detector.config), overrides, where=args.checkpoint)
     return detector
-
-
-def _no_overrides(overrides: Sequence[str]) -> None:
-    if overrides:
-        raise UserError(f"unrecognized option {overrides[0]}; see --help")

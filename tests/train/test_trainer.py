@@ -322,6 +322,7 @@ def test_resume_auto_starts_and_goes_on_with_one_command(root: Path, tmp_path: P
         ({"optim__name": "sgd"}, r"optim\.name"),
         ({"model__channels": 96}, "does not fit the model"),
         ({"model__frozen_stages": 1}, r"model\.frozen_stages"),
+        ({"optim__backbone_rate": 0.1}, r"optim\.backbone_rate"),
     ],
 )
 def test_resuming_with_settings_that_do_not_fit_is_refused(

@@ -17,7 +17,7 @@ MIN_VISIBLE = 0.25
 
 
 class Region(NamedTuple):
-    """Part of an image file, in its pixels."""
+    """Part of a picture, in its pixels."""
 
     top: int
     left: int

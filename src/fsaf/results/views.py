@@ -15,13 +15,11 @@ import torch
 from torch import Tensor
 
 from fsaf.config import DataConfig, PredictConfig
+from fsaf.data.augment import Region
 from fsaf.data.shapes import MULTIPLE, fit_image, padded_shape, round_up
 from fsaf.data.transforms import mirror_boxes, resize
 from fsaf.errors import UserError
 from fsaf.results.postprocess import Candidates, Detections, suppress
-
-Region = tuple[int, int, int, int]
-"""Top, left, height, width in pixels of the picture."""
 
 EDGE = 4
 """A box that ends this near an inner edge of its tile, in pixels of the view, may be cut off there."""
@@ -65,7 +63,7 @@ def plan_views(size: tuple[int, int], data: DataConfig, settings: PredictConfig)
     """
     views = []
     tiles = plan_tiles(size, settings)
-    for number, region in enumerate([(0, 0, *size), *tiles]):
+    for number, region in enumerate([Region(0, 0, *size), *tiles]):
         for factor in settings.scales:
             resized, shape = fit_image((region[2], region[3]), scale_data(data, factor))
             shape = shape or padded_shape([resized], data.pad or MULTIPLE)
@@ -85,7 +83,7 @@ def plan_tiles(size: tuple[int, int], settings: PredictConfig) -> list[Region]:
         count = -(-(length - side) // step) + 1
         starts.append(np.linspace(0, length - side, count).round().astype(int).tolist())
         sides.append(side)
-    return [(top, left, sides[0], sides[1]) for top in starts[0] for left in starts[1]]
+    return [Region(top, left, sides[0], sides[1]) for top in starts[0] for left in starts[1]]
 
 
 def scale_data(data: DataConfig, factor: float) -> DataConfig:

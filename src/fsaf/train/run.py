@@ -143,7 +143,7 @@ class Run:
         try:
             self.optimizer.load_state_dict(training["optimizer"])
         except ValueError as error:  # other weights train
-            raise self._does_not_fit("model.frozen_stages") from error
+            raise self._does_not_fit("model.frozen_stages and optim.backbone_rate") from error
         for group, given in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(given)  # weight decay and the like are as this run's config says
         set_rate(self.optimizer, float(training["optimizer"]["param_groups"][0]["lr"]))
