@@ -1,4 +1,4 @@
-"""Variants of a recipe, trained with several seeds: what ``precision.py`` and ``ablation.py`` share."""
+"""Variants of a recipe, trained with several seeds: what several scripts here share."""
 
 import argparse
 import json
@@ -21,13 +21,19 @@ Table = dict[str, list[dict[str, Any]]]
 """For each variant a row a seed: AP, AP50, AP75, seconds, and of our own runs more."""
 
 
-def parse(doc: str | None, names: Sequence[str], out: str) -> tuple[argparse.Namespace, list[str]]:
-    """Arguments that all such scripts have, and overrides of the recipe."""
+def parse(
+    doc: str | None,
+    names: Sequence[str],
+    out: str,
+    add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+) -> tuple[argparse.Namespace, list[str]]:
+    """Arguments that all such scripts have and those of ``add_options``, and overrides of the recipe."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="digits_lite0", help="file or name of the recipe")
     parser.add_argument("--runs", nargs="+", default=list(names), choices=list(names), help="only these")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--out", type=Path, default=Path(out), help="folder of the runs")
+    add_options(parser)
     args, overrides = parser.parse_known_args()
     if args.recipe == "digits_lite0" and not any(o.startswith("--data.root") for o in overrides):
         overrides = [f"--data.root={write_digits(args.out / 'digits')}", *overrides]
