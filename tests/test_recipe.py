@@ -3,11 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from fsaf.config import Config, to_dict
+from fsaf.data.transforms import resized_size
 from fsaf.errors import UserError
+from fsaf.model.detector import FSAF
 from fsaf.recipe import build_config, config_parser, find_recipe, load_recipe
 
 SHIPPED = [
@@ -22,6 +26,8 @@ SHIPPED = [
     "lite0",
     "retinanet_r50_fpn_1x_coco",
 ]
+
+PUBLISHED = ["fsaf_r50_fpn_1x_coco", "fsaf_r101_fpn_1x_coco", "fsaf_x101_64x4d_fpn_1x_coco"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -211,3 +217,30 @@ def test_the_parser_knows_every_key_and_says_what_it_does() -> None:
         for key in keys:
             assert f"--{key}" in text
     assert "Probability of a horizontal flip" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, "fsaf_r50_fpn_1x_coco_paper"])
+def test_recipes_are_the_published_ones(name: str) -> None:
+    config = load_recipe(name)
+    assert (config.optim.lr, config.optim.base_batch, config.optim.scale_lr) == (0.01, 16, True)
+    assert (config.optim.milestones, config.train.epochs, config.optim.clip_norm) == ([8, 11], 12, 10)
+    assert (config.data.short_side, config.data.long_side, config.data.flip) == (800, 1333, 0.5)
+    assert config.objective.neg_scale == (0.5 if name.endswith("paper") else 0.2)
+    with torch.device("meta"):
+        model = FSAF(config.model, 80)
+    # R-50's weights are MMDetection's; the others differ by torchvision's ResNet-101 (44.55 M) and
+    # ResNeXt-101-64x4d (83.46 M) instead of ResNet-50 (25.56 M), whose classifiers are of equal size.
+    kind = next(key for key in ("r50", "r101", "x101") if f"_{key}_" in name)
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    assert millions == pytest.approx(
+        36.41 + {"r50": 25.56, "r101": 44.55, "x101": 83.46}[kind] - 25.56, abs=0.02
+    )
+
+
+def test_every_resized_image_fits_a_shape_of_the_recipes() -> None:
+    shapes = load_recipe(PUBLISHED[0]).data.shapes
+    assert shapes is not None
+    for ratio in np.geomspace(1 / 20, 20, 400):
+        height, width = (int(4000 * min(1, ratio)), int(4000 * min(1, 1 / ratio)))
+        size = resized_size(height, width, 800, 1333)
+        assert any(size[0] <= shape[0] and size[1] <= shape[1] for shape in shapes), size
