@@ -1,0 +1,49 @@
+"""A small data set, a checkpoint, and an empty place to run commands in."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from cli.commands import TINY
+from fsaf.data.records import Classes
+from fsaf.model.detector import FSAF
+from fsaf.recipe import build_config
+from fsaf.results.predict import Detector
+from synthetic import eight_pictures, recipe, write_coco
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    write_coco(folder, eight_pictures())
+    write_coco(folder, eight_pictures(1)[:3], "val", first_id=501)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(root: Path) -> Path:
+    """Untrained, with a detection everywhere."""
+    torch.manual_seed(0)
+    config = build_config(recipe(root, root / "out", **TINY, predict={"score_threshold": 0.0}), where="")
+    classes = Classes(names=("green", "red", "blue"), ids=(3, 7, 90))
+    path = root / "run" / "checkpoints" / "best.pt"
+    Detector(FSAF(config.model, 3).eval(), classes, config).save(path)
+    return path
+
+
+@pytest.fixture
+def copy(root: Path, tmp_path: Path) -> Path:
+    """The data set, to be damaged."""
+    shutil.copytree(root, tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder

@@ -1,0 +1,56 @@
+"""fsaf evaluate: other classes, where results go, one message for a mistake."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.commands import refused
+from fsaf.cli import main
+from synthetic import COLORS
+
+
+def test_mistakes_in_evaluation(
+    checkpoint: Path, root: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(root.rglob("*"))
+    (here / "file").write_text("mine")
+    ours = str(checkpoint)
+    for options, told in (
+        (["none.pt"], ["none.pt: no such checkpoint"]),
+        (["file"], ["file: not a readable checkpoint"]),
+        ([ours, "--out", "file"], ["file: is a file"]),
+        ([ours, "--device", "abacus"], ["'abacus'"]),
+        ([ours, "--optim.lr", "1"], ["--optim.lr", "belongs to fsaf train"]),
+        ([ours, "--data.speed", "1"], ["--data.speed"]),
+        ([ours, "--predict.nms_iou", "2"], ["predict.nms_iou = 2"]),
+        ([ours, "--data.val.annotations", "none.json"], ["none.json", "no such file"]),
+        ([ours, "--data.val.images", "nowhere"], ["nowhere", "no such image folder"]),
+    ):
+        refused(capsys, ["evaluate", *options], *told)
+    assert sorted(root.rglob("*")) == before
+    assert [path.name for path in here.iterdir()] == ["file"]
+
+
+def test_evaluation_on_other_classes(
+    checkpoint: Path, copy: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copy / "annotations" / "val.json"
+    data = json.loads(path.read_text())
+    data["categories"] = [{"id": id_, "name": f"other {id_}"} for id_ in COLORS]
+    path.write_text(json.dumps(data))
+    options = ["--data.root", str(copy), "--out", "scores"]
+    refused(capsys, ["evaluate", str(checkpoint), *options], str(path), "checkpoint has 3 classes")
+    assert list(here.iterdir()) == []
+
+
+def test_evaluation_lands_in_the_run_folder(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(checkpoint), "--data.batch_size=2"]) == 0
+    run = checkpoint.parent.parent
+    out = capsys.readouterr().out
+    for name in ("evaluation.json", "predictions.json"):
+        assert json.loads((run / name).read_text())
+    for name in ("evaluation.json", "predictions.json", "report.html"):
+        assert str(run / name) in out
+        (run / name).unlink()
+    (run / "commands.jsonl").unlink()
