@@ -22,7 +22,7 @@ quickstart: .venv/.installed-quickstart  ## install, train on the built-in data,
 	@.venv/bin/fsaf quickstart
 
 test: lint  ## install what tests need, check format and types, run every test
-	.venv/bin/pytest
+	.venv/bin/pytest -n auto --maxprocesses 8 --dist worksteal
 
 lint: .venv/.installed-dev  ## check format, style and types
 	.venv/bin/ruff format --check .
