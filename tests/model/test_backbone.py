@@ -38,6 +38,12 @@ def test_frozen_stages_of_a_resnet(stages: int) -> None:
     assert all(trains == (name.split(".")[0] not in frozen) for name, trains in names.items())
 
 
+def test_more_frozen_stages_than_there_are_is_refused() -> None:
+    """Networks that start at stride 4 have a stage less."""
+    with pytest.raises(UserError, match=r"model\.frozen_stages = 4: .*take -1"):
+        Backbone("test_convnext", frozen_stages=4)
+
+
 def test_frozen_stages_of_an_efficientnet() -> None:
     backbone = Backbone("test_efficientnet", frozen_stages=1)
     frozen = {n for n, p in backbone.body.named_parameters() if not p.requires_grad}

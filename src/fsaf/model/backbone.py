@@ -38,10 +38,11 @@ def _modules_up_to(body: Any, stage: int) -> list[nn.Module]:
     """Every module registered up to the end of timm's feature ``stage``."""
     if stage < 0:
         return []
-    last = body.feature_info.info[stage]["module"]
+    stages = body.feature_info.info
+    last = stages[stage]["module"] if stage < len(stages) else ""  # those that start at stride 4 have four
     modules = list(body.named_modules())
     inside = [i for i, (name, _) in enumerate(modules) if name == last or name.startswith(last + ".")]
-    if not inside:
+    if not last or not inside:
         raise UserError(
             f"model.frozen_stages = {stage}: timm does not say where the stages of this backbone end; take -1"
         )
