@@ -264,6 +264,19 @@ def test_the_limit_of_pixels_holds_for_batches(tmp_path: Path) -> None:
         batches(records, replace(DATA, max_pixels=64 * 96 - 1))
 
 
+def test_an_error_in_the_training_process_stays_as_it_is(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one about worker processes, of which there are none."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("fsaf.data.loader.read_image", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        batches(records)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_does_not_decode_is_one_clear_message(tmp_path: Path, workers: int) -> None:
     annotations = write_coco(tmp_path, PICTURES[:2])

@@ -209,11 +209,13 @@ class Loader(DataLoader[Batch]):
             yield batch
 
     def _died(self, batches: Any) -> str | None:
-        """What to say of workers that are gone; None where all are there."""
+        """What to say of workers that are gone; None where all are there, or there are none."""
+        if not isinstance(self.dataset, Noting):
+            return None
         dead = {
             i: worker.exitcode for i, worker in enumerate(batches._workers) if worker.exitcode is not None
         }
-        if not dead or not isinstance(self.dataset, Noting):
+        if not dead:
             return None
         how = ", ".join(
             signal.Signals(-code).name if code < 0 else f"status {code}" for code in dead.values()
