@@ -59,6 +59,12 @@ BAD: list[tuple[str, Any]] = [
     ("predict.candidates", 0),
     ("predict.max_detections", 0),
     ("optim.lr", 0.0),
+    ("optim.momentum", -0.1),
+    ("optim.momentum", 1.0),
+    ("optim.milestones", [0]),
+    ("optim.decay", 0.0),
+    ("optim.warmup_factor", -0.1),
+    ("optim.warmup_factor", 1.1),
     ("optim.weight_decay", -1e-4),
     ("optim.clip_norm", -1.0),
     ("optim.warmup_steps", -1),
@@ -68,6 +74,8 @@ BAD: list[tuple[str, Any]] = [
     ("train.loss_scale", 0.0),
     ("train.ema", 1.0),
     ("train.evaluate_every", -1),
+    ("train.seed", -1),
+    ("train.seed", 2**63),
     ("log.every", 0),
 ]
 
@@ -100,7 +108,10 @@ def test_every_number_that_is_checked_accepts_its_limits() -> None:
     ObjectiveConfig(pos_scale=1.0, neg_scale=1.0, alpha=1.0, gamma=0.0)
     PredictConfig(score_threshold=0.0, nms_iou=1.0, candidates=1, max_detections=1)
     OptimConfig(weight_decay=0.0, clip_norm=0.0, warmup_steps=0, base_batch=1)
+    OptimConfig(momentum=0.0, milestones=[], decay=1.0, warmup_factor=0.0)
+    OptimConfig(milestones=[1], warmup_factor=1.0)
     TrainConfig(epochs=1, max_steps=1, loss_scale=32.0, ema=0.0, evaluate_every=0)
+    TrainConfig(seed=2**63 - 1)
     LogConfig(every=1)
 
 

@@ -244,9 +244,15 @@ class OptimConfig:
             self.backbone_rate,
             "above 0; freeze with model.frozen_stages",
         )
+        _check(0 <= self.momentum < 1, "optim.momentum", self.momentum, "in [0, 1)")
         _check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
         _check(self.clip_norm >= 0, "optim.clip_norm", self.clip_norm, "0 or more")
+        epochs = self.milestones
+        _check(all(epoch >= 1 for epoch in epochs), "optim.milestones", epochs, "epochs from 1")
+        _check(self.decay > 0, "optim.decay", self.decay, "above 0")
         _check(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "0 or more")
+        factor = self.warmup_factor
+        _check(0 <= factor <= 1, "optim.warmup_factor", factor, "between 0 and 1")
         _check(self.base_batch >= 1, "optim.base_batch", self.base_batch, "at least 1")
 
 
@@ -287,6 +293,7 @@ class TrainConfig:
         _check(self.save_every >= 0, "train.save_every", self.save_every, "0 or more")
         _check(0 <= self.ema < 1, "train.ema", self.ema, "in [0, 1)")
         _check(self.evaluate_every >= 0, "train.evaluate_every", self.evaluate_every, "0 or more")
+        _check(0 <= self.seed < 2**63, "train.seed", self.seed, "0 or more, and below 2**63")
 
 
 @dataclass(kw_only=True)
