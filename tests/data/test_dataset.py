@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fsaf.config import DataConfig, SplitConfig
+from fsaf.config import Config, DataConfig, SplitConfig, TrainConfig
 from fsaf.data.coco import read_coco
-from fsaf.data.dataset import for_training, open_split
+from fsaf.data.dataset import for_training, open_for_training, open_split
 from fsaf.data.records import Classes, Records
 from fsaf.errors import UserError
 from synthetic import Picture, write_coco
@@ -39,6 +39,16 @@ def test_paths_start_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_split_that_is_not_set_names_its_key(split: SplitConfig, key: str) -> None:
     with pytest.raises(UserError, match=rf"data\.val\.{key} is not set.*--data\.val\.{key} PATH"):
         open_split(DataConfig(val=split), "val")
+
+
+def test_half_a_validation_split_is_refused(tmp_path: Path) -> None:
+    """Images without their annotations are a mistake, not a wish for no evaluation."""
+    write_coco(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])])
+    data = DataConfig(root=str(tmp_path), train=SPLIT, val=SplitConfig(images="images/train"))
+    with pytest.raises(UserError, match=r"data\.val\.annotations is not set"):
+        open_for_training(Config(data=data))
+    config = Config(data=data, train=TrainConfig(evaluate_every=0))
+    assert open_for_training(config)[1] is None
 
 
 def test_training_leaves_out_images_without_boxes_and_small_ones(tmp_path: Path) -> None:
@@ -73,6 +83,13 @@ def test_no_image_large_enough_is_refused(tmp_path: Path) -> None:
     records = read(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])])
     with pytest.raises(UserError, match=r"under 41 pixels \(data\.min_size\)"):
         for_training(records, DataConfig(min_size=41))
+
+
+def test_nothing_left_for_two_reasons_names_both(tmp_path: Path) -> None:
+    """The image with a box is small, and the large one has none: not every image is small."""
+    pictures = [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)]), Picture(height=50, width=50)]
+    with pytest.raises(UserError, match=r"data\.min_size\) or without boxes \(data\.keep_empty"):
+        for_training(read(tmp_path, pictures), DataConfig(min_size=41))
 
 
 def test_a_listed_image_that_is_not_there_is_named_before_training(tmp_path: Path) -> None:

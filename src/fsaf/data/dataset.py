@@ -61,9 +61,9 @@ def open_for_training(config: Config) -> tuple[Records, Records | None, list[str
 
 
 def _has_validation(data: DataConfig) -> bool:
-    if data.val.annotations is not None:
-        return True
-    if data.root is None or data.val.images is not None:
+    if data.val.annotations is not None or data.val.images is not None:
+        return True  # or half of it, which opening refuses
+    if data.root is None:
         return False
     root = Path(data.root)
     return choose_split(find_splits(root), "val", root) is not None
@@ -89,8 +89,13 @@ def for_training(
     if len(kept) < len(large):
         notes.append(f"{len(large) - len(kept)} images without boxes left out")
     notes += notes_on(records)
-    if not kept:
+    if not large:
         raise UserError(f"{records.source}: every image is under {data.min_size} pixels (data.min_size)")
+    if not kept:
+        raise UserError(
+            f"{records.source}: every image is under {data.min_size} pixels (data.min_size) or without boxes "
+            "(data.keep_empty)"
+        )
     left = replace(records, images=kept)
     check_images(left, data)
     if objective and (unreachable := count_unreachable(left, data, objective)):
