@@ -132,7 +132,8 @@ def test_a_restored_average_goes_on_as_the_first() -> None:
     for _ in range(5):
         first.update(model)
     second = MovingAverage(network(), 0.99)
-    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    second.model.load_state_dict(first.model.state_dict())
+    second.updates = first.updates
     with torch.no_grad():
         model[0].weight.add_(1)
     for average in (first, second):

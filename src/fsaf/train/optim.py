@@ -77,12 +77,3 @@ class MovingAverage(Generic[M]):
         torch._foreach_mul_(way, share)
         torch._foreach_add_([mine[name] for name in floats], way)
         self._updates += 1
-
-    def state_dict(self) -> dict[str, Any]:
-        """Weights and number of updates."""
-        return {"model": self.model.state_dict(), "updates": self.updates}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
-        self.model.load_state_dict(state["model"])
-        self.updates = state["updates"]
