@@ -41,6 +41,11 @@ def restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
+def launch_id() -> str:
+    """What a launcher calls this launch (torchrun's ``--rdzv-id``), also after a restart; else empty."""
+    return os.environ.get("TORCHELASTIC_RUN_ID", "")
+
+
 @contextmanager
 def join(name: str) -> Iterator[torch.device]:
     """Be one of the processes of a launcher, if there is one; yields this process' device.

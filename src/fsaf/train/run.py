@@ -105,6 +105,7 @@ class Run:
         if self.average:
             training |= {"model": self.model.state_dict(), "average_updates": self.average.updates}
         checkpoint = make_checkpoint(self.evaluated.state_dict(), self.classes, self.config, training)
+        checkpoint["launch"] = distributed.launch_id()
         # A file that was found damaged must not take the place of the good one before it.
         keep = self.config.train.keep if path == self.last_pt == self.good else 1
         save_checkpoint(path, checkpoint, keep)
@@ -155,7 +156,9 @@ class Run:
         if len(parts) == distributed.processes():
             mine, device = parts[distributed.rank()], self.model.mean.device
             set_random_state(device, mine["random"])
-            self.window.load_state_dict(mine["window"], device)
+            if checkpoint["config"]["train"]["precision"] == self.config.train.precision:
+                # A step that fp16 skipped would be a fault in another.
+                self.window.load_state_dict(mine["window"], device)
 
     def _does_not_fit(self, key: str) -> UserError:
         return UserError(f"{self.last_pt}: cannot be resumed with these settings; {key} must be as it was")
@@ -167,7 +170,7 @@ def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
     Raises UserError where the run folder is taken or weights cannot be had; nothing is written.
     """
     config = settle_resume(config)
-    out = _run_folder(config)
+    out = distributed.from_main(lambda: _run_folder(config))
     if config.train.accumulate > 1 and len(config.model.branches) > 1:
         raise UserError(
             f"train.accumulate = {config.train.accumulate}: the losses of two branches have two divisors, "
@@ -210,15 +213,20 @@ def _initial_weights(model: FSAF, classes: Classes, config: Config) -> list[str]
 def settle_resume(config: Config) -> Config:
     """``config`` with ``resume`` true or false.
 
-    ``auto``, and the restart of processes by a launcher, go on from ``last.pt`` where there is one.
+    ``auto`` goes on from ``last.pt`` where there is one. So do processes that a launcher has started again,
+    where they have written it: it also starts those again that stopped at a run that was there before.
     """
     restarted = max(distributed.gather_all(distributed.restarts())) > 0
-    if config.out is None or not (config.resume == "auto" or restarted):
+    if config.out is None or config.resume is True or not (config.resume == "auto" or restarted):
         return config
     last_pt = Path(config.out) / "checkpoints" / "last.pt"
-    return replace(
-        config, resume=config.resume is True or distributed.from_main(lambda: bool(checkpoints_at(last_pt)))
-    )
+
+    def goes_on() -> bool:
+        if not checkpoints_at(last_pt):
+            return False
+        return config.resume == "auto" or load_newest(last_pt)[0].get("launch") == distributed.launch_id()
+
+    return replace(config, resume=distributed.from_main(goes_on))
 
 
 def _run_folder(config: Config) -> Path:
