@@ -71,6 +71,17 @@ def test_text_is_aligned(found: dict[str, Any]) -> None:
         assert any(line.startswith(name) for line in lines)
 
 
+def test_a_step_has_all_accumulated_batches(recipe: Path, found: dict[str, Any]) -> None:
+    """More parts than a batch has images: each is a whole batch, as in training."""
+    from fsaf.recipe import load_recipe
+
+    config = load_recipe(str(recipe), ["--device=cpu", "--train.accumulate=5"])
+    classes, shape = benchmark.random_classes(3), (64, 96)
+    step = benchmark.measure_training(config, classes, shape, torch.device("cpu"), 0.0, 1e9)
+    assert step["batch"] == 5 * found["train"]["batch"] and step["flops"] == 5 * found["train"]["flops"]
+    assert step["forward_flops"] == 5 * found["train"]["forward_flops"]
+
+
 def test_without_data_the_rest_is_measured(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--device", "cpu", "--seconds", "0.01", "--data.root", "nowhere"]
     assert main(["benchmark", str(recipe), *options]) == 0

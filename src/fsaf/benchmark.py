@@ -64,7 +64,8 @@ def benchmark(config: Config, *, seconds: float = 10.0, say: Callable[[str], Non
         found["loader"] = measure_loader(records, config.data, seconds)
     classes = records.classes if records else random_classes(CLASSES)
     shape = largest_shape(config.data)
-    say(f"training step: {config.data.batch_size} images of {shape[0]} x {shape[1]}")
+    images = config.data.batch_size * config.train.accumulate
+    say(f"training step: {images} images of {shape[0]} x {shape[1]}")
     found["train"] = measure_training(config, classes, shape, device, seconds, found["matrix_flops"])
     say("prediction: one image")
     found["predict"] = measure_prediction(config, classes, shape, device, seconds)
@@ -179,8 +180,9 @@ def measure_training(
     seconds: float,
     limit: float,
 ) -> dict[str, Any]:
-    """Training steps on one random batch in memory, and the objective alone. limit: FLOP/s of the device."""
-    size, threads = config.data.batch_size, torch.get_num_threads()
+    """Training steps on random images in memory, and the objective alone. limit: FLOP/s of the device."""
+    rows, parts, threads = config.data.batch_size, config.train.accumulate, torch.get_num_threads()
+    size = rows * parts
     with tempfile.TemporaryDirectory() as folder:
         clean = replace(
             config, out=folder, init=None, resume=False, model=replace(config.model, weights="none")
@@ -200,11 +202,12 @@ def measure_training(
     rate = 1e-9  # the weights stay as they are
     warm_up = 2 + CAPTURE_AFTER if config.train.cuda_graphs else 2
     times = summary(measure(lambda: step(images, boxes, rate), device, seconds, warm_up=warm_up))
-    forward, both = step_flops(config, len(classes), size, shape)
+    forward, both = (parts * flops for flops in step_flops(config, len(classes), rows, shape))
+    one = Boxes(*(field[:rows] for field in boxes))
     with torch.no_grad(), run.precision.autocast():
-        outputs = run.model(images, boxes.sizes)
+        outputs = run.model(images[:rows], one.sizes)
     outputs = type(outputs)(*([x.requires_grad_() for x in part] for part in outputs))
-    alone = measure(lambda: objective(outputs, boxes, config.objective).loss.backward(), device, seconds / 4)
+    alone = measure(lambda: objective(outputs, one, config.objective).loss.backward(), device, seconds / 4)
     return {
         "batch": size,
         "shape": list(shape),
@@ -212,7 +215,7 @@ def measure_training(
         "captured": config.train.cuda_graphs,
         "seconds": times,
         "images_per_second": size / times["median"],
-        "objective_share": summary(alone)["median"] / times["median"],
+        "objective_share": parts * summary(alone)["median"] / times["median"],
         "memory_bytes": peak_memory(device) if is_accelerator(device) else None,
         "flops": both,
         "forward_flops": forward,
