@@ -41,6 +41,16 @@ def test_a_split_that_is_not_set_names_its_key(split: SplitConfig, key: str) -> 
         open_split(DataConfig(val=split), "val")
 
 
+def test_training_without_a_validation_split_is_told(tmp_path: Path) -> None:
+    """An evaluation each epoch was asked for, and there will be none, nor the checkpoint that it chooses."""
+    write_coco(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])])
+    data = DataConfig(root=str(tmp_path), train=SPLIT)
+    _, validation, notes = open_for_training(Config(data=data))
+    assert validation is None and any("no validation split" in note and "best.pt" in note for note in notes)
+    asked_for = Config(data=data, train=TrainConfig(evaluate_every=0))
+    assert not any("best.pt" in note for note in open_for_training(asked_for)[2])
+
+
 def test_half_a_validation_split_is_refused(tmp_path: Path) -> None:
     """Images without their annotations are a mistake, not a wish for no evaluation."""
     write_coco(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])])

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -379,3 +380,10 @@ def test_nothing_is_written_for_mistakes_in_the_data(root: Path, tmp_path: Path)
         with pytest.raises(UserError):
             run(root, out, **{**TINY, **overrides})
         assert not out.exists()
+
+
+def test_memory_is_zero_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has no module ``resource``, and must train all the same."""
+    assert trainer.memory_gb(torch.device("cpu")) > 0.05
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert trainer.memory_gb(torch.device("cpu")) == 0

@@ -51,8 +51,10 @@ def open_for_training(config: Config) -> tuple[Records, Records | None, list[str
     """
     objective = config.objective if "anchor_free" in config.model.branches else None
     records, notes = for_training(open_split(config.data, "train"), config.data, objective)
-    if not config.train.evaluate_every or not _has_validation(config.data):
+    if not config.train.evaluate_every:
         return records, None, notes
+    if not _has_validation(config.data):
+        return records, None, [*notes, "no validation split, so nothing is evaluated and there is no best.pt"]
     validation = open_split(config.data, "val", records.classes)
     check_images(validation, config.data)
     if validation.source == records.source and validation.format != "yolo":

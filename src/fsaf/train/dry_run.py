@@ -276,6 +276,7 @@ def _estimate_rows(found: DryRun) -> list[tuple[str, str]]:
     of = f"of {whole / 1e9:.1f} GB of {device}" if whole else f"of {device}" if is_accelerator(device) else ""
     workers = config.data.workers
     reading = f"{workers} loader processes" if workers else "in the training process"
+    memory = f"{trial.memory_gb:.2f} GB {of or 'of this process; loader processes come on top'}"
     rows = [
         ("device", f"{device}, {config.train.precision}"),
         ("first step", f"{trial.first:.2f} s, loss {trial.loss:.3f}"),
@@ -289,7 +290,7 @@ def _estimate_rows(found: DryRun) -> list[tuple[str, str]]:
     return [
         *rows,
         ("training", f"{_duration(found.seconds)} in all"),
-        ("memory", f"{trial.memory_gb:.2f} GB {of or 'of this process; loader processes come on top'}"),
+        ("memory", memory if trial.memory_gb else "not told"),
     ]
 
 

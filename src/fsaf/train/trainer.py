@@ -226,10 +226,12 @@ def _count(model: torch.nn.Module) -> str:
 
 
 def memory_gb(device: torch.device) -> float:
-    """Peak memory: of the accelerator, or of this process on a CPU."""
+    """Peak memory: of the accelerator, or of this process on a CPU; 0 where nothing tells it."""
     if is_accelerator(device):
         return peak_memory(device) / 1e9
-    import resource
-
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
