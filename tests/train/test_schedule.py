@@ -79,6 +79,17 @@ def test_a_run_shorter_than_its_warm_up_still_reaches_the_peak() -> None:
     assert max(rates) == 1.0
 
 
+@pytest.mark.parametrize("total", [2, 3, 24, 51, 99])
+def test_one_cycle_falls_also_in_a_run_that_its_warm_up_would_fill(total: int) -> None:
+    """Two steps an epoch, as with sixteen pictures: half the run rises, the other half falls."""
+    config = OptimConfig(schedule="one_cycle", warmup_steps=50)
+    rates = [learning_rate(config, step, 2, total) for step in range(total)]
+    top = rates.index(max(rates))
+    assert top <= total // 2 and rates[top] == 1.0
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert total < 24 or rates[-1] < 0.02
+
+
 def test_peak_rate_scales_with_the_batch_only_if_asked() -> None:
     assert peak_rate(OptimConfig(lr=0.01), 64) == 0.01
     assert peak_rate(OptimConfig(lr=0.01, scale_lr=True), 64) == pytest.approx(0.04)

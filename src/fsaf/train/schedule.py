@@ -10,8 +10,10 @@ def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int, total_st
 
     Warm-up is linear from ``warmup_factor`` (mmengine's LinearLR). ``step`` decays at the milestones;
     ``one_cycle`` follows, after warm-up, a half cosine from 1 to 0 at the last step, ``constant`` stays at 1.
+    With too few steps warm-up is shorter: its end is the last step, or with ``one_cycle`` the middle.
     """
-    warmup = min(config.warmup_steps, max(total_steps - 1, 0))
+    most = total_steps // 2 if config.schedule == "one_cycle" else total_steps - 1
+    warmup = min(config.warmup_steps, most)
     if step < warmup:
         rise = step / max(warmup - 1, 1)
         ramp = config.warmup_factor + (1 - config.warmup_factor) * rise
