@@ -30,9 +30,7 @@ class RunLog:
         self.console, self.total_steps, self.path = console, total_steps, out / "metrics.jsonl"
         _cut_off(self.path, first_step, first_step if evaluated else first_step - 1)
         self.file = self.path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(
-            str(out / "tensorboard"), purge_step=first_step + 1 if first_step else None
-        )
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)
         self.start, self.first_step = time.perf_counter(), first_step
         self.bar = Progress(
             TextColumn("{task.description}"),
