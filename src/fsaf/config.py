@@ -228,7 +228,7 @@ class OptimConfig:
     decay: float = 0.1
     """Factor of the step schedule."""
     warmup_steps: int = 500
-    """Steps of linear warm-up."""
+    """Steps of linear warm-up; fewer in a run that they would fill."""
     warmup_factor: float = 0.001
     """Where warm-up starts, as a share of the rate."""
     scale_lr: bool = False
