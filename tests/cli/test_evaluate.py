@@ -40,7 +40,7 @@ def test_evaluation_on_other_classes(
     data["categories"] = [{"id": id_, "name": f"other {id_}"} for id_ in COLORS]
     path.write_text(json.dumps(data))
     options = ["--data.root", str(copy), "--out", "scores"]
-    refused(capsys, ["evaluate", str(checkpoint), *options], str(path), "checkpoint has 3 classes")
+    refused(capsys, ["evaluate", str(checkpoint), *options], str(path), "detector has 3 classes")
     assert list(here.iterdir()) == []
 
 

@@ -51,6 +51,18 @@ def test_training_without_a_validation_split_is_told(tmp_path: Path) -> None:
     assert not any("best.pt" in note for note in open_for_training(asked_for)[2])
 
 
+def test_other_classes_to_evaluate_on_are_refused_without_talk_of_a_checkpoint(tmp_path: Path) -> None:
+    """In training there is none."""
+    write_coco(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])])
+    val = write_coco(tmp_path, [Picture(height=40, width=40)], "val")
+    val.write_text(val.read_text().replace("green", "teal"))
+    with pytest.raises(
+        UserError, match="the detector has 3 classes, category 3 is 'green'; here it is 'teal'"
+    ) as error:
+        open_for_training(Config(data=DataConfig(root=str(tmp_path))))
+    assert "checkpoint" not in str(error.value)
+
+
 def test_half_a_validation_split_is_refused(tmp_path: Path) -> None:
     """Images without their annotations are a mistake, not a wish for no evaluation."""
     write_coco(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])])

@@ -168,5 +168,5 @@ def test_classes_of_a_checkpoint_are_matched_by_name(tmp_path: Path) -> None:
     records = read(tmp_path, xml(box(1, 1, 9, 9), box(1, 1, 9, 9, "dog")), wanted)
     assert records.classes is wanted and records.images[0].labels.tolist() == [1]
     assert records.faults.counts == {"box-other-class": 1}
-    with pytest.raises(UserError, match=r"of the classes cat the checkpoint has none; it has zebra"):
+    with pytest.raises(UserError, match=r"of the classes cat the detector has none; it has zebra"):
         read(tmp_path, xml(box(1, 1, 9, 9)), Classes(names=("zebra",), ids=(1,)))

@@ -167,8 +167,8 @@ def _check_same_classes(wanted: Classes, own: Classes, where: str) -> None:
     for id_, name in zip(wanted.ids, wanted.names, strict=True):
         if names.get(id_) != name:
             raise UserError(
-                f"{where}: the checkpoint has {len(wanted)} classes, category {id_} is {name!r:.80}; "
-                f"here it is {names.get(id_)!r:.80}, of {len(own)}. Use the data it was trained on"
+                f"{where}: the detector has {len(wanted)} classes, category {id_} is {name!r:.80}; "
+                f"here it is {names.get(id_)!r:.80}, of {len(own)}. Give data with its classes"
             )
 
 
@@ -229,7 +229,7 @@ def _read_boxes(
             )
             faults.add("unknown-category", where, text, **place)
         elif category not in label_of:
-            text = f"annotation {given!r:.40} is of category {category}, which the checkpoint does not have"
+            text = f"annotation {given!r:.40} is of category {category}, which the detector does not have"
             faults.add("box-other-class", where, text, **place)
         elif entry.get("ignore"):
             faults.add("box-ignored", where, f"annotation {given!r:.40} is marked 'ignore'", **place)

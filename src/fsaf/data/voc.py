@@ -85,8 +85,8 @@ class VocSplit:
             classes = Classes(names=tuple(named), ids=tuple(range(1, len(named) + 1)))
         elif named and not set(named) & set(classes.names):
             raise UserError(
-                f"{source}: of the classes {', '.join(named)[:120]} the checkpoint has none; "
-                f"it has {', '.join(classes.names)[:120]}. Use the data it was trained on"
+                f"{source}: of the classes {', '.join(named)[:120]} the detector has none; "
+                f"it has {', '.join(classes.names)[:120]}. Give data with its classes"
             )
         label_of = {name: label for label, name in enumerate(classes.names)}
         table = BoxTable()
@@ -95,9 +95,7 @@ class VocSplit:
                 if each.name in label_of:
                     table.add(position, each.xywh, label_of[each.name], each.difficult, each.number)
                     continue
-                text = (
-                    f"object {each.number} is of class {each.name!r:.80}, which the checkpoint does not have"
-                )
+                text = f"object {each.number} is of class {each.name!r:.80}, which the detector does not have"
                 faults.add("box-other-class", where[position], text, image=position + 1, item=each.number)
         assemble(images, table, faults, where.__getitem__, "object")
         return Records(

@@ -86,7 +86,7 @@ class YoloSplit:
                     )
                     faults.add("unknown-category", label, text, image=images[-1].id, item=number)
                 elif index not in label_of:
-                    text = f"line {number}: class {index}, which the checkpoint does not have"
+                    text = f"line {number}: class {index}, which the detector does not have"
                     faults.add("box-other-class", label, text, image=images[-1].id, item=number)
                 else:
                     table.add(len(images) - 1, xywh, label_of[index], False, number)
@@ -202,8 +202,8 @@ def _match(own: Classes, wanted: Classes | None, source: Path) -> dict[int, int]
     missing = sorted(set(wanted.names) - set(own.names))
     if missing:
         raise UserError(
-            f"{source}: the checkpoint has {len(wanted)} classes, of which {missing[0]!r:.80} is not among "
-            f"the {len(own)} here. Use the data it was trained on"
+            f"{source}: the detector has {len(wanted)} classes, of which {missing[0]!r:.80} is not among "
+            f"the {len(own)} here. Give data with its classes"
         )
     label_of = {name: label for label, name in enumerate(wanted.names)}
     return {id_: label_of[name] for id_, name in zip(own.ids, own.names, strict=True) if name in label_of}
