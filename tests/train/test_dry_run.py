@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
 
@@ -16,6 +17,7 @@ from fsaf.cli import main
 from fsaf.config import Config, to_dict
 from fsaf.data.dataset import open_for_training
 from fsaf.data.loader import Images, make_loader
+from fsaf.errors import UserError
 from fsaf.recipe import build_config
 from fsaf.train import dry_run as module
 from fsaf.train.dry_run import Batches, DryRun, Trial, count_batches, dry_run, format_dry_run
@@ -134,6 +136,24 @@ def test_a_picture_of_the_batch_that_does_not_decode(
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values(data)))
     assert main(["train", str(tmp_path / "mine.yaml"), "--dry-run"]) == 2
     assert "does not decode" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("device", "change", "told"),
+    [
+        ("cuda:0", {}, "with several processes each takes its own; give cuda"),
+        ("cuda", {}, r"2 or more processes on this machine, which has 1 cuda devices"),
+        ("cpu", {"train__cuda_graphs": True}, r"train\.cuda_graphs = true: works in one process"),
+    ],
+)
+def test_it_refuses_what_several_processes_refuse(
+    data: Path, monkeypatch: pytest.MonkeyPatch, device: str, change: dict[str, Any], told: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    config = build_config(values(data, device=device, **change), where="the test's recipe")
+    with pytest.raises(UserError, match=told):
+        dry_run(config, devices=2)
 
 
 def test_a_folder_that_cannot_be_written_and_torchrun(

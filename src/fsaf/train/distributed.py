@@ -73,7 +73,7 @@ def join(name: str) -> Iterator[torch.device]:
     backend = "gloo" if kind == "cpu" else f"cpu:gloo,{kind}:{process_group_backend(device)}"
     dist.init_process_group(backend, store=_store, rank=rank, world_size=size)
     if kind != "cpu":
-        device = _own_device(kind, name)
+        device = own_device(name, kind, int(os.environ["LOCAL_RANK"]), processes())
         torch.get_device_module(device).set_device(device)
     stopped = None
     try:
@@ -86,9 +86,12 @@ def join(name: str) -> Iterator[torch.device]:
         raise stopped
 
 
-def _own_device(kind: str, name: str) -> torch.device:
-    local = int(os.environ["LOCAL_RANK"])
-    if ":" in name and processes() > 1:
+def own_device(name: str, kind: str, local: int, count_all: int) -> torch.device:
+    """The accelerator of process ``local`` of this machine, of ``count_all`` processes in all.
+
+    name: as the config has it. kind: the type of device. Raises UserError as ``join``.
+    """
+    if ":" in name and count_all > 1:
         raise UserError(f"device {name!r}: with several processes each takes its own; give {kind}")
     count = torch.get_device_module(kind).device_count()
     if local >= count:

@@ -135,9 +135,11 @@ def dry_run(config: Config, devices: int = 1, say: Callable[[str], None] = lambd
     if distributed.launched():
         raise UserError("--dry-run: is one process; leave torchrun out, and say how many with --devices N")
     device = resolve_device(config.device)
+    if device.type != "cpu" and devices > 1:
+        distributed.own_device(config.device, device.type, devices - 1, devices)
     say("reading annotations")
     records, validation, notes = open_for_training(config)
-    tools = open_tools(device) if config.train.cuda_graphs else None
+    tools = open_tools(device, devices) if config.train.cuda_graphs else None
     run = start_run(config, records.classes, device)
     _check_writable(run.out)
     rows = config.data.batch_size * config.train.accumulate

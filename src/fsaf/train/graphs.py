@@ -18,7 +18,6 @@ from fsaf.data.batch import Boxes
 from fsaf.device import GraphTools
 from fsaf.errors import UserError
 from fsaf.objective.objective import LossTerms
-from fsaf.train import distributed
 from fsaf.train.optim import set_rate
 from fsaf.train.run import Run
 from fsaf.train.step import update
@@ -35,9 +34,9 @@ class _Captured:
     results: tuple[LossTerms, Tensor]
 
 
-def open_tools(device: torch.device) -> GraphTools:
-    """What captures graphs on ``device``. Raises UserError where it has none, and among several processes."""
-    if distributed.processes() > 1:
+def open_tools(device: torch.device, processes: int = 1) -> GraphTools:
+    """What captures graphs on ``device``. Raises UserError where it has none, and for several processes."""
+    if processes > 1:
         raise UserError("train.cuda_graphs = true: works in one process; with several leave it false")
     return GraphTools(device)
 

@@ -51,7 +51,7 @@ def train(config: Config, console: Console | None = None) -> Path:
 
 def _train(config: Config, device: torch.device, console: Console) -> Path:
     records, validation, notes = open_for_training(config)
-    graph_tools = open_tools(device) if config.train.cuda_graphs else None
+    graph_tools = open_tools(device, distributed.processes()) if config.train.cuda_graphs else None
     run = start_run(config, records.classes, device)
     loader, sampler = make_loader(
         Images(records, config.data, augment=True, seed=config.train.seed),
