@@ -51,6 +51,21 @@ def test_frozen_stages_of_an_efficientnet() -> None:
     assert frozen == {n for n, _ in backbone.body.named_parameters() if n.startswith(parts)}
 
 
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("test_convnext", ("stem_", "stages_0.", "stages_1.")),
+        ("repvgg_a0", ("stem.", "stages_0.")),
+        ("swin_tiny_patch4_window7_224", ("patch_embed.", "layers_0.", "layers_1.")),
+    ],
+)
+def test_frozen_stages_of_networks_that_timm_takes_apart(name: str, parts: tuple[str, ...]) -> None:
+    with torch.device("meta"):
+        body = Backbone(name, frozen_stages=1).body
+    frozen = {n for n, p in body.named_parameters() if not p.requires_grad}
+    assert frozen and frozen == {n for n, _ in body.named_parameters() if n.startswith(parts)}
+
+
 def norms(backbone: Backbone) -> dict[str, nn.Module]:
     return {n: m for n, m in backbone.body.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
 
@@ -96,6 +111,6 @@ def test_a_model_without_the_strides_is_refused(name: str) -> None:
 
 def test_stages_that_cannot_be_told_apart_cannot_be_frozen() -> None:
     with torch.device("meta"):
-        Backbone("repvgg_a0", frozen_stages=-1)
-        with pytest.raises(UserError, match=r"model\.frozen_stages = 1"):
-            Backbone("repvgg_a0", frozen_stages=1)
+        Backbone("hrnet_w18_small", frozen_stages=-1)
+        with pytest.raises(UserError, match=r"model\.frozen_stages = 0"):
+            Backbone("hrnet_w18_small", frozen_stages=0)

@@ -41,7 +41,9 @@ def _modules_up_to(body: Any, stage: int) -> list[nn.Module]:
     stages = body.feature_info.info
     last = stages[stage]["module"] if stage < len(stages) else ""  # those that start at stride 4 have four
     modules = list(body.named_modules())
-    inside = [i for i, (name, _) in enumerate(modules) if name == last or name.startswith(last + ".")]
+    # Where timm takes a network apart, "stages.0" is called "stages_0".
+    starts = (f"{last}.", f"{last.replace('.', '_')}.")
+    inside = [i for i, (name, _) in enumerate(modules) if f"{name}.".startswith(starts)]
     if not last or not inside:
         raise UserError(
             f"model.frozen_stages = {stage}: timm does not say where the stages of this backbone end; take -1"
@@ -52,8 +54,9 @@ def _modules_up_to(body: Any, stage: int) -> list[nn.Module]:
 class Backbone(nn.Module):
     """A timm ``features_only`` model.
 
-    frozen_stages: -1 none, 0 the stem, k also stages 1..k (timm's feature indices); their parameters do not
-    train and their norms stay in eval mode. frozen_norm: every batch norm stays in eval mode.
+    frozen_stages: -1 none, 0 the stem, k also stages 1..k (timm's feature indices; of networks whose features
+    start at stride 4, such as ConvNeXt, 0 is the stem and the first stage); their parameters do not train and
+    their norms stay in eval mode. frozen_norm: every batch norm stays in eval mode.
     Raises UserError where timm does not know the name or the model has no features at strides 8, 16, 32.
     """
 
