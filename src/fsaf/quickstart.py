@@ -47,13 +47,14 @@ def quickstart(out: Path, overrides: Sequence[str] = ()) -> None:
     console = Console(soft_wrap=True)
     stage = Stages(console)
     data = out / "digits"
-    best, model = out / "checkpoints" / "best.pt", out / "model.onnx"
+    model = out / "model.onnx"
 
     with stage("data", f"handwritten digits on photographs, as JPEG and COCO JSON in {data}"):
         write_digits(data)
     config = load_recipe(RECIPE, [f"--out={out}", f"--data.root={data}", "--resume=auto", *overrides])
     with stage("train", f"recipe {RECIPE}"):
         train(config, console)
+    best = out / "checkpoints" / ("best.pt" if config.train.evaluate_every else "last.pt")
     detector = load(best, config.device)
     records = open_split(config.data, "val", detector.classes)
     with stage("evaluate", f"{len(records.images)} pictures never trained on"):
