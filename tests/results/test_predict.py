@@ -85,9 +85,12 @@ FORMS: dict[str, Callable[[Path, np.ndarray], Any]] = {
     "array": lambda _, pixels: pixels,
     "tensor": lambda _, pixels: torch.from_numpy(pixels).permute(2, 0, 1),
     "strided array": lambda _, pixels: np.asfortranarray(pixels),
+    "reversed array": lambda _, pixels: pixels[:, :, ::-1].copy()[:, :, ::-1],  # as from OpenCV's BGR
+    "array to read": lambda _, pixels: np.frombuffer(pixels.tobytes(), np.uint8).reshape(pixels.shape),
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("size", [(64, 96), (50, 70), (200, 90)])
 def test_every_form_of_a_picture_gives_the_same(
     random_detector: Detector, tmp_path: Path, size: tuple[int, int]
@@ -162,6 +165,8 @@ def test_settings_out_of_range(sees: Detector, options: dict[str, Any], told: st
     ("picture", "told"),
     [
         (np.zeros((8, 8, 3), np.float32), "float32"),
+        (np.zeros((8, 8, 3), ">u2"), ">u2"),
+        (np.array(["a.jpg", "b.jpg"]), "U5"),
         (torch.zeros(3, 8, 8), "float32"),
         (np.zeros((3, 8, 8), np.uint8), r"\[3, 8, 8\]"),
         (torch.zeros(8, 8, 3, dtype=torch.uint8), r"\[8, 8, 3\]"),

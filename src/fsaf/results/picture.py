@@ -82,7 +82,10 @@ def _as_tensor(picture: Any, max_pixels: int) -> Tensor:
     if isinstance(picture, Image.Image):
         check_pixels(picture.width, picture.height, max_pixels, "the picture")  # it may not be decoded yet
         return to_tensor(picture)
-    image = torch.from_numpy(picture) if isinstance(picture, np.ndarray) else picture
+    image = picture
+    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8:
+        # PyTorch takes no negative strides, and warns of what cannot be written to.
+        image = torch.from_numpy(np.require(picture, requirements=["C", "W"]))
     if not isinstance(image, Tensor) or image.dtype is not torch.uint8:
         kind = getattr(image, "dtype", type(image).__name__)
         raise UserError(f"a picture must be a path, a Pillow image, or uint8 pixels 0..255, not {kind}")
