@@ -186,6 +186,35 @@ def test_videos_are_told_by_content(tmp_path: Path) -> None:
     assert not is_video(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["12:30.mp4", "concat:b.mp4", "50%03d [1] é.mp4"])
+def test_names_are_names_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """FFmpeg takes what stands before a colon for a protocol."""
+    monkeypatch.chdir(tmp_path)
+    write(Path("b.mp4"), (64, 96), Fraction(25), Fraction(1, 25), [0, 1, 2])
+    write(Path(name), (64, 96), Fraction(25), Fraction(1, 25), [0, 1])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["b.mp4", name])
+    assert is_video(Path(name))
+    with VideoReader(name) as reader:
+        assert len(list(reader.frames())) == 2
+
+
+def test_a_video_that_cannot_be_ended_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").mkdir()
+    with pytest.raises(UserError, match=r"a\.mp4: cannot be written \(Is a directory"):
+        write(tmp_path / "a.mp4", (64, 96), Fraction(25), Fraction(1, 25), [0, 1])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.mp4"]
+
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))  # FFmpeg writes what is so short at its end only
+    try:
+        with pytest.raises(UserError, match=r"b\.mp4: cannot be written \(File too large"):
+            write(tmp_path / "b.mp4", (64, 96), Fraction(25), Fraction(1, 25), [0, 1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.mp4"]
+
+
 def test_a_video_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text("mine")
     with (

@@ -54,7 +54,7 @@ def is_video(path: Path) -> bool:
     try:
         import av
 
-        with av.open(str(path)) as container:
+        with av.open(_url(path)) as container:
             # FFmpeg takes text for art, and a damaged picture for a short film.
             still = container.format.name in ("tty", "image2") or container.format.name.endswith("_pipe")
             return bool(container.streams.video) and not still
@@ -202,7 +202,7 @@ class VideoWriter:
         encoder = next(name for name in _ENCODERS if name in av.codecs_available)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = av.open(str(self._temporary), "w", format="mp4")
+            self._container = av.open(_url(self._temporary), "w", format="mp4")
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror}); give another --out") from error
         options = {"crf": "20", "preset": "veryfast"} if encoder == "libx264" else {"qscale": "3"}
@@ -230,17 +230,24 @@ class VideoWriter:
         frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
         self._last = max(round(ticks * self._time_base / self._unit), self._last + 1)
         frame.pts, frame.time_base = self._last, self._unit
-        self._mux(frame)
+        with self._telling():
+            self._mux(frame)
 
     def _mux(self, frame: Any) -> None:
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Raise UserError where the body cannot write."""
         import av
 
         try:
-            for packet in self._stream.encode(frame):
-                self._container.mux(packet)
-        except av.error.FFmpegError as error:
+            yield
+        except (OSError, av.error.FFmpegError) as error:
             raise UserError(
-                f"{self.path}: cannot be written ({printable(error.strerror)}); is the disk full?"
+                f"{self.path}: cannot be written ({printable(error.strerror)}); free some space, or give "
+                "another --out"
             ) from error
 
     def __exit__(
@@ -248,14 +255,20 @@ class VideoWriter:
     ) -> None:
         try:
             if kind is None:
-                self._mux(None)
-                self._container.close()
-                self._temporary.replace(self.path)
+                with self._telling():
+                    self._mux(None)
+                    self._container.close()
+                    self._temporary.replace(self.path)
         finally:
             with contextlib.suppress(Exception):
                 self._container.close()
             with contextlib.suppress(OSError):
                 self._temporary.unlink()
+
+
+def _url(path: Path | str) -> str:
+    """A path as FFmpeg takes it, which reads ``12:30.mp4`` as a protocol ``12`` otherwise."""
+    return f"file:{path}"
 
 
 def _open(name: str) -> Any:
@@ -266,7 +279,7 @@ def _open(name: str) -> Any:
     camera = camera_number(name)
     if camera is None:
         try:
-            return av.open(name)
+            return av.open(_url(name))
         except av.error.FFmpegError as error:
             raise UserError(
                 f"{name}: does not open as a video ({printable(error.strerror)}); is it complete?"
