@@ -52,6 +52,15 @@ def test_files_patterns_and_cameras(here: Path) -> None:
     assert found[5:] == [("camera:0", "out/camera-0.mp4"), ("/dev/video1", "out/camera-1.mp4")]
 
 
+@pytest.mark.parametrize("pattern", ["photos/**", "photos/**/*"])
+def test_a_pattern_gives_a_file_once(here: Path, pattern: str) -> None:
+    """It matches folders, and what lies in them, too."""
+    (here / "photos" / "a" / "notes.txt").unlink()
+    names = [name for name, _ in results(pattern)]
+    assert sorted(names) == sorted(name for name, _ in results("photos"))
+    assert len(results("photos/b.jpg", "photos/b.jpg")) == 2
+
+
 def test_what_is_given_is_never_written_to(here: Path) -> None:
     (here / "photos" / "b.png").touch()
     assert ("photos/b.jpg", "photos/b-2.png") in results("photos", out="photos")
@@ -75,7 +84,7 @@ def test_files_without_a_suffix_are_told_by_content(here: Path) -> None:
     assert [source.video for source in sources] == [False, False]
 
 
-@pytest.mark.parametrize("name", ["none.jpg", "*.tif", "a**b", "empty", "nul\0l"])
+@pytest.mark.parametrize("name", ["none.jpg", "*.tif", "a**b", "empty", "nul\0l", "long" * 99])
 def test_names_without_a_match(here: Path, name: str) -> None:
     (here / "empty").mkdir()
     with pytest.raises(UserError, match="no such image"):

@@ -39,8 +39,12 @@ def find_sources(names: Sequence[str], out: Path | None = None) -> tuple[list[So
             sources.append(Source(name=name, place=PurePath(f"camera-{camera}"), video=True))
             continue
         found = []
+        seen: set[Path] = set()  # a pattern matches folders, and what lies in them, too
         for path in _matches(name):
             for file, place in _files(path):
+                if file in seen:
+                    continue
+                seen.add(file)
                 if out is not None and path.resolve() in out.resolve().parents and _inside(file, out):
                     skipped.append(file)
                 else:
@@ -53,12 +57,10 @@ def find_sources(names: Sequence[str], out: Path | None = None) -> tuple[list[So
 
 def _matches(name: str) -> list[Path]:
     path = Path(name)
-    if path.exists():
-        return [path]
     pattern = path.relative_to(path.anchor) if path.is_absolute() else path
     try:
-        return sorted(Path(path.anchor or ".").glob(str(pattern)))
-    except ValueError:  # not a pattern
+        return [path] if path.exists() else sorted(Path(path.anchor or ".").glob(str(pattern)))
+    except (OSError, ValueError):  # neither a name nor a pattern
         return []
 
 
