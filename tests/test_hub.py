@@ -133,8 +133,9 @@ def test_nothing_tells_of_this_machine(run: Path, published: Path) -> None:
 
 
 def test_folders_that_are_none(published: Path, tmp_path: Path) -> None:
-    empty, other, damaged, newer = (tmp_path / name for name in ("empty", "other", "damaged", "newer"))
-    for folder in (empty, other, damaged, newer):
+    names = ("empty", "other", "damaged", "newer", "poor")
+    empty, other, damaged, newer, poor = (tmp_path / name for name in names)
+    for folder in (empty, other, damaged, newer, poor):
         folder.mkdir()
     (other / CONFIG).write_text('{"settings": {}, "num_classes": 3}')
     about = json.loads((published / CONFIG).read_text())
@@ -142,13 +143,17 @@ def test_folders_that_are_none(published: Path, tmp_path: Path) -> None:
     (damaged / WEIGHTS).write_bytes((published / WEIGHTS).read_bytes()[:-100])
     about["fsaf"]["version"] = 99
     (newer / CONFIG).write_text(json.dumps(about))
+    about["fsaf"] = {"format": "fsaf", "version": 1, "config": {}}
+    (poor / CONFIG).write_text(json.dumps(about))
+    (poor / WEIGHTS).write_bytes((published / WEIGHTS).read_bytes())
     for folder, told in (
         (empty, r"holds no config\.json"),
+        (poor, "not a checkpoint written by fsaf, or damaged"),
         (other, "says nothing of classes"),
         (damaged, "not a readable folder"),
         (newer, "newer fsaf"),
     ):
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=rf"^{folder}[^(]*{told}"):
             fsaf.load(folder)
     (damaged / WEIGHTS).unlink()
     with pytest.raises(UserError, match=r"holds no model\.safetensors"):

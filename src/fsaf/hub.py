@@ -19,7 +19,7 @@ from fsaf.config import Config, SplitConfig, to_dict
 from fsaf.errors import UserError, check_folder
 from fsaf.model.detector import FSAF
 from fsaf.recipe import build_config
-from fsaf.train.checkpoint import FORMAT, VERSION, checkpoint_classes, load_weights
+from fsaf.train.checkpoint import FORMAT, check_content, checkpoint_classes, load_weights
 
 PREFIX = "hf:"
 """``hf:USER/NAME``, or ``hf:USER/NAME@REVISION``, is a repository on the hub: ``fsaf.convert.is_on_hub``."""
@@ -94,15 +94,16 @@ def read_folder(folder: Path) -> dict[str, Any]:
                 f"{folder / CONFIG}: says nothing of classes and recipe, so it makes no detector; "
                 "the network alone opens with FSAF.from_pretrained"
             )
-        if about["version"] > VERSION:
-            raise UserError(f"{folder}: written by a newer fsaf (format {about['version']}); upgrade fsaf")
+        check_content({**about, "model": {}}, folder)
         return {**about, "model": load_file(folder / WEIGHTS)}
     except FileNotFoundError as error:
         name = Path(str(error.filename or folder / WEIGHTS)).name
         raise UserError(
             f"{folder}: holds no {name}; give a checkpoint file, or a folder that fsaf publish has written"
         ) from error
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, SafetensorError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
         raise UserError(f"{folder}: not a readable folder of a detector ({error})") from error
 
 

@@ -1,5 +1,6 @@
 """Checkpoints from one format to another and back."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,36 @@ def test_damaged_and_foreign_safetensors(tmp_path: Path, tiny_model_config: Mode
         assert "perhaps cut short" in refusal(cut)
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     assert "without fsaf's header" in refusal(tmp_path / "foreign.safetensors")
+    for about, told in (
+        ({}, "damaged"),
+        ({"version": "1"}, "damaged"),
+        ({"version": 1, "config": {}}, "damaged"),
+        ({"version": 1, "config": {}, "classes": {"names": ["a"], "ids": []}}, "damaged"),
+        ({"version": 99}, "newer fsaf"),
+    ):
+        other = tmp_path / "other.safetensors"
+        save_file({"a": torch.zeros(1)}, other, {"fsaf": json.dumps({"format": "fsaf"} | about)})
+        assert told in refusal(other)
+
+
+@pytest.mark.parametrize("name", ["file/a.pt", "file/a.pth", "file/a.safetensors", "folder.safetensors"])
+def test_places_that_cannot_be_written(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder.safetensors").mkdir()
+    model = ModelConfig(weights="none", channels=4, convs=1)
+    ours = make_checkpoint(
+        FSAF(model, 1).state_dict(), Classes(names=("a",), ids=(1,)), Config(model=model)
+    )
+    with pytest.raises(UserError, match=f"{name}: cannot write"):
+        write_checkpoint(tmp_path / name, ours)
+    assert (tmp_path / "file").read_text() == "mine" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_anchors_have_no_place_in_mmdetection(tmp_path: Path) -> None:
+    model = ModelConfig(weights="none", channels=4, convs=1, branches=["anchor_free", "anchor_based"])
+    ours = make_checkpoint(
+        FSAF(model, 1).state_dict(), Classes(names=("a",), ids=(1,)), Config(model=model)
+    )
+    with pytest.raises(UserError, match=r"a\.pth: .*anchors"):
+        write_checkpoint(tmp_path / "a.pth", ours)
+    assert not list(tmp_path.iterdir())

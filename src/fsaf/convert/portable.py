@@ -4,15 +4,15 @@ Training state stays behind: this is the format to publish, read by any safetens
 """
 
 import json
-import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from fsaf.errors import UserError
-from fsaf.train.checkpoint import FORMAT, VERSION
+from fsaf.files import write_whole
+from fsaf.train.checkpoint import FORMAT, check_content
 
 KEY = "fsaf"
 """Entry of the header's metadata that holds the JSON."""
@@ -20,9 +20,12 @@ KEY = "fsaf"
 
 def is_safetensors(path: Path) -> bool:
     """Whether the file starts as safetensors files do: eight bytes of length, then a JSON object."""
-    with path.open("rb") as file:
-        start = file.read(9)
-    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+        return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+    except OSError:  # who reads it as another format will say why
+        return False
 
 
 def write_safetensors(path: Path, checkpoint: dict[str, Any]) -> None:
@@ -30,15 +33,14 @@ def write_safetensors(path: Path, checkpoint: dict[str, Any]) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint["model"].items()}
     about = {key: checkpoint[key] for key in ("format", "version", "config", "classes")}
     data = save(tensors, metadata={"format": "pt", KEY: json.dumps(about)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+    def write(file: BinaryIO) -> None:
+        file.write(data)
+
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        write_whole(path, write)
     except OSError as error:
         raise UserError(f"{path}: cannot write the checkpoint ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:
@@ -54,6 +56,4 @@ def read_safetensors(path: Path) -> dict[str, Any]:
             f"{path}: safetensors without fsaf's header, so network and classes are not known; "
             "weights of a backbone alone go to --model.weights"
         )
-    if about["version"] > VERSION:
-        raise UserError(f"{path}: written by a newer fsaf (format {about['version']}); upgrade fsaf")
-    return {**about, "model": tensors}
+    return check_content({**about, "model": tensors}, path)

@@ -117,11 +117,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged pickle can raise anything
         first = str(error).split("\n")[0]
         raise UserError(f"{path}: not a readable checkpoint, perhaps cut short ({first})") from error
+    return check_content(checkpoint, path)
+
+
+def check_content(checkpoint: Any, path: Path) -> dict[str, Any]:
+    """What file ``path`` holds, if it is a checkpoint in the form of ``make_checkpoint``.
+
+    Raises UserError where it is none, misses something, or is of a newer version.
+    """
     if isinstance(checkpoint, dict) and checkpoint.get("format") == FORMAT:
         version = checkpoint.get("version")
         if isinstance(version, int) and version > VERSION:
             raise UserError(f"{path}: written by a newer fsaf (format {version}); upgrade fsaf")
-        if version == VERSION and _complete(checkpoint):
+        if version == VERSION and is_complete(checkpoint):
             return checkpoint
     raise UserError(f"{path}: not a checkpoint written by fsaf, or damaged")
 
@@ -135,7 +143,7 @@ def _check_sums(path: Path) -> None:
             raise ValueError(f"the checksum of its record {record} does not match")
 
 
-def _complete(checkpoint: dict[str, Any]) -> bool:
+def is_complete(checkpoint: dict[str, Any]) -> bool:
     """Whether everything is there that reading a checkpoint relies on."""
     classes = checkpoint.get("classes")
     return (
