@@ -18,6 +18,7 @@ from torch import Tensor
 
 from convert.checkpoints import NAMES, refusal, saved
 from fsaf.cli import main
+from fsaf.convert import read_checkpoint
 from fsaf.convert.mmdetection import read_mmdetection
 from fsaf.convert.pickles import ALLOWED, load_plain
 
@@ -84,6 +85,25 @@ def test_missing_wrong_and_unknown_tensors_are_listed(tmp_path: Path, small: dic
 def test_a_backbone_of_another_depth(tmp_path: Path, small: dict[str, Tensor]) -> None:
     shallow = {name: value for name, value in small.items() if not name.startswith("backbone.layer3.5")}
     assert "(3, 4, 5, 3) blocks" in refusal(saved(tmp_path / "a.pth", {"state_dict": shallow}))
+
+
+@pytest.mark.parametrize("meta", [None, "text", {"fsaf": {"config": {}}}, {"CLASSES": 3}])
+def test_meta_that_says_nothing(tmp_path: Path, small: dict[str, Tensor], meta: Any) -> None:
+    path = saved(tmp_path / "a.pth", {"meta": meta, "state_dict": small})
+    assert read_checkpoint(path)["classes"] == {"names": ["class_0", "class_1", "class_2"], "ids": [1, 2, 3]}
+
+
+def test_a_file_that_may_not_be_read(
+    tmp_path: Path, small: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "a.pth", {"state_dict": small})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    assert "Permission denied" in refusal(path)
 
 
 class Runs:

@@ -18,7 +18,7 @@ from fsaf.data.records import Classes
 from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
 from fsaf.recipe import build_config
-from fsaf.train.checkpoint import checkpoint_classes, make_checkpoint
+from fsaf.train.checkpoint import checkpoint_classes, is_complete, make_checkpoint
 
 BACKBONES = {
     # blocks of the four stages, shape of layer1.0.conv2.weight -> timm's name
@@ -45,7 +45,7 @@ def read_mmdetection(path: Path) -> tuple[dict[str, Tensor], ModelConfig, Classe
 def from_mmdetection(checkpoint: Any, where: str) -> tuple[dict[str, Tensor], ModelConfig, Classes]:
     """As ``read_mmdetection``, of what the file ``where`` holds."""
     theirs = _tensors(checkpoint, where)
-    meta = checkpoint.get("meta") if isinstance(checkpoint.get("meta"), Mapping) else {}
+    meta = _meta(checkpoint)
     config = _network(theirs, meta, where)
     num_classes = theirs["bbox_head.retina_cls.weight"].shape[0]
     prefixes = [(to, start) for start, to in _prefixes(config)]
@@ -61,10 +61,10 @@ def import_checkpoint(checkpoint: Any, where: str) -> dict[str, Any]:
     """
     state, model, classes = from_mmdetection(checkpoint, where)
     config = Config(model=model)
-    ours = checkpoint.get("meta", {}).get("fsaf")
-    if isinstance(ours, Mapping):
-        config = build_config(ours.get("config"), where=where)
-        classes = checkpoint_classes({"classes": ours["classes"]})
+    ours = _meta(checkpoint).get("fsaf")
+    if isinstance(ours, dict) and is_complete({**ours, "model": state}):
+        config = build_config(ours["config"], where=where)
+        classes = checkpoint_classes(ours)
     return make_checkpoint(state, classes, config)
 
 
@@ -80,6 +80,8 @@ def export_checkpoint(checkpoint: Mapping[str, Any], where: str) -> dict[str, An
         raise UserError(
             f"{where}: MMDetection's FSAF has {KIND} as its backbone, not {config.model.backbone}"
         )
+    if config.model.branches != ["anchor_free"]:
+        raise UserError(f"{where}: MMDetection's FSAF has no anchors; model.branches = {config.model.branches}")
     prefixes = _prefixes(config.model)
     names = list(classes.names)
     return {
@@ -111,6 +113,11 @@ def _prefixes(config: ModelConfig) -> list[tuple[str, str]]:
 def _rename(name: str, prefixes: Iterable[tuple[str, str]]) -> str:
     start, to = next(pair for pair in prefixes if name.startswith(pair[0]))
     return to + name[len(start) :]
+
+
+def _meta(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    meta = checkpoint.get("meta")
+    return meta if isinstance(meta, Mapping) else {}
 
 
 def _tensors(checkpoint: Any, where: str) -> dict[str, Tensor]:
@@ -215,10 +222,11 @@ def _some(names: list[str], count: int = 12) -> str:
 
 def _classes(meta: Mapping[str, Any], count: int, where: str) -> Classes:
     dataset = meta.get("dataset_meta")
-    names = None
+    names: Any = None
     for source, key in ((dataset, "classes"), (dataset, "CLASSES"), (meta, "CLASSES")):
-        if names is None and isinstance(source, Mapping):
-            names = source.get(key)
+        given = source.get(key) if isinstance(source, Mapping) else None
+        if names is None and isinstance(given, (str, list, tuple)):
+            names = given
     if names is None:
         if count == len(COCO):
             return COCO
