@@ -19,7 +19,7 @@ from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
 from fsaf.results.postprocess import Detections
 from fsaf.results.predict import Detector, Result
-from fsaf.results.views import plan_tiles
+from fsaf.results.views import Found, merge, plan_tiles, plan_views
 
 CLASSES = Classes(names=("a", "b"), ids=(1, 2))
 MARK = 77
@@ -166,6 +166,20 @@ def test_the_limit_of_detections_is_of_a_tile() -> None:
     detector = SeesMarks(SQUARE, max_detections=40)
     assert found_in(detector.predict(picture, tile=128, tile_overlap=0.3)) == boxes_of(scene)
     assert len(detector.predict(picture, tile=128, tile_overlap=0.3, max_detections=3)) <= 9 * 3
+
+
+def test_small_boxes_of_many_classes_in_a_huge_picture() -> None:
+    """Suppression moves classes apart by the picture's size: at 2e7 float32 is exact to 2 pixels only."""
+    side = 20_000
+    views = plan_views((side, side), DataConfig(), PredictConfig(flip=True))
+    for x in range(side - 24, side - 16):
+        for shift, count in ((3, 1), (4, 2)):  # an IoU of 0.54, and one of 0.43
+            boxes = np.array([[x, x, x + 10, x + 10], [x + shift, x, x + shift + 10, x + 10]], np.float32)
+            found = Found(boxes, np.array([0.9, 0.8], np.float32), np.array([1202, 1202]), None)
+            nothing = Found(boxes[:0], found.scores[:0], found.labels[:0], None)
+            merged = merge(list(zip(views, (found, nothing), strict=True)), (side, side), PredictConfig())
+            np.testing.assert_array_equal(merged.boxes, boxes[:count])
+            assert merged.boxes.dtype == merged.scores.dtype == np.float32
 
 
 def test_a_picture_no_larger_than_a_tile_is_seen_plainly() -> None:

@@ -182,13 +182,13 @@ def _suppress(found: Found, settings: PredictConfig, limit: int) -> Found:
     if not len(found.scores):
         return found
     levels = np.zeros_like(found.labels) if found.levels is None else found.levels
-    candidates = Candidates(
-        *(torch.from_numpy(field)[None] for field in (found.boxes, found.scores, found.labels, levels))
-    )
+    # Suppression moves classes apart by the largest corner: in huge pictures float32 would round small boxes.
+    fine = (found.boxes.astype(np.float64), found.scores.astype(np.float64), found.labels, levels)
+    candidates = Candidates(*(torch.from_numpy(field)[None] for field in fine))
     boxes, scores, labels, levels_bm = suppress(candidates, replace(settings, max_detections=limit))
     assert levels_bm is not None
     levels_m = None if found.levels is None else levels_bm[0].numpy()
-    kept = Found(boxes[0].numpy(), scores[0].numpy(), labels[0].numpy(), levels_m)
+    kept = Found(boxes[0].float().numpy(), scores[0].float().numpy(), labels[0].numpy(), levels_m)
     return _select(kept, kept.labels >= 0)
 
 
