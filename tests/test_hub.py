@@ -73,6 +73,20 @@ def test_detections_are_those_of_the_checkpoint(run: Path, published: Path, tmp_
     assert all(torch.equal(weights[name], value) for name, value in stored.items())
 
 
+def test_empty_folders_that_are_there(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    for place in (".", "../link"):
+        assert main(["publish", str(run / "checkpoints" / "last.pt"), "--out", place]) == 0
+    for name, folder in (("mine", Path()), ("real", tmp_path / "real")):
+        assert sorted(path.name for path in folder.iterdir()) == [CARD, CONFIG, WEIGHTS]
+        assert f"fsaf.load('{name}')" in (folder / CARD).read_text()
+
+
 def test_the_network_alone(run: Path, published: Path) -> None:
     network = fsaf.FSAF.from_pretrained(published)
     assert type(network) is fsaf.FSAF and not network.training

@@ -43,16 +43,19 @@ def write_folder(folder: Path, checkpoint: dict[str, Any], card: str) -> None:
         "num_classes": len(classes),
         "fsaf": {**public, "config": to_dict(without_places(config))},
     }
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    name, there = f".{folder.name}.{os.getpid()}.tmp", folder.exists()
+    draft = folder / name if there else folder.with_name(name)
     try:
         draft.mkdir(parents=True)
         if card:
             (draft / CARD).write_text(card, encoding="utf-8")
         model.save_pretrained(draft, config=about)
         (draft / WEIGHTS).chmod((draft / CONFIG).stat().st_mode)  # they come readable for their owner alone
-        if folder.exists():
-            folder.rmdir()
-        draft.rename(folder)
+        if there:
+            for file in list(draft.iterdir()):
+                file.rename(folder / file.name)
+        else:
+            draft.rename(folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error})") from error
     finally:

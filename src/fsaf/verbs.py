@@ -187,7 +187,7 @@ def publish(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         checkpoint,
         figures,
         name=name,
-        folder=out.name,
+        folder=out.resolve().name,
         dataset=args.dataset,
         repository=args.upload,
         license=args.license,
