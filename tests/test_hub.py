@@ -17,7 +17,7 @@ from fsaf.config import Config, to_dict
 from fsaf.errors import UserError
 from fsaf.hub import CARD, CONFIG, WEIGHTS, without_places
 from fsaf.recipe import build_config, load_recipe
-from fsaf.results.card import as_command, write_card
+from fsaf.results.card import as_command, read_figures, write_card
 from fsaf.results.metrics import METRICS
 from fsaf.train.checkpoint import load_checkpoint, save_checkpoint
 from synthetic import eight_pictures, recipe, write_coco
@@ -252,6 +252,31 @@ def test_a_card_says_what_it_does_not_know(run: Path) -> None:
     assert "does not say how it was trained" in text and "No licence has been stated" in text
     assert "fsaf.load('hf:me/x')" in text and "from_pretrained('me/x')" in text
     assert "| AP | - |" in text and "\\<b\\>\\*green\\*\\|" in text and "license" not in text.split("---")[1]
+
+
+def test_a_card_of_other_figures_and_names(run: Path) -> None:
+    checkpoint = load_checkpoint(run / "checkpoints" / "last.pt")
+    figures = {"AP": 0.5, "per_class": {"green": 0.25, "red": {"AP": None}}}
+    text = write_card(checkpoint, figures, name="x", folder="my hub")
+    assert "| green | 0.250 | - | - |" in text and "| red | - | - | - |" in text
+    assert "`fsaf predict 'my hub' photo.jpg`, `fsaf export 'my hub' --out" in text
+
+
+@pytest.mark.parametrize(
+    ("own", "figure", "fits"), [(None, None, True), (None, 0.3, True), (0.3, None, False), (0.3, 0.3, True)]
+)
+def test_evaluations_without_any_box(
+    tmp_path: Path, own: float | None, figure: float | None, fits: bool
+) -> None:
+    """AP is null where the split has no box."""
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 5, "epoch": 1, "AP": own}) + "\n")
+    (tmp_path / "evaluation.json").write_text(json.dumps({"AP": figure}))
+    checkpoint = {"training": {"step": 5}}
+    if fits:
+        assert read_figures(tmp_path, checkpoint, None) == {"AP": figure}
+    else:
+        with pytest.raises(UserError, match="is of other weights"):
+            read_figures(tmp_path, checkpoint, None)
 
 
 # The command.

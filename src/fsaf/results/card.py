@@ -44,7 +44,11 @@ def read_figures(run: Path, checkpoint: dict[str, Any], file: Path | None) -> di
         raise UserError(f"{path}: not an evaluation of fsaf ({error!r})") from error
     step = checkpoint.get("training", {}).get("step")
     _, evaluations = read_metrics(run / "metrics.jsonl", [])
-    own = [entry["AP"] for entry in evaluations if entry.get("step") == step]
+    own = [
+        value
+        for entry in evaluations
+        if entry.get("step") == step and (value := finite(entry["AP"])) is not None
+    ]
     if file is None and own and (score is None or abs(score - own[-1]) > TOLERANCE):
         raise UserError(
             f"{path}: is of other weights (AP {figures['AP']}) than the checkpoint, whose run had AP "
@@ -91,6 +95,10 @@ def write_card(
         ],
     )
     names = ", ".join(_text(each) for each in checkpoint["classes"]["names"])
+    rows = {
+        name: row if isinstance(row, dict) else {"AP": row}
+        for name, row in figures.get("per_class", {}).items()
+    }
     parts = [
         f"# {_text(name)}",
         f"An object detector: [FSAF]({PAPER}) (Feature Selective Anchor-Free) with the backbone "
@@ -104,8 +112,8 @@ def write_card(
         _table(
             ("class", "AP", "AP50", "boxes"),
             [
-                (_text(key), _figure(row["AP"]), _figure(row["AP50"]), str(row["boxes"]))
-                for key, row in figures.get("per_class", {}).items()
+                (_text(key), _figure(row.get("AP")), _figure(row.get("AP50")), str(row.get("boxes", "-")))
+                for key, row in rows.items()
             ],
         ),
         "## Training",
@@ -119,6 +127,7 @@ def write_card(
 
 
 def _usage(network: str, detector: str) -> str:
+    word = shlex.quote(detector)
     note = "this folder; hf:USER/NAME once it is on the hub" if network == detector else "downloaded once"
     return f"""```python
 import fsaf
@@ -129,7 +138,7 @@ for box, score, name in zip(result.boxes, result.scores, result.names):
     print(name, score, box)  # pixels of the photo: x1, y1, x2, y2
 ```
 
-On the command line: `fsaf predict {detector} photo.jpg`, `fsaf export {detector} --out model.onnx`.
+On the command line: `fsaf predict {word} photo.jpg`, `fsaf export {word} --out model.onnx`.
 The network alone, a PyTorch module: `fsaf.FSAF.from_pretrained({network!r})`."""
 
 
