@@ -138,6 +138,24 @@ def test_classes_that_are_no_names_do_not_stop_it(run: Path) -> None:
     assert set(SECTIONS) <= headings and "Notes" not in headings  # those of the annotations, then
 
 
+def test_a_class_may_be_called_background(run: Path, whole: tuple[Path, Config]) -> None:
+    """The corner of the confusion matrix alone is empty: what is annotated and missed is counted."""
+    config = whole[1].data
+    truth = json.loads((Path(str(config.root)) / str(config.val.annotations)).read_text())
+    for entry in truth["categories"]:
+        entry["name"] = "background" if entry["id"] == CLASSES.ids[0] else entry["name"]
+    (run / "val.json").write_text(json.dumps(truth))
+
+    def renamed(evaluation: dict[str, Any]) -> dict[str, Any]:
+        evaluation["data"]["val"]["annotations"] = str(run / "val.json")
+        return evaluation | {"classes": {"names": ["background", *CLASSES.names[1:]], "ids": CLASSES.ids}}
+
+    change(run / "evaluation.json", renamed)
+    matrix = said(run)[0].split('class="matrix"')[1].split("</table>")[0]
+    assert matrix.count('class="nothing"') == 1
+    assert matrix.count("--share") == (len(CLASSES) + 1) ** 2 - 1
+
+
 def test_many_classes_have_a_list_of_pairs_and_extreme_curves() -> None:
     names = [f"class {i}" for i in range(20)] + ["background"]
     matrix = np.eye(21, dtype=int) * 50
