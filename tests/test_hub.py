@@ -73,9 +73,7 @@ def test_detections_are_those_of_the_checkpoint(run: Path, published: Path, tmp_
     assert all(torch.equal(weights[name], value) for name, value in stored.items())
 
 
-def test_empty_folders_that_are_there(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_empty_folders_that_are_there(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     (tmp_path / "mine").mkdir()

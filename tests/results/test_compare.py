@@ -82,7 +82,7 @@ def test_what_is_missing_or_broken_is_a_dash_or_a_note(tmp_path: Path) -> None:
     (tmp_path / "<b>empty").mkdir()
     broken = write_run(tmp_path / "broken", 0.4, 1)
     for name in ("evaluation.json", "config.yaml", "metrics.jsonl"):
-        (broken / name).write_text("{: [")
+        (broken / name).write_text("on: 2024-13-45" if name == "config.yaml" else "{: [")
     source = compare(write_run(tmp_path / "a", 0.4, 1), tmp_path / "<b>empty", broken)
     assert [text for _, text in row(source, "AP")] == ["0.400", "-", "-"]
     assert "&lt;b&gt;empty" in source and "<b>empty" not in source

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from fsaf.errors import UserError
 from fsaf.results.charts import Series, line_chart, number, share_chart, thin, ticks
@@ -193,6 +193,22 @@ def test_any_part_may_be_broken(run: Path, content: bytes) -> None:
     page = Page(write_report(run))
     assert "pictures/a.png is not readable" in page.text
     assert len(page.images()) == 1
+
+
+@pytest.mark.parametrize("text", ["{: [", "on: 2024-13-45", "x: 0x_"])
+def test_settings_that_are_no_yaml_are_told(run: Path, text: str) -> None:
+    (run / "config.yaml").write_text(text)
+    page = Page(write_report(run))
+    assert "config.yaml is not readable" in page.text and text in page.text
+
+
+def test_pictures_run_no_other_program(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is called PNG may be PostScript, for which Pillow calls Ghostscript."""
+    calls = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: calls.append(1))
+    Image.new("RGB", (8, 8)).save(run / "pictures" / "a.png", "EPS")
+    assert "pictures/a.png is not readable" in Page(write_report(run)).text
+    assert not calls
 
 
 def test_values_that_are_no_numbers_are_left_out(run: Path) -> None:

@@ -81,7 +81,9 @@ def export_checkpoint(checkpoint: Mapping[str, Any], where: str) -> dict[str, An
             f"{where}: MMDetection's FSAF has {KIND} as its backbone, not {config.model.backbone}"
         )
     if config.model.branches != ["anchor_free"]:
-        raise UserError(f"{where}: MMDetection's FSAF has no anchors; model.branches = {config.model.branches}")
+        raise UserError(
+            f"{where}: MMDetection's FSAF has no anchors; model.branches = {config.model.branches}"
+        )
     prefixes = _prefixes(config.model)
     names = list(classes.names)
     return {

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from markupsafe import Markup
 
 from fsaf.errors import UserError
@@ -13,7 +12,7 @@ from fsaf.results.charts import Series, line_chart
 from fsaf.results.metrics import METRICS
 from fsaf.results.page import write_page
 from fsaf.results.report import recipe_line, speed_facts
-from fsaf.results.run_folder import finite, read_metrics, read_object, read_text
+from fsaf.results.run_folder import finite, parse_settings, read_metrics, read_object, read_text
 
 MOST = 8
 """Runs that a page can tell apart by colour."""
@@ -83,11 +82,7 @@ def _read(run: Path, name: str, notes: list[str]) -> RunRecord:
     steps, evaluations = read_metrics(run / "metrics.jsonl", mine)
     evaluation = read_object(run / "evaluation.json", mine) or {}
     settings = read_text(run / "config.yaml", mine)
-    try:
-        config = _flat(yaml.safe_load(settings or ""))
-    except yaml.YAMLError as error:
-        config = {}
-        mine.append(f"config.yaml is not readable: {error}")
+    config = _flat(parse_settings(settings, mine))
     notes += [f"{name}: {note}" for note in mine]
     return RunRecord(
         name=name,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 from markupsafe import Markup
 
 from fsaf.config import DataConfig
@@ -20,6 +19,7 @@ from fsaf.recipe import build_config
 from fsaf.results import analysis
 from fsaf.results.analysis import RECALLS, SIZES, Curve, Found
 from fsaf.results.charts import Series, line_chart
+from fsaf.results.run_folder import parse_settings
 from fsaf.results.worst import worst_pictures
 
 MOST_CLASSES = 12
@@ -62,10 +62,7 @@ def open_splits(
 ) -> dict[str, Split]:
     """The splits ``training`` (as config.yaml says) and, of a run that was evaluated, ``validation`` (as the
     evaluation says, else the config); ``notes`` takes a sentence on each that cannot be read."""
-    try:
-        config = yaml.safe_load(settings or "")
-    except yaml.YAMLError:
-        config = None
+    config = parse_settings(settings, notes)
     own = config.get("data") if isinstance(config, dict) else None
     evaluated = None if evaluation is None else evaluation.get("data") or own
     found: dict[str, Split] = {}

@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import yaml
 from markupsafe import Markup
 
 from fsaf.errors import UserError
@@ -20,7 +19,14 @@ from fsaf.results.commands import read_commands
 from fsaf.results.findings import Findings, Split, find, open_splits, summarise
 from fsaf.results.metrics import METRICS
 from fsaf.results.page import duration, write_page
-from fsaf.results.run_folder import finite, read_metrics, read_object, read_pictures, read_text
+from fsaf.results.run_folder import (
+    finite,
+    parse_settings,
+    read_metrics,
+    read_object,
+    read_pictures,
+    read_text,
+)
 
 
 def write_report(run: Path, path: Path | None = None) -> Path:
@@ -85,10 +91,7 @@ def _findings(run: Path, splits: dict[str, Split], notes: list[str]) -> Findings
 
 def recipe_line(settings: str | None) -> str:
     """The settings that say most, in a line."""
-    try:
-        config = yaml.safe_load(settings or "")
-    except yaml.YAMLError:
-        return ""
+    config = parse_settings(settings, [])
 
     def value(group: str, key: str) -> Any:
         section = config.get(group) if isinstance(config, dict) else None

@@ -10,7 +10,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+import yaml
 from PIL import Image
+
+from fsaf.data.decode import open_image
+from fsaf.errors import UserError
 
 MOST_PICTURES = 12
 PICTURE_BYTES = 3_000_000
@@ -25,6 +29,15 @@ def read_text(path: Path, notes: list[str]) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         notes.append(f"{path.name} is not readable: {error}")
+        return None
+
+
+def parse_settings(text: str | None, notes: list[str]) -> Any:
+    """What the text of ``config.yaml`` holds, None where that is nothing."""
+    try:
+        return yaml.safe_load(text or "")
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
+        notes.append(f"config.yaml is not readable: {error}")
         return None
 
 
@@ -92,14 +105,17 @@ def read_pictures(folder: Path, notes: list[str]) -> tuple[list[tuple[str, str]]
     for path in paths[:MOST_PICTURES]:
         try:
             shown.append((path.stem, data_url(path, PICTURE_BYTES // min(len(paths), MOST_PICTURES))))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except UserError as error:
             notes.append(f"pictures/{path.name} is not readable: {error}")
     return shown, len(paths)
 
 
 def data_url(path: Path, limit: int) -> str:
-    """The file as it is where small enough, else a JPEG scaled down until it is."""
-    with Image.open(path) as image:
+    """The file as it is where small enough, else a JPEG scaled down until it is.
+
+    Raises UserError where it is not an image.
+    """
+    with open_image(path) as image:
         image.load()
         if image.width <= 1000 and path.stat().st_size <= limit and image.format == "PNG":
             return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
