@@ -17,6 +17,7 @@ import fsaf.export.check as check_module
 from fsaf.config import Config, DataConfig, ModelConfig, PredictConfig
 from fsaf.data.records import Classes
 from fsaf.errors import UserError
+from fsaf.export import export_detector
 from fsaf.export.onnx import ExportReport, export_onnx
 from fsaf.export.runtime import OnnxModel
 from fsaf.model.detector import FSAF
@@ -213,6 +214,21 @@ def test_wrong_settings(options: dict[str, Any], message: str, model: FSAF, tmp_
     with pytest.raises(UserError, match=message):
         export_onnx(model, CLASSES, CONFIG, path, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_places_that_cannot_be_written(
+    model: FSAF, fixed: ExportReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=r"file/model\.onnx: cannot write"):
+        export(model, tmp_path / "file" / "model.onnx")
+    (tmp_path / "export.json").mkdir()
+    monkeypatch.setattr("fsaf.export.export_onnx", lambda *_, **__: fixed)
+    with pytest.raises(UserError, match=r"export\.json: cannot write"):
+        export_detector(
+            Detector(model, CLASSES, CONFIG), tmp_path / "model.onnx", [np.zeros((*SIZE, 3), np.uint8)]
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["export.json", "file"]
 
 
 def test_missing_package(model: FSAF, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

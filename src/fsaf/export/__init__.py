@@ -10,6 +10,7 @@ from typing import Any
 from fsaf.data.shapes import round_up
 from fsaf.errors import UserError
 from fsaf.export.onnx import ExportReport, export_onnx
+from fsaf.files import write_text
 from fsaf.model.detector import FSAF
 from fsaf.results.picture import Picture, prepare, stack
 from fsaf.results.predict import Detector
@@ -49,5 +50,9 @@ def export_detector(
     )
     note = {"file": path.name, "size": list(size)} | dataclasses.asdict(report)
     del note["path"]
-    (path.parent / "export.json").write_text(json.dumps(note, indent=1), encoding="utf-8")
+    where = path.with_name("export.json")
+    try:
+        write_text(where, json.dumps(note, indent=1))
+    except OSError as error:
+        raise UserError(f"{where}: cannot write the file ({error})") from error
     return report

@@ -114,7 +114,10 @@ def export_onnx(
         raise UserError(
             "raw: anchors' outputs are not written so; export a detector with anchors without --raw"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot write the file ({error})") from error
     start = time.perf_counter()
     frozen = copy.deepcopy(model).cpu().float().eval()
     network = WithRawOutputs(frozen) if raw else WithDetections(frozen, config.predict)
