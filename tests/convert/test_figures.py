@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fsaf.cli import main
 from fsaf.convert.coco import COCO
-from fsaf.convert.mmdetection import read_mmdetection
+from fsaf.convert.mmdetection import from_mmdetection
+from fsaf.convert.pickles import load_plain
 from fsaf.data.transforms import read_image, resize, resized_size
 from fsaf.model.detector import FSAF
 from fsaf.results.metrics import METRICS
@@ -44,7 +45,7 @@ def pictures() -> list[dict[str, Any]]:
 def test_input_and_raw_outputs_are_mmdetections(
     test_data: Path, r50: Path, pictures: list[dict[str, Any]]
 ) -> None:
-    state, config, classes = read_mmdetection(r50)
+    state, config, classes = from_mmdetection(load_plain(r50), str(r50))
     model = FSAF(config, len(classes)).eval()
     model.load_state_dict(state)
     for entry in pictures:

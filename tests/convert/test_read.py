@@ -12,13 +12,14 @@ from torch import Tensor
 from convert.checkpoints import NAMES, refusal, rule, saved, thin_state
 from fsaf.config import ModelConfig
 from fsaf.convert.coco import COCO
-from fsaf.convert.mmdetection import read_mmdetection
+from fsaf.convert.mmdetection import from_mmdetection
+from fsaf.convert.pickles import load_plain
 from fsaf.data.records import Classes
 from fsaf.model.detector import FSAF
 
 
 def test_every_tensor_of_the_r50_checkpoint_has_its_place(r50: Path, shapes: dict[str, list[int]]) -> None:
-    state, config, classes = read_mmdetection(r50)
+    state, config, classes = from_mmdetection(load_plain(r50), str(r50))
     model = FSAF(config, len(classes))
     model.load_state_dict(state)
     assert config == ModelConfig(weights="none")
@@ -51,7 +52,7 @@ def test_networks_are_told_apart_by_names_and_shapes(
     tmp_path: Path, backbone: str, classes: int, norm: str
 ) -> None:
     path = saved(tmp_path / "a.pth", {"state_dict": thin_state(backbone, classes, norm)})
-    _, config, found = read_mmdetection(path)
+    _, config, found = from_mmdetection(load_plain(path), str(path))
     assert config.backbone.split(".")[0] == backbone
     assert (config.convs, config.norm, len(found)) == (2, norm, classes)
 
@@ -94,7 +95,7 @@ def test_class_names_of_2x_and_3x(
     tmp_path: Path, small: dict[str, Tensor], meta: Any, names: tuple[str, ...]
 ) -> None:
     path = saved(tmp_path / "a.pth", {"meta": meta, "state_dict": small})
-    assert read_mmdetection(path)[2] == Classes(names=names, ids=(1, 2, 3))
+    assert from_mmdetection(load_plain(path), str(path))[2] == Classes(names=names, ids=(1, 2, 3))
 
 
 def test_names_for_another_number_of_classes(tmp_path: Path, small: dict[str, Tensor]) -> None:
@@ -110,7 +111,7 @@ def test_bare_prefixed_and_averaged_state(
     state = OrderedDict((f"module.{name}", tensor) for name, tensor in small.items())
     state["ema_bbox_head_retina_cls_bias"] = torch.ones(3)
     path = saved(tmp_path / "a.pth", wrap(state), **options)
-    found, config, _ = read_mmdetection(path)
+    found, config, _ = from_mmdetection(load_plain(path), str(path))
     FSAF(config, 3).load_state_dict(found)
     assert not found["head.classes.bias"].any()
 
@@ -119,7 +120,7 @@ def test_mean_and_deviation_come_from_the_stored_config(tmp_path: Path, small: d
     text = "img_norm_cfg = dict(\n    mean=[1.5, 2, 3], std=[4.0, 5.0, 6.0], to_rgb=True)"
     for key, config in (("config", text), ("cfg", text.replace("img_norm_cfg", "data_preprocessor"))):
         path = saved(tmp_path / "a.pth", {"meta": {key: config}, "state_dict": small})
-        model = read_mmdetection(path)[1]
+        model = from_mmdetection(load_plain(path), str(path))[1]
         assert (model.mean, model.std) == ((1.5, 2.0, 3.0), (4.0, 5.0, 6.0))
     for sign in ("style='caffe'", "bgr_to_rgb=False"):
         path = saved(tmp_path / "b.pth", {"meta": {"cfg": f"dict({sign})"}, "state_dict": small})

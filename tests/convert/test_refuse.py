@@ -19,7 +19,7 @@ from torch import Tensor
 from convert.checkpoints import NAMES, refusal, saved
 from fsaf.cli import main
 from fsaf.convert import read_checkpoint
-from fsaf.convert.mmdetection import read_mmdetection
+from fsaf.convert.mmdetection import from_mmdetection
 from fsaf.convert.pickles import ALLOWED, load_plain
 
 
@@ -214,7 +214,7 @@ def test_the_extra_objects_of_3x_are_read_over(tmp_path: Path, small: dict[str, 
     }
     modules = {module.__name__: module for module in (history, config)}
     path = written_with(modules, tmp_path / "a.pth", content)
-    assert read_mmdetection(path)[2].names == NAMES
+    assert from_mmdetection(load_plain(path), str(path))[2].names == NAMES
     assert not any(name.startswith("mmengine") for name in sys.modules), "nothing is imported for it"
 
 

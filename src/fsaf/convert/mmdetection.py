@@ -5,7 +5,6 @@ Their tensors are ours under other names (``FSAF`` in mmdet/models/detectors, ``
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from fsaf.config import Config, ModelConfig, to_dict
 from fsaf.convert.coco import COCO
-from fsaf.convert.pickles import load_plain
 from fsaf.data.records import Classes
 from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
@@ -31,19 +29,14 @@ BACKBONES = {
 KIND = "ResNet-50, ResNet-101 or ResNeXt-101-64x4d"
 
 
-def read_mmdetection(path: Path) -> tuple[dict[str, Tensor], ModelConfig, Classes]:
+def from_mmdetection(checkpoint: Any, where: str) -> tuple[dict[str, Tensor], ModelConfig, Classes]:
     """Weights under our names, the network they belong to, and its classes.
 
+    checkpoint: what file ``where`` holds, as ``fsaf.convert.pickles`` reads it.
     Classes are those of the checkpoint's meta; where it names none, COCO's for 80 and else ``class_0``...
     Category ids are COCO's for COCO's names, else 1..C: MMDetection does not store them.
-    Raises UserError where the file is damaged, holds objects that could run code, or is not an FSAF: missing,
-    unknown and misshapen tensors are listed by name.
+    Raises UserError where it is not an FSAF: missing, unknown and misshapen tensors are listed by name.
     """
-    return from_mmdetection(load_plain(path), str(path))
-
-
-def from_mmdetection(checkpoint: Any, where: str) -> tuple[dict[str, Tensor], ModelConfig, Classes]:
-    """As ``read_mmdetection``, of what the file ``where`` holds."""
     theirs = _tensors(checkpoint, where)
     meta = _meta(checkpoint)
     config = _network(theirs, meta, where)
