@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from fsaf.results.draw import PALETTE, _place, class_color, contact_sheet, draw_result, to_pil
+from fsaf.results.draw import PALETTE, _font, _place, class_color, contact_sheet, draw_result, to_pil
 
 
 def plain(width: int = 200, height: int = 120, color: tuple[int, int, int] = (90, 90, 90)) -> Image.Image:
@@ -18,6 +18,22 @@ def plain(width: int = 200, height: int = 120, color: tuple[int, int, int] = (90
 
 def changed(before: Image.Image, after: Image.Image) -> np.ndarray:
     return (np.asarray(before) != np.asarray(after)).any(2)
+
+
+def test_a_font_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for letters that Pillow's own lacks: a video has many captions."""
+    opened, font = [], ImageFont.load_default(14)
+
+    def count(name: object, *_: object, **__: object) -> object:
+        opened.append(name)
+        return font
+
+    monkeypatch.setattr(ImageFont, "truetype", count)
+    _font.cache_clear()
+    for _ in range(3):
+        draw_result(plain(), [[20, 20, 90, 90]] * 4, [0] * 4, [0.5] * 4, ["猫", "dog", "naïve", "犬"])
+    _font.cache_clear()
+    assert len(opened) == 2  # Pillow's own is one, too
 
 
 def test_box_lines_have_the_colour_of_the_class_and_lie_on_the_box() -> None:

@@ -189,19 +189,14 @@ def _draw_dashed(draw: ImageDraw.ImageDraw, area: Area, color: Color, line: int)
 
 
 @lru_cache(maxsize=64)
-def _default_font(size: int) -> Font:
-    return ImageFont.load_default(size)
-
-
-def _font(text: str, size: int) -> Font:
+def _font(ascii: bool, size: int) -> Font:
     """Pillow's own font, the same everywhere; for letters that it lacks one of the system's, if there is."""
-    if not text.isascii():
-        for name in _WIDE_FONTS:
-            try:
-                return ImageFont.truetype(name, size)
-            except OSError:
-                continue
-    return _default_font(size)
+    for name in () if ascii else _WIDE_FONTS:
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:
+            continue
+    return ImageFont.load_default(size)
 
 
 def _place(
@@ -253,7 +248,7 @@ def _fit(
     for caption in dict.fromkeys((full, *cut, score)):
         if caption:
             pad = max(2, size // 5)
-            box = draw.textbbox((0, 0), caption, font=_font(caption, size))
+            box = draw.textbbox((0, 0), caption, font=_font(caption.isascii(), size))
             chip = (math.ceil(box[2] - box[0]) + 2 * pad, round(size * 1.1) + pad)
             if chip[0] <= picture[0] and chip[1] <= picture[1]:
                 return caption, size, chip
@@ -269,7 +264,7 @@ def _draw_chip(draw: ImageDraw.ImageDraw, area: Area, caption: str, size: int, c
     draw.rectangle((left, top, right - 1, bottom - 1), fill=color)
     light = 0.2126 * _linear(color[0]) + 0.7152 * _linear(color[1]) + 0.0722 * _linear(color[2])
     ink = (0, 0, 0) if light > 0.179 else (255, 255, 255)  # where contrast to black and to white is equal
-    font = _font(caption, size)
+    font = _font(caption.isascii(), size)
     x = (left + right - round(draw.textlength(caption, font))) // 2  # whole pixels keep letters sharp
     draw.text((x, (top + bottom) // 2), caption, fill=ink, font=font, anchor="lm")
 

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from rich.cells import cell_len
 
 from fsaf.data.coco import read_json
-from fsaf.errors import UserError
+from fsaf.errors import UserError, printable
 
 AREAS = ("all", "small", "medium", "large")
 """Area ranges in the order of COCO's code: any, under 32x32, from 32x32 to 96x96, over 96x96 pixels."""
@@ -181,7 +181,7 @@ def format_table(metrics: Mapping[str, Any], classes: int | None = None) -> str:
     """
     lines = [f"{key:<10} {_figure(metrics.get(key)):>6}  {meaning}" for key, meaning in METRICS.items()]
     rows = [
-        (_printable(name), _figure(row["AP"]), _figure(row["AP50"]), str(row["boxes"]))
+        (printable(name), _figure(row["AP"]), _figure(row["AP50"]), str(row["boxes"]))
         for name, row in metrics.get("per_class", {}).items()
     ]
     if rows:
@@ -269,11 +269,6 @@ def _mean(values: np.ndarray) -> float | None:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
-
-
-def _printable(text: str) -> str:
-    """Names come from files: no control characters into a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _silent(*_: object) -> None:
