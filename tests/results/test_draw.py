@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
+from fsaf.data.transforms import to_tensor
 from fsaf.results.draw import PALETTE, _font, _place, class_color, contact_sheet, draw_result, to_pil
 
 
@@ -18,6 +19,14 @@ def plain(width: int = 200, height: int = 120, color: tuple[int, int, int] = (90
 
 def changed(before: Image.Image, after: Image.Image) -> np.ndarray:
     return (np.asarray(before) != np.asarray(after)).any(2)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_pictures_deeper_than_eight_bits_are_drawn_as_they_are_detected_on(kind: type) -> None:
+    image = Image.fromarray(np.linspace(0, 60_000, 12).reshape(3, 4).astype(kind))
+    shown = np.asarray(to_pil(image))
+    np.testing.assert_array_equal(shown, to_tensor(image).permute(1, 2, 0).numpy())
+    assert len(np.unique(shown)) == 12
 
 
 def test_a_font_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from fsaf.data.transforms import to_tensor
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Color = tuple[int, int, int]
 Area = tuple[int, int, int, int]
@@ -142,8 +144,10 @@ def contact_sheet(
 
 def to_pil(image: Image.Image | np.ndarray | Tensor) -> Image.Image:
     """A new RGB picture from a PIL image, (H, W, 3) or (H, W) uint8 array or (3, H, W) uint8 tensor."""
+    if isinstance(image, Image.Image) and image.mode != "RGB":
+        image = to_tensor(image)  # the pixels that the network sees, also of 16 bits
     if isinstance(image, Image.Image):
-        return image.convert("RGB") if image.mode != "RGB" else image.copy()
+        return image.copy()
     array = image.detach().cpu().permute(1, 2, 0).numpy() if isinstance(image, Tensor) else image
     if array.ndim == 2:
         array = np.repeat(array[:, :, None], 3, axis=2)
