@@ -12,8 +12,9 @@ from fsaf.results.predict import Result
 
 
 def test_names_that_are_fine_stay() -> None:
-    names = ["person", "traffic light", "猫", "naïve", "x-ray (hand)", "0"]
+    names = ["person", "traffic light", "猫", "naïve", "x-ray (hand)", "0", "कुत्ता", "ไก่", "snake_case"]
     assert folder_names(names) == names
+    assert folder_names(["caf\u00e9", "cafe\u0301"]) == ["caf\u00e9", "caf\u00e9-1"]  # one name on macOS
 
 
 def test_names_that_are_not() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
@@ -11,7 +12,6 @@ from PIL import Image
 from fsaf.errors import UserError
 from fsaf.results.predict import Result
 
-_UNSAFE = re.compile(r'[<>:"/\\|?*]|[^\w .()+,=@#&\'-]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -23,7 +23,8 @@ def folder_names(names: Sequence[str]) -> list[str]:
     """
     safe, taken = [], set()
     for label, name in enumerate(names):
-        text = _UNSAFE.sub("_", name).strip(" .")
+        letters = unicodedata.normalize("NFC", name)  # as macOS compares them
+        text = "".join(letter if _is_safe(letter) else "_" for letter in letters).strip(" .")
         while len(text.encode()) > 100:
             text = text[:-1]
         text = text.strip(" .") or "_"
@@ -36,6 +37,11 @@ def folder_names(names: Sequence[str]) -> list[str]:
         taken.add(text.casefold())
         safe.append(text)
     return safe
+
+
+def _is_safe(letter: str) -> bool:
+    """Whether every file system takes a letter; many scripts write vowels as marks (category M)."""
+    return letter.isalnum() or letter in " _.()+,=@#&'-" or unicodedata.category(letter).startswith("M")
 
 
 class Crops:
