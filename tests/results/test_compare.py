@@ -69,6 +69,9 @@ def test_nothing_differs(tmp_path: Path) -> None:
         ({"images": 8}, False),
         ({"data": {"root": "x", "val": {"images": "test"}}}, False),
         ({"data": {"root": "x", "val": {"images": "val"}, "batch_size": 3}}, True),
+        ({"data": {"root": str(Path("x").resolve()), "val": {"images": "val"}}}, True),
+        ({"data": {"root": "./x/", "val": {"images": "val"}}}, True),
+        ({"data": {"root": None, "val": {"images": "val"}}}, False),
         ({}, True),  # an older run does not tell
     ],
 )

@@ -107,7 +107,8 @@ def _evaluated_on(records: Sequence[RunRecord]) -> tuple[list[str], list[str]]:
     """What tells one split from another, of the runs that tell: the number of images, where it lies."""
     images = [str(record.evaluation["images"]) for record in records if "images" in record.evaluation]
     data = [record.evaluation.get("data") for record in records]
-    return images, [str((each.get("root"), each.get("val"))) for each in data if isinstance(each, dict)]
+    places = [(each.get("root"), each.get("val")) for each in data if isinstance(each, dict)]
+    return images, [str((root and Path(str(root)).resolve(), val)) for root, val in places]
 
 
 Row = tuple[str, str, list[tuple[str, bool]]]
