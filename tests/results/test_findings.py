@@ -14,7 +14,7 @@ from PIL import Image
 
 from fsaf.config import Config
 from fsaf.data.dataset import open_split
-from fsaf.data.records import ImageRecord
+from fsaf.data.records import Classes, ImageRecord, Records
 from fsaf.results import analysis, findings
 from fsaf.results.draw import PALETTE
 from fsaf.results.report import write_report
@@ -168,6 +168,22 @@ def test_many_classes_have_a_list_of_pairs_and_extreme_curves() -> None:
     legend = re.findall("</i>(.*?) <b>(.*?)</b>", findings._curves(curves))
     assert legend[0] == ("mean of all classes", "0.475") and len(legend) == 7
     assert [name for name, _ in legend[1:]] == [f"class {i}" for i in (19, 18, 17, 2, 1, 0)]
+
+
+def test_two_classes_of_one_name_are_counted_apart() -> None:
+    image = ImageRecord(
+        id=1,
+        path=Path("a.png"),
+        width=400,
+        height=200,
+        boxes=np.array([[22, 22, 80, 80], [20, 120, 80, 180], [0, 0, 9, 9]], np.float32),
+        labels=np.array([0, 0, 1]),
+        crowd=np.zeros(3, bool),
+    )
+    classes = Classes(names=("cat", "cat", "dog"), ids=(3, 5, 7))
+    records = Records(images=[image], classes=classes, source=Path("a.json"))
+    _, boxes = findings.summarise({"training": findings.Split(records, Config().data)})
+    assert boxes == [("cat (3)", ["2"]), ("cat (5)", ["1"]), ("dog", ["0"])]
 
 
 def test_colours_tell_right_wrong_and_missed(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from fsaf.recipe import build_config
 from fsaf.results import analysis
 from fsaf.results.analysis import RECALLS, SIZES, Curve, Found
 from fsaf.results.charts import Series, line_chart
+from fsaf.results.metrics import unique_names
 from fsaf.results.run_folder import parse_settings
 from fsaf.results.worst import worst_pictures
 
@@ -225,4 +226,5 @@ def _summary(split: Records) -> tuple[dict[str, str], dict[str, int]]:
         "large boxes (over 96 x 96)": f"{counts[2]:,}",
     }
     per_class = np.bincount(labels, minlength=len(split.classes)).tolist()
-    return facts, dict(zip(split.classes.names, per_class, strict=True))
+    names = unique_names(split.classes.ids, split.classes.names)
+    return facts, dict(zip(names, per_class, strict=True))

@@ -122,7 +122,8 @@ def _coco_metrics(
         if entry["image_id"] in wanted and entry["category_id"] in kinds and not entry["iscrowd"]
     ]
     boxes = Counter(entry["category_id"] for entry in counted)
-    names = _names(truth["categories"])
+    ids = [entry["id"] for entry in truth["categories"]]
+    names = dict(zip(ids, unique_names(ids, [entry["name"] for entry in truth["categories"]]), strict=True))
     metrics["boxes_by_size"] = {
         name: sum(low <= entry["area"] <= high for entry in counted)
         for name, (low, high) in zip(AREAS[1:], evaluation.params.areaRng[1:], strict=True)
@@ -252,13 +253,10 @@ def _chosen(wanted: Sequence[int] | None, known: list[int], what: str, source: s
     return sorted(set(wanted))
 
 
-def _names(categories: list[dict[str, Any]]) -> dict[int, str]:
-    """Name of each category id; names that occur twice get their id behind them."""
-    count = Counter(entry["name"] for entry in categories)
-    return {
-        entry["id"]: entry["name"] if count[entry["name"]] == 1 else f"{entry['name']} ({entry['id']})"
-        for entry in categories
-    }
+def unique_names(ids: Sequence[int], names: Sequence[str]) -> list[str]:
+    """Names of classes; those that occur twice get their category's id behind them."""
+    count = Counter(names)
+    return [name if count[name] == 1 else f"{name} ({id_})" for id_, name in zip(ids, names, strict=True)]
 
 
 def _mean(values: np.ndarray) -> float | None:
