@@ -20,6 +20,7 @@ from fsaf.recipe import build_config, load_recipe
 from fsaf.results.card import as_command, read_figures, write_card
 from fsaf.results.metrics import METRICS
 from fsaf.train.checkpoint import load_checkpoint, save_checkpoint
+from fsaf.verbs import _beside
 from synthetic import eight_pictures, recipe, write_coco
 
 
@@ -389,6 +390,8 @@ def test_detectors_from_the_hub(
     )
     for checkpoint in ("hf:me/mine", str(published)):
         refused(capsys, ["evaluate", checkpoint], "--out FOLDER")
+    for name in ("hf:me/mine", "hf:me/mine@v2", "hf:me/mine@refs/pr/1"):
+        assert _beside(Path(name), ".onnx") == Path("mine.onnx")
     data = run.parent / "coloured_boxes"
     assert main(["evaluate", "hf:me/mine", "--data.root", str(data), "--out", "scores"]) == 0
     figures = json.loads(Path("scores/evaluation.json").read_text())

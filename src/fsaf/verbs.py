@@ -217,7 +217,7 @@ def _beside(checkpoint: Path, suffix: str) -> Path:
     from fsaf.convert import is_on_hub
 
     if is_on_hub(checkpoint):
-        return Path(checkpoint.name.partition("@")[0] + suffix)
+        return Path(Path(checkpoint.as_posix().partition("@")[0]).name + suffix)
     name = checkpoint.name if checkpoint.is_dir() else checkpoint.stem
     return checkpoint.with_name(name + suffix)
 
