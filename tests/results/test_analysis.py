@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,13 @@ def test_mistakes_by_hand() -> None:
     assert false.tolist() == [0, 1, 0] and missed.tolist() == [1, 1, 0]
 
 
+def test_boxes_of_three_numbers_are_not_put_together_anew() -> None:
+    records = split(record(5, [[0, 0, 50, 50]], [0]))
+    wrong = {"image_id": 5, "category_id": 3, "bbox": [0, 0, 1], "score": 1}
+    with pytest.raises(UserError, match="not in COCO's results format"):
+        analysis.tabulate(records, [wrong] * 4)
+
+
 def test_no_predictions_at_all() -> None:
     records = split(record(5, [[0, 0, 50, 50]], [0]))
     found = analysis.tabulate(records, [])
@@ -227,6 +235,8 @@ def test_no_predictions_at_all() -> None:
         ({"image_id": 5, "category_id": 3, "bbox": [0, 0, 1], "score": 1}, "not in COCO's results format"),
         ({"image_id": 5, "category_id": 3, "score": 1}, "not in COCO's results format"),
         ("x", "not in COCO's results format"),
+        ({"image_id": 5, "category_id": 3, "bbox": [0, 0, 1, 1], "score": math.nan}, "not finite"),
+        ({"image_id": 5, "category_id": 3, "bbox": [0, 0, math.inf, 1], "score": 1}, "not finite"),
     ],
 )
 def test_predictions_of_something_else_are_refused(prediction: Any, told: str) -> None:

@@ -93,11 +93,13 @@ def tabulate(records: Records, predictions: Sequence[Mapping[str, Any]]) -> Foun
             image=np.array([each["image_id"] for each in predictions], np.int64),
             label=np.array([labels.get(each["category_id"], -1) for each in predictions], np.int64),
             score=np.array([each["score"] for each in predictions], np.float64),
-            boxes=np.array([each["bbox"] for each in predictions], np.float64).reshape(-1, 4),
+            boxes=np.array([each["bbox"] for each in predictions], np.float64).reshape(len(predictions), 4),
             level=np.array([each.get("level", 2) for each in predictions], np.int64) - 3,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"the predictions are not in COCO's results format ({error!r})") from error
+    if not (np.isfinite(found.score).all() and np.isfinite(found.boxes).all()):
+        raise UserError("the predictions have scores or boxes that are not finite")
     if (found.label < 0).any() or not images.issuperset(found.image.tolist()):
         raise UserError(f"the predictions are of other images or categories than {records.source} lists")
     found.boxes[:, 2:] += found.boxes[:, :2]
