@@ -87,16 +87,26 @@ def test_models_to_choose_from(tmp_path: Path) -> None:
         page.find_models([], tmp_path / "empty")
 
 
-def test_a_huge_picture_is_refused(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_are_told_on_the_page(
+    detector: Detector, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gradio = pytest.importorskip("gradio")
+    other = tmp_path / "other.pt"
+    detector.config.data.max_pixels = 300
+    detector.save(checkpoint)
     monkeypatch.setattr(page, "PIXELS", 100)
-    app = page.make_page([checkpoint], "cpu")
+    app = page.make_page([checkpoint, other], "cpu")
     see = next(iter(app.fns.values())).fn
     with pytest.raises(gradio.Error, match="million pixels"):
         see(Image.new("RGB", (20, 20)), str(checkpoint), 0.3, 0.5, False)
     monkeypatch.setattr(page, "PIXELS", 1000)
     with pytest.raises(gradio.Error, match="is not one of the models"):
         see(Image.new("RGB", (20, 20)), "/etc/passwd", 0.3, 0.5, False)
+    with pytest.raises(gradio.Error, match=r"20 x 20 is more than data\.max_pixels = 300"):
+        see(Image.new("RGB", (20, 20)), str(checkpoint), 0.3, 0.5, False)
+    other.write_bytes(b"damaged")
+    with pytest.raises(gradio.Error, match="not a readable checkpoint"):
+        see(Image.new("RGB", (8, 8)), str(other), 0.3, 0.5, False)
 
 
 @pytest.fixture

@@ -74,10 +74,7 @@ def make_page(models: Sequence[Path], device: str | None = None, threshold: floa
         if name not in detectors:
             if name not in map(str, models):
                 raise gradio.Error(f"{name} is not one of the models of this page.")
-            try:
-                detectors[name] = load(name, device)
-            except UserError as error:
-                raise gradio.Error(str(error)) from error
+            detectors[name] = load(name, device)
         return detectors[name]
 
     def see(
@@ -88,7 +85,10 @@ def make_page(models: Sequence[Path], device: str | None = None, threshold: floa
             return None, None, [], "", None
         if picture.width * picture.height > PIXELS:
             raise gradio.Error(f"The picture has more than {PIXELS // 1_000_000} million pixels.")
-        seen = look(open_model(name), picture)
+        try:
+            seen = look(open_model(name), picture)
+        except UserError as error:
+            raise gradio.Error(str(error)) from error
         return seen, *show(seen, score, iou, by_level)
 
     def show(seen: Look | None, score: float, iou: float, by_level: bool) -> tuple[Any, ...]:
