@@ -39,6 +39,19 @@ def test_a_folder_keeps_its_tree(here: Path) -> None:
     assert [source.name for source in sources if source.video] == ["photos/a/deep/d.mp4", "photos/clip.mov"]
 
 
+def test_links_are_followed_each_folder_once(here: Path) -> None:
+    before = results("photos")
+    (here / "more").mkdir()
+    (here / "more" / "e.jpg").touch()
+    (here / "photos" / "link").symlink_to(here / "more")
+    (here / "photos" / "loop").symlink_to(here / "photos")
+    (here / "photos" / "a" / "again").symlink_to(here / "photos" / "a" / "deep")
+    (here / "photos" / "gone.jpg").symlink_to("nowhere.jpg")  # told of when it is read
+    added = [("photos/gone.jpg", "out/gone.png"), ("photos/link/e.jpg", "out/link/e.png")]
+    assert len(results("photos")) == len(before) + len(added)
+    assert set(added) < set(results("photos"))
+
+
 def test_files_patterns_and_cameras(here: Path) -> None:
     given = [str(here / "photos" / "b.jpg"), "photos/*/b.jpg", "photos/a*", "camera:0", "/dev/video1"]
     found = results(*given)

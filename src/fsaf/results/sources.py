@@ -1,5 +1,6 @@
 """What ``fsaf predict`` is to look at, and where the result of each goes."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -69,8 +70,17 @@ def _files(path: Path) -> Iterator[tuple[Path, PurePath]]:
     if not path.is_dir():
         yield path, PurePath(path.name)
         return
-    for file in sorted(path.rglob("*")):
-        if file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and file.is_file():
+    found = []
+    seen: set[str] = set()  # links may lead to a folder twice, or back to one above
+    for folder, folders, names in os.walk(path, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        found += [Path(folder, name) for name in names]
+    for file in sorted(found):
+        if file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
             yield file, file.relative_to(path)
 
 
