@@ -241,6 +241,8 @@ def test_the_command_of_the_card_gives_the_same_settings(run: Path, published: P
         "bccd_lite0", ["--init", "/home/me/a.pt", "--data.root", "/x", "--train.epochs", "3"]
     )
     assert as_command(config) == "fsaf train bccd_lite0 --data.root DATA --init a.pt --train.epochs 3"
+    config.init = "hf:me/mine@v2"
+    assert "--init hf:me/mine@v2 " in as_command(config)
 
 
 def test_a_card_says_what_it_does_not_know(run: Path) -> None:

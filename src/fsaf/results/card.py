@@ -12,6 +12,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from fsaf.config import Config, to_dict
+from fsaf.convert import is_on_hub
 from fsaf.errors import UserError, printable
 from fsaf.hub import PREFIX, without_places
 from fsaf.recipe import build_config, find_recipe, recipe_names, to_yaml
@@ -146,7 +147,7 @@ def _training(checkpoint: dict[str, Any], config: Config) -> str:
     training = checkpoint.get("training")
     lines = ["The checkpoint does not say how it was trained."]
     if training:
-        start = f" It started from the weights of `{Path(config.init).name}`." if config.init else ""
+        start = f" It started from the weights of `{_public(config.init)}`." if config.init else ""
         lines = [f"These are the weights after step {training['step']} of this command.{start}"]
         lines.append(f"```sh\n{as_command(config)}\n```")
     packages = ", ".join(
@@ -181,10 +182,15 @@ def as_command(config: Config) -> str:
     recipe = min(differing, key=lambda name: len(differing[name]))
     words = ["fsaf", "train", recipe, "--data.root", "DATA"]
     if config.init:
-        words += ["--init", Path(config.init).name]
+        words += ["--init", _public(config.init)]
     for key, value in differing[recipe].items():
         words += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
     return shlex.join(words)
+
+
+def _public(init: str) -> str:
+    """A repository on the hub; of a place on this machine the last part."""
+    return init if is_on_hub(Path(init)) else Path(init).name
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
