@@ -76,10 +76,10 @@ def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         metrics, predictions = run(detector, records, detector.config.data, Console(stderr=True))
         if not distributed.is_main():
             return
+        print(format_table(metrics))
+        print(f"\n{metrics['images']} images at {metrics['images_per_second']:.1f} img/s")
         write_evaluation(out, metrics, predictions, detector.config.data, detector.classes)
         note_command(out, device)
-    print(format_table(metrics))
-    print(f"\n{metrics['images']} images at {metrics['images_per_second']:.1f} img/s")
     print(f"written: {out / 'evaluation.json'}, {out / 'predictions.json'}")
     _draw_report(out)
 

@@ -54,3 +54,14 @@ def test_evaluation_lands_in_the_run_folder(checkpoint: Path, capsys: pytest.Cap
         assert str(run / name) in out
         (run / name).unlink()
     (run / "commands.jsonl").unlink()
+
+
+def test_figures_that_cannot_be_written_are_shown(
+    checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They may have taken hours."""
+    (here / "scores" / "evaluation.json").mkdir(parents=True)
+    assert main(["evaluate", str(checkpoint), "--out", "scores"]) == 2
+    out, err = capsys.readouterr()
+    assert "AP50" in out and "3 images" in out and "written" not in out
+    assert "scores: cannot write the evaluation" in err and err.count("\n") == 1
