@@ -1,6 +1,8 @@
 """What a command line names, and where results go: trees are kept, nothing is replaced."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -50,6 +52,17 @@ def test_links_are_followed_each_folder_once(here: Path) -> None:
     added = [("photos/gone.jpg", "out/gone.png"), ("photos/link/e.jpg", "out/link/e.png")]
     assert len(results("photos")) == len(before) + len(added)
     assert set(added) < set(results("photos"))
+
+
+def test_a_folder_that_may_not_be_read_is_told_of(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scan(path: str, scandir: Any = os.scandir) -> Any:
+        if path.endswith("deep"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(UserError, match=r"photos/a/deep: cannot be read \(Permission denied\)"):
+        find_sources(["photos"])
 
 
 def test_files_patterns_and_cameras(here: Path) -> None:

@@ -72,7 +72,7 @@ def _files(path: Path) -> Iterator[tuple[Path, PurePath]]:
         return
     found = []
     seen: set[str] = set()  # links may lead to a folder twice, or back to one above
-    for folder, folders, names in os.walk(path, followlinks=True):
+    for folder, folders, names in os.walk(path, onerror=_refuse, followlinks=True):
         if (real := os.path.realpath(folder)) in seen:
             folders.clear()
             continue
@@ -82,6 +82,10 @@ def _files(path: Path) -> Iterator[tuple[Path, PurePath]]:
     for file in sorted(found):
         if file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
             yield file, file.relative_to(path)
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
 def _inside(file: Path, folder: Path) -> bool:
