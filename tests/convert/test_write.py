@@ -104,7 +104,7 @@ def test_places_that_cannot_be_written(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder.safetensors").mkdir()
     model = ModelConfig(weights="none", channels=4, convs=1)
-    ours = make_checkpoint(FSAF(model, 1).state_dict(), Classes(names=("a",), ids=(1,)), Config(model=model))
+    ours = make_checkpoint({}, Classes(names=("a",), ids=(1,)), Config(model=model))
     with pytest.raises(UserError, match=f"{name}: cannot write"):
         write_checkpoint(tmp_path / name, ours)
     assert (tmp_path / "file").read_text() == "mine" and len(list(tmp_path.iterdir())) == 2
@@ -112,7 +112,7 @@ def test_places_that_cannot_be_written(tmp_path: Path, name: str) -> None:
 
 def test_anchors_have_no_place_in_mmdetection(tmp_path: Path) -> None:
     model = ModelConfig(weights="none", channels=4, convs=1, branches=["anchor_free", "anchor_based"])
-    ours = make_checkpoint(FSAF(model, 1).state_dict(), Classes(names=("a",), ids=(1,)), Config(model=model))
+    ours = make_checkpoint({}, Classes(names=("a",), ids=(1,)), Config(model=model))
     with pytest.raises(UserError, match=r"a\.pth: .*anchors"):
         write_checkpoint(tmp_path / "a.pth", ours)
     assert not list(tmp_path.iterdir())
