@@ -135,7 +135,7 @@ def dry_run(config: Config, devices: int = 1, say: Callable[[str], None] = lambd
     if distributed.launched():
         raise UserError("--dry-run: is one process; leave torchrun out, and say how many with --devices N")
     device = resolve_device(config.device)
-    if device.type != "cpu" and devices > 1:
+    if is_accelerator(device) and devices > 1:
         distributed.own_device(config.device, device.type, devices - 1, devices)
     say("reading annotations")
     records, validation, notes = open_for_training(config)
