@@ -152,6 +152,9 @@ BAD_FILES: list[tuple[str, Any]] = [
     ("data: {batch_size: [1]}", ["data.batch_size"]),
     ("a: [1, 2", ["not readable as YAML"]),
     ("a: !!python/object/apply:os.getcwd []", ["not readable as YAML"]),
+    ("train: {epochs: 2}\nmodel: {convs: 1}\ntrain: {seed: 1}", ["train in line 1 and again in line 3"]),
+    ("train:\n  epochs: 2\n  epochs: 3", ["epochs in line 2 and again in line 3"]),
+    ("train: {epochs: 2, epochs: 3}", ["epochs twice in line 1"]),
 ]
 
 

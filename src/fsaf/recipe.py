@@ -46,7 +46,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
     """
     path = find_recipe(name)
     try:
-        base = yaml.safe_load(path.read_text(encoding="utf-8"))
+        base = yaml.load(path.read_text(encoding="utf-8"), Loader=_Recipe)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: not readable as YAML ({error})") from error
     config = build_config(base or {}, overrides, where=str(path))
@@ -77,6 +77,21 @@ def build_config(base: Any, overrides: Sequence[str] = (), *, where: str) -> Con
         raise
     except (argparse.ArgumentError, jsonargparse.ArgumentError, TypeError, ValueError) as error:
         raise UserError(f"{_one_line(error)}; `fsaf train --help` lists every option") from error
+
+
+class _Recipe(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if lines.get(str(key.value)) == line:
+                raise yaml.YAMLError(f"{key.value} twice in line {line}")
+            if str(key.value) in lines:
+                raise yaml.YAMLError(f"{key.value} in line {lines[str(key.value)]} and again in line {line}")
+            lines[str(key.value)] = line
+        return super().construct_mapping(node, deep)
 
 
 class _Yaml(yaml.SafeDumper):
