@@ -63,7 +63,8 @@ class _FocalLosses(torch.autograd.Function):
         score_bcp = x_bcp.sigmoid()
         log_rest_bcp = F.logsigmoid(x_bcp.neg_())  # log(1 - score)
         weight_bcp = score_bcp.pow(gamma)
-        slope_bcp = torch.addcmul(score_bcp, score_bcp - 1, log_rest_bcp, value=gamma).mul_(weight_bcp)
+        rest_bcp = torch.sub(score_bcp, 1, out=x_bcp)  # new memory costs more than the arithmetic
+        slope_bcp = score_bcp.addcmul_(rest_bcp, log_rest_bcp, value=gamma).mul_(weight_bcp)
         other_bp = log_rest_bcp.mul_(weight_bcp).sum(1) * (alpha - 1)
 
         score_b1p, log_b1p = own_b1p.sigmoid(), F.logsigmoid(own_b1p)
