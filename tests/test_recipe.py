@@ -168,6 +168,19 @@ def test_a_mistake_in_a_file_names_file_key_and_value(tmp_path: Path, text: str,
         assert part in str(error.value)
 
 
+def test_keys_taken_over_from_another_place_are_not_given_twice(tmp_path: Path) -> None:
+    """YAML's ``<<`` gives defaults, which the place itself may override; those may be taken over in turn."""
+    path = tmp_path / "mine.yaml"
+    train = "train: &train {<<: &base {annotations: a.json, images: b}, images: c}"
+    path.write_text(f"data: {{{train}, val: {{<<: *train}}}}\nspare: {{<<: *train}}\n")
+    with pytest.raises(UserError, match="unknown key spare"):  # a shallower place, which YAML makes first
+        load_recipe(str(path))
+    path.write_text(f"data: {{{train}, val: {{<<: *train}}}}\n")
+    data = load_recipe(str(path)).data
+    assert (data.train.annotations, data.train.images) == ("a.json", "c")
+    assert (data.val.annotations, data.val.images) == ("a.json", "c")
+
+
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"\xff\xfe\x00\x01")

@@ -82,16 +82,18 @@ def build_config(base: Any, overrides: Sequence[str] = (), *, where: str) -> Con
 class _Recipe(yaml.SafeLoader):
     """Refuses a key that is given twice, of which YAML would take the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Here keys are those of the file; what ``<<`` takes over comes later.
+        node = super().compose_mapping_node(anchor)
         lines: dict[str, int] = {}
         for key, _ in node.value:
-            line = key.start_mark.line + 1
-            if lines.get(str(key.value)) == line:
-                raise yaml.YAMLError(f"{key.value} twice in line {line}")
-            if str(key.value) in lines:
-                raise yaml.YAMLError(f"{key.value} in line {lines[str(key.value)]} and again in line {line}")
-            lines[str(key.value)] = line
-        return super().construct_mapping(node, deep)
+            name, line = str(key.value), key.start_mark.line + 1
+            if lines.get(name) == line:
+                raise yaml.YAMLError(f"{name} twice in line {line}")
+            if name in lines:
+                raise yaml.YAMLError(f"{name} in line {lines[name]} and again in line {line}")
+            lines[name] = line
+        return node
 
 
 class _Yaml(yaml.SafeDumper):
