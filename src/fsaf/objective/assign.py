@@ -51,9 +51,10 @@ class _Grid(NamedTuple):
     stride: int
 
     def touches(self, regions_bg4: Tensor, real_bg: Tensor) -> Tensor:
-        """(B, G, H*W): more than MIN_OVERLAP of the location's square lies in the region.
+        """(B, G, H, W) float: 1 where more than MIN_OVERLAP of the location's square lies in the region.
 
-        real_bg: (B, G) bool; other regions are touched by nothing.
+        real_bg: (B, G) bool; other regions are touched by nothing. A mask of bool that becomes one of float
+        takes a CPU three times as long.
         """
         half = self.stride * 0.5
         x1, y1, x2, y2 = regions_bg4[..., None].unbind(2)
@@ -61,12 +62,14 @@ class _Grid(NamedTuple):
         h = (torch.minimum(self.y + half, y2) - torch.maximum(self.y - half, y1)).clamp(min=0)
         h = torch.where(real_bg[..., None], h, 0.0)
         # As a share of the square: its area is a power of two, so both compare alike to the last bit.
-        return (w[:, :, None, :] * h[:, :, :, None] > MIN_OVERLAP * self.stride**2).flatten(2)
+        return (w[:, :, None, :] * h[:, :, :, None]).gt_(MIN_OVERLAP * self.stride**2)
 
-    def inside(self, boxes_bg4: Tensor) -> Tensor:
-        """(B, G, H*W): the location lies strictly inside the box."""
+    def highest(self, rank_bg: Tensor, touched_bghw: Tensor, boxes_bg4: Tensor) -> Tensor:
+        """(B, H*W): the highest rank of the boxes touched that the location lies strictly inside of; or 0."""
         in_x, in_y = self._inside(boxes_bg4)
-        return (in_y[:, :, :, None] & in_x[:, :, None, :]).flatten(2)
+        ranked_y = in_y.float() * rank_bg[..., None]
+        ranked_bghw = (touched_bghw * ranked_y[:, :, :, None]).mul_(in_x.float()[:, :, None, :])
+        return ranked_bghw.amax(1).flatten(1)
 
     def inside_any(self, boxes_bg4: Tensor, real_bg: Tensor) -> Tensor:
         """(B, H*W): the location lies strictly inside one of the real boxes."""
@@ -87,13 +90,18 @@ class _Grid(NamedTuple):
         return (in_y[:, :, None] & in_x[:, None, :]).flatten(1)
 
 
-def _rank(boxes_bg4: Tensor) -> Tensor:
-    """(B, G) float: 1 for the largest box; of equal areas the later ranks higher. No two ranks are equal."""
+def _ranks(boxes_bg4: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes in the order in which they win locations; of equal areas the later one does.
+
+    (B, G) float: 1 for the largest box, G for the smallest. (B, 1 + G) int64: box of each rank, 0 of none.
+    """
     area = (boxes_bg4[..., 2] - boxes_bg4[..., 0]) * (boxes_bg4[..., 3] - boxes_bg4[..., 1])
     index = torch.arange(area.shape[1], device=area.device)
     larger = area[:, None, :] > area[:, :, None]
     not_later = (area[:, None, :] == area[:, :, None]) & (index[None, :] <= index[:, None])
-    return (larger | not_later).float().sum(2)
+    rank_bg = (larger | not_later).float().sum(2)
+    index_bg = index.expand_as(area)
+    return rank_bg, index_bg.new_zeros(area.shape[0], area.shape[1] + 1).scatter(1, rank_bg.long(), index_bg)
 
 
 def taking_part(
@@ -134,28 +142,27 @@ def assign(
         scale_boxes(boxes.xyxy, config.neg_scale),
     )
 
-    core, near = [], []
+    rank_bg, by_rank_bg = _ranks(boxes.xyxy)
+    row_bg = boxes.labels + torch.arange(len(boxes.labels), device=device)[:, None] * num_classes
+    best, box, ignored = [], [], []
     for grid in _grids(level_shapes, strides, device):
-        near.append(grid.touches(shadow_box, real_bg))
-        touched = near[-1] if config.pos_scale == config.neg_scale else grid.touches(core_box, real_bg)
-        core.append(touched & grid.inside(boxes.xyxy))
+        near_bghw = grid.touches(shadow_box, real_bg)
+        core_bghw = near_bghw if config.pos_scale == config.neg_scale else grid.touches(core_box, real_bg)
+        # The smallest box whose core holds the location wins it.
+        best.append(grid.highest(rank_bg, core_bghw, boxes.xyxy))
+        box.append(torch.gather(by_rank_bg, 1, best[-1].long()))
 
-    # The smallest box whose core holds the location wins it.
-    best_bp, box_bp = torch.cat(core, 2).float().mul_(_rank(boxes.xyxy)[..., None]).max(1)
-    won_bp = best_bp > 0
-
-    # In the shadow of g, of which the core is a part: what is not won by g is ignored for g's class.
-    near_bgp, box_b1p = torch.cat(near, 2).float(), box_bp[:, None, :]
-    near_bgp.scatter_(1, box_b1p, near_bgp.gather(1, box_b1p) * (~won_bp).float()[:, None, :])
+        # In the shadow of g, of which the core is a part: what is not won by g is ignored for g's class.
+        near_bgp, box_b1p, lost_bp = near_bghw.flatten(2), box[-1][:, None, :], best[-1] == 0
+        near_bgp.scatter_(1, box_b1p, near_bgp.gather(1, box_b1p) * lost_bp.float()[:, None, :])
+        # Added up row by row: as a product of matrices it takes a CPU three times as long.
+        near_rp = near_bgp.new_zeros(len(boxes.labels) * num_classes, near_bgp.shape[2])
+        near_rp = near_rp.index_add(0, row_bg.flatten(), near_bgp.flatten(0, 1))
+        ignored.append(near_rp.unflatten(0, (-1, num_classes)) > 0)
+    won_bp, box_bp, ignored_bcp = torch.cat(best, 1) > 0, torch.cat(box, 1), torch.cat(ignored, 2)
 
     label_bp = torch.gather(boxes.labels, 1, box_bp)
     class_c = torch.arange(num_classes, device=device)
-    row_bg = boxes.labels + torch.arange(len(boxes.labels), device=device)[:, None] * num_classes
-    # Added up row by row: as a product of matrices it takes a CPU three times as long.
-    none_rp = near_bgp.new_zeros(len(boxes.labels) * num_classes, near_bgp.shape[2])
-    near_rp = none_rp.index_add(0, row_bg.flatten(), near_bgp.flatten(0, 1))
-    ignored_bcp = near_rp.unflatten(0, (-1, num_classes)) > 0
-
     own_ignored_bp = torch.gather(ignored_bcp, 1, label_bp[:, None, :])[:, 0] & won_bp
     if config.foreground_dominate:
         own_bcp = (label_bp[:, None, :] == class_c[:, None]) & won_bp[:, None, :]
