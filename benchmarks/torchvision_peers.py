@@ -133,7 +133,7 @@ def train_peer(kind: str, config: Config) -> None:
                 average.update(model)
             step += 1
             if step % config.log.every == 0:
-                print(f"{kind} seed {config.train.seed}: step {step}/{all_steps}, loss {float(loss):.3f}")
+                print(f"{kind} seed {config.train.seed}: step {step}/{all_steps}, loss {loss.detach():.3f}")
     score(average.model if average else model, config, validation, records.classes.ids)
 
 

@@ -5,6 +5,7 @@ Exit status: 0 success, 2 a user's mistake (one message, no traceback), 130 stop
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -263,4 +264,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        if _tells():
+            print(f"fsaf {args.verb}: {printable(error.filename)}: {error.strerror}", file=sys.stderr)
+        return 2
     return 0

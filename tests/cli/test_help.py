@@ -152,3 +152,17 @@ def test_overrides_may_stand_before_what_they_override(
 ) -> None:
     refused(capsys, ["train", "--train.epochs", "2", "nothing"], "nothing: no such recipe file")
     refused(capsys, ["benchmark", "--data.batch_size", "0"], "data.batch_size = 0: must be at least 1")
+
+
+def test_names_too_long_for_any_file_system(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = 300 * "a"
+    for argv in (
+        ["evaluate", f"{name}.pt"],
+        ["export", f"{name}.pt"],
+        ["report", name],
+        ["check", name],
+        ["train", name],
+        ["train", "bccd_lite0", "--data.root", name],
+    ):
+        refused(capsys, argv, name)
+    assert list(here.iterdir()) == []
