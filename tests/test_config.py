@@ -56,6 +56,8 @@ BAD: list[tuple[str, Any]] = [
     ("predict.score_threshold", -0.1),
     ("predict.nms_iou", 0.0),
     ("predict.nms_iou", 1.1),
+    ("predict.anchor_weight", 0.0),
+    ("predict.anchor_weight", 1.1),
     ("predict.candidates", 0),
     ("predict.max_detections", 0),
     ("optim.lr", 0.0),

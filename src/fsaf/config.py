@@ -177,6 +177,8 @@ class PredictConfig:
     """Of two boxes of a class that overlap more than this, the lower scored goes."""
     max_detections: int = 100
     """Detections kept for an image; with ``tile``, for each of its tiles."""
+    anchor_weight: float = 1.0
+    """Where both branches predict, scores of anchors count times this; 1 lets the higher score win."""
     scales: list[float] = field(default_factory=lambda: [1.0])
     """Look at each image in these sizes (factors on ``data.short_side`` and ``data.long_side``) and merge
     what is found: test-time augmentation, as many times slower."""
@@ -198,7 +200,8 @@ class PredictConfig:
         overlap = self.tile_overlap
         _check(0 <= overlap <= 0.9, "predict.tile_overlap", overlap, "between 0 and 0.9")
         _check(0 <= self.score_threshold < 1, "predict.score_threshold", self.score_threshold, "in [0, 1)")
-        _check(0 < self.nms_iou <= 1, "predict.nms_iou", self.nms_iou, "in (0, 1]")
+        for key in ("nms_iou", "anchor_weight"):
+            _check(0 < getattr(self, key) <= 1, f"predict.{key}", getattr(self, key), "in (0, 1]")
         for key in ("candidates", "max_detections"):
             _check(getattr(self, key) >= 1, f"predict.{key}", getattr(self, key), "at least 1")
 

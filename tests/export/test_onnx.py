@@ -169,7 +169,14 @@ def test_stricter_settings(fixed: ExportReport, model: FSAF) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"score_threshold": 0.01}, {"max_detections": 41}, {"nms_iou": 0.6}, {"candidates": 10}]
+    "change",
+    [
+        {"score_threshold": 0.01},
+        {"max_detections": 41},
+        {"nms_iou": 0.6},
+        {"candidates": 10},
+        {"anchor_weight": 0.5},
+    ],
 )
 def test_settings_that_are_built_in(change: dict[str, Any], fixed: ExportReport) -> None:
     with pytest.raises(UserError, match="export the checkpoint again"):

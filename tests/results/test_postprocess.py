@@ -66,7 +66,9 @@ def plain_loop(
     for image, (height, width) in enumerate(sizes):
         rows = []
         for place, pairs in enumerate(pairs_of_levels(outputs, image)):
-            good = [pair for pair in pairs if pair[0] > config.score_threshold]
+            weight = config.anchor_weight if place >= 5 else 1.0
+            weighted = ((score * weight, box, c) for score, box, c in pairs)
+            good = [pair for pair in weighted if pair[0] > config.score_threshold]
             good.sort(key=lambda pair: -pair[0])
             for score, box, c in good[: config.candidates]:
                 x1, x2 = (min(max(x, 0), width) for x in box[::2])
@@ -92,6 +94,7 @@ def plain_loop(
         (3, PredictConfig(candidates=25, max_detections=30)),
         (7, PredictConfig(score_threshold=0.5, nms_iou=0.3)),
         (2, PredictConfig(max_detections=4)),
+        (2, PredictConfig(score_threshold=0.3, anchor_weight=0.6)),
     ],
 )
 @pytest.mark.parametrize("anchors", [False, True])
@@ -112,6 +115,13 @@ def test_equals_a_plain_loop(classes: int, config: PredictConfig, seed: int, anc
         assert (detections.levels_bm[image, count:] == -1).all()
         assert (detections.scores_bm[image, count:] == 0).all()
         assert (detections.boxes_bm4[image, count:] == 0).all()
+
+
+def test_anchors_alone_keep_their_scores() -> None:
+    outputs = random_outputs(1, 2, 0, anchors=True)._replace(logits=[], distances=[])
+    sizes = torch.tensor([[96, 128]])
+    plain, weighted = (postprocess(outputs, sizes, PredictConfig(anchor_weight=w)) for w in (1.0, 0.5))
+    assert torch.equal(plain.scores_bm, weighted.scores_bm)
 
 
 def test_nothing_above_the_threshold() -> None:

@@ -44,8 +44,8 @@ def postprocess(outputs: RawOutputs, sizes_b2: Tensor, config: PredictConfig) ->
 
     On each level the best ``candidates`` (location, class) pairs with a score above the threshold go on;
     their boxes are decoded and clipped, empty ones dropped; suppression within each class runs over all
-    levels, and both branches where there are two, together. sizes_b2: (B, 2) height, width of each image
-    inside its padding.
+    levels, and both branches where there are two, together; scores of anchors then count
+    ``config.anchor_weight`` times. sizes_b2: (B, 2) height, width of each image inside its padding.
     """
     return suppress(find_candidates(outputs, sizes_b2, config), config)
 
@@ -56,11 +56,15 @@ def find_candidates(outputs: RawOutputs, sizes_b2: Tensor, config: PredictConfig
     if outputs.logits:
         logits_bcp, distances_b4p, points = outputs.flat()
         boxes_b4p = decode_boxes(distances_b4p, points)
-        found.append(_best_of_levels(logits_bcp, boxes_b4p, points.level_sizes, sizes_b2, config))
+        scores_bcp = logits_bcp.sigmoid()
+        found.append(_best_of_levels(scores_bcp, boxes_b4p, points.level_sizes, sizes_b2, config))
     if outputs.anchor_logits:
         logits_bcn, deltas_b4n, anchors_4n, level_sizes = outputs.flat_anchors()
         boxes_b4n = decode_deltas(deltas_b4n, anchors_4n)
-        found.append(_best_of_levels(logits_bcn, boxes_b4n, level_sizes, sizes_b2, config))
+        scores_bcn = logits_bcn.sigmoid()
+        if outputs.logits:
+            scores_bcn = scores_bcn * config.anchor_weight
+        found.append(_best_of_levels(scores_bcn, boxes_b4n, level_sizes, sizes_b2, config))
     return join_candidates(found)
 
 
@@ -70,19 +74,19 @@ def join_candidates(parts: Sequence[Candidates]) -> Candidates:
 
 
 def _best_of_levels(
-    logits_bcp: Tensor,
+    scores_bcp: Tensor,
     boxes_b4p: Tensor,
     level_sizes: Sequence[int],
     sizes_b2: Tensor,
     config: PredictConfig,
 ) -> Candidates:
     boxes_bp4 = clip_boxes(boxes_b4p, sizes_b2).transpose(1, 2)
-    num_classes = logits_bcp.shape[1]
+    num_classes = scores_bcp.shape[1]
     scores, labels, places, levels = [], [], [], []
     start = 0
-    for level, level_bcp in enumerate(logits_bcp.split(list(level_sizes), 2)):
+    for level, level_bcp in enumerate(scores_bcp.split(list(level_sizes), 2)):
         # Pairs are numbered location by location, and equal scores keep that order.
-        scores_bk = level_bcp.transpose(1, 2).flatten(1).sigmoid()
+        scores_bk = level_bcp.transpose(1, 2).flatten(1)
         scores_bk = torch.where(scores_bk > config.score_threshold, scores_bk, 0.0)
         best_bk, pair_bk = scores_bk.topk(min(config.candidates, scores_bk.shape[1]), 1)
         scores.append(best_bk)
