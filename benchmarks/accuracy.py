@@ -17,6 +17,12 @@ from variants import parse, run_all, show
 RUNS = {
     "fsaf": ["--model.branches=[anchor_free]"],
     "ab-fsaf": ["--model.branches=[anchor_free, anchor_based]"],
+    "ab-fsaf-weighted": [  # docs/recipes.md, "Both branches"
+        "--model.branches=[anchor_free, anchor_based]",
+        "--objective.anchor_box_loss=giou",
+        "--objective.anchor_free_weight=4",
+        "--predict.anchor_weight=0.5",
+    ],
     "torchvision-retinanet": [],
     "torchvision-fcos": [],
 }
