@@ -20,7 +20,7 @@ RUNS = {
     "ab-fsaf-weighted": [  # docs/recipes.md, "Both branches"
         "--model.branches=[anchor_free, anchor_based]",
         "--objective.anchor_box_loss=giou",
-        "--objective.anchor_free_weight=4",
+        "--objective.anchor_free_weight=8",
         "--predict.anchor_weight=0.5",
     ],
     "torchvision-retinanet": [],
