@@ -124,8 +124,9 @@ def one_batch(
     if peers.has_mmdetection():
         theirs = peers.MMDetection(folder / "theirs.pth", "resnet50", str(device), (1333, 800))
         figures["check"] = same_losses(run, theirs, *random_batch(1, *shape, BOXES, CLASSES, seed=1))
-        their_batch, their_step = theirs.in_memory(images, boxes), theirs.trainer(args.precision)
-        contenders["MMDetection FSAF"] = lambda: their_step(their_batch)
+        precision = args.precision if is_accelerator(device) else "fp32"  # its AMP refuses a CPU
+        their_batch, their_step = theirs.in_memory(images, boxes), theirs.trainer(precision)
+        contenders[f"MMDetection FSAF {precision}"] = lambda: their_step(their_batch)
     else:
         print(peers.MISSING)
     for name in () if args.no_torchvision else peers.TORCHVISION:
