@@ -1,33 +1,66 @@
-"""The losses equal torchvision's, in float64."""
+"""The losses equal torchvision's in float64, and keep the digits that float32 has."""
 
 import math
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torchvision.ops import box_iou, complete_box_iou_loss, generalized_box_iou_loss
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal_loss
 
-from fsaf.objective.losses import MIN_IOU, box_loss, sigmoid_focal_loss
+from fsaf.objective.losses import MIN_IOU, box_loss, focal_losses
 
 
 @pytest.mark.parametrize("alpha", [0.25, 0.5, 0.9])
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 1.5, 2.0, 4.0])
-def test_focal_loss_and_gradient(alpha: float, gamma: float) -> None:
+def test_focal_losses_and_gradient(alpha: float, gamma: float) -> None:
     logits = (torch.randn(2, 3, 50, dtype=torch.float64) * 5).requires_grad_()
-    targets = (torch.rand(2, 3, 50) < 0.3).double()
-    found = sigmoid_focal_loss(logits, targets, alpha, gamma)
-    expected = torchvision_focal_loss(logits, targets, alpha, gamma, reduction="none")
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
-    weight = torch.randn_like(logits)
-    (found_grad,) = torch.autograd.grad(found, logits, weight, retain_graph=True)
-    (expected_grad,) = torch.autograd.grad(expected, logits, weight)
+    label, positive, counts = torch.randint(3, (2, 50)), torch.rand(2, 50) < 0.3, torch.rand(2, 3, 50) < 0.8
+    found = focal_losses(logits, label, positive, counts, alpha, gamma)
+    own = F.one_hot(label, 3).mT.bool() & positive[:, None]
+    every = torchvision_focal_loss(logits, own.double(), alpha, gamma, reduction="none")
+    expected = (every * (counts & ~own)).sum(1), (every * own).sum(1)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-15)
+    weights = [torch.randn(2, 50, dtype=torch.float64) for _ in range(2)]
+    (found_grad,) = torch.autograd.grad(found, logits, weights)
+    (expected_grad,) = torch.autograd.grad(expected, logits, weights)
     torch.testing.assert_close(found_grad, expected_grad, rtol=1e-10, atol=1e-15)
 
 
-def test_focal_loss_without_discount_is_weighted_cross_entropy() -> None:
-    found = sigmoid_focal_loss(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 0.0]), 0.25, 0.0)
-    torch.testing.assert_close(found, torch.tensor([0.25, 0.75]) * math.log(2))
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+@pytest.mark.parametrize("positive", [False, True])
+def test_focal_losses_keep_the_digits_of_float32(gamma: float, positive: bool) -> None:
+    logits = torch.linspace(-80, 80, 16001)[None, None].requires_grad_()
+    label, own = torch.zeros(1, 16001, dtype=torch.int64), torch.full((1, 16001), positive)
+    exact = logits.detach().double().requires_grad_()
+    found = sum(focal_losses(logits, label, own, ~own[None], 0.25, gamma))
+    targets = torch.full_like(exact, float(positive))
+    # Not torchvision's: its 1 - score loses all digits of small scores, in float64 as well.
+    right = exact * (2 * targets - 1)
+    alpha = 0.25 if positive else 0.75
+    expected = -(alpha * (-right).sigmoid().pow(gamma) * F.logsigmoid(right))[0]
+    torch.testing.assert_close(found.double(), expected, rtol=2e-6, atol=1e-37)
+    found.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=4e-6, atol=1e-37)
+
+
+def test_focal_losses_of_huge_logits_stay_finite() -> None:
+    logits = torch.tensor([[[-1e30, -1000.0, 1000.0, 1e30]]]).requires_grad_()
+    label = torch.zeros(1, 4, dtype=torch.int64)
+    everywhere = torch.ones(1, 1, 4, dtype=torch.bool)
+    other, _ = focal_losses(logits, label, ~everywhere[0], everywhere, 0.25, 2.0)
+    torch.testing.assert_close(other, 0.75 * torch.tensor([[0.0, 0.0, 87.3365, 87.3365]]))
+    other.sum().backward()
+    torch.testing.assert_close(logits.grad, torch.tensor([[[0.0, 0.0, 0.75, 0.75]]]))
+
+
+def test_focal_losses_without_discount_are_weighted_cross_entropy() -> None:
+    label, positive = torch.zeros(1, 2, dtype=torch.int64), torch.tensor([[True, False]])
+    other, own = focal_losses(torch.zeros(1, 1, 2), label, positive, ~positive[None], 0.25, 0.0)
+    torch.testing.assert_close(other + own, torch.tensor([[0.25, 0.75]]) * math.log(2))
 
 
 def random_boxes(count: int) -> torch.Tensor:
