@@ -87,7 +87,7 @@ def main() -> None:
         compiled_terms, compiled_gradients = ours_compiled(), gradients(outputs)
         figures["compile_seconds"] = time.perf_counter() - started
         terms, eager_gradients = ours(), gradients(outputs)
-        apart = abs(float(compiled_terms.loss) / float(terms.loss) - 1)
+        apart = abs(float(compiled_terms.loss.detach()) / float(terms.loss.detach()) - 1)
         figures["compiled loss"] = timing.check("loss, compiled", apart, 1e-5)
         figures["compiled gradients"] = timing.check(
             "gradients, compiled", _apart(eager_gradients, compiled_gradients), 1e-5
@@ -123,7 +123,7 @@ def main() -> None:
             ("classification loss", sum(their_terms["loss_cls"]), our_terms.loss_cls_l.sum()),
             ("box loss", sum(their_terms["loss_bbox"]), our_terms.loss_box_l.sum()),
         ):
-            figures[name] = timing.check(name, abs(float(a) / float(b) - 1), 1e-4)
+            figures[name] = timing.check(name, abs(float(a.detach()) / float(b.detach()) - 1), 1e-4)
         apart = _apart(their_gradients, our_gradients)
         figures["gradients"] = timing.check("gradients, of the largest", apart, 1e-3)
         contenders["MMDetection"] = mmdetection
