@@ -217,6 +217,24 @@ def test_area_and_crowd_are_optional_and_the_callers_data_stays() -> None:
     assert (bare, predictions) == before
 
 
+def test_predictions_may_hold_numpys_numbers_and_stay_as_they_were() -> None:
+    rng = np.random.default_rng(5)
+    data = made_up(rng)
+    plain = jittered(data, rng)
+    arrays = [
+        {
+            "image_id": np.int64(entry["image_id"]),
+            "category_id": np.int32(entry["category_id"]),
+            "bbox": np.array(entry["bbox"]),
+            "score": np.float64(entry["score"]),
+        }
+        for entry in plain
+    ]
+    before = copy.deepcopy(arrays)
+    assert coco_metrics(data, arrays) == coco_metrics(data, plain)
+    np.testing.assert_equal(arrays, before)
+
+
 def test_annotation_id_zero_matches_like_any_other() -> None:
     """COCO's own code takes id 0 for "no match"; pycocotools on ids from 1 is the reference."""
     rng = np.random.default_rng(5)
