@@ -13,6 +13,7 @@ import torch
 from hypothesis import settings
 
 from fsaf.config import ModelConfig
+from published import publish, train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -56,6 +57,18 @@ def test_data() -> Path:
 def oracle_folder() -> Path:
     """Reference figures computed by MMDetection 3.3.0."""
     return Path(__file__).parent / "data" / "oracle"
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a small training. Tests leave it as it is."""
+    return train(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="session")
+def published(trained_run: Path) -> Path:
+    """Its folder for the Hugging Face hub."""
+    return publish(trained_run)
 
 
 @pytest.fixture

@@ -1,0 +1,30 @@
+"""A small run and its folder for the Hugging Face hub."""
+
+from pathlib import Path
+
+import yaml
+
+from fsaf.cli import main
+from synthetic import eight_pictures, recipe, write_coco
+
+
+def train(folder: Path) -> Path:
+    """A run folder inside of ``folder``, trained for an epoch on ``folder/coloured_boxes``."""
+    write_coco(folder / "coloured_boxes", eight_pictures())
+    write_coco(folder / "coloured_boxes", eight_pictures(1)[:3], "val", first_id=501)
+    values = recipe(folder / "coloured_boxes", folder / "mine", model__backbone="test_efficientnet")
+    values["predict"] = {"score_threshold": 0.0}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(values))
+    assert main(["train", str(folder / "mine.yaml"), "--train.epochs", "1"]) == 0
+    return folder / "mine"
+
+
+def publish(run: Path) -> Path:
+    """The run's folder for the hub."""
+    assert main(["publish", str(run / "checkpoints" / "last.pt"), "--license", "mit"]) == 0
+    return run / "hub"
+
+
+def picture(run: Path) -> Path:
+    """A validation picture of its data."""
+    return run.parent / "coloured_boxes" / "images" / "val" / "0501.png"
