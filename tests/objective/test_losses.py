@@ -47,14 +47,17 @@ def test_focal_losses_keep_the_digits_of_float32(gamma: float, positive: bool) -
     torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=4e-6, atol=1e-37)
 
 
-def test_focal_losses_of_huge_logits_stay_finite() -> None:
-    logits = torch.tensor([[[-1e30, -1000.0, 1000.0, 1e30]]]).requires_grad_()
-    label = torch.zeros(1, 4, dtype=torch.int64)
-    everywhere = torch.ones(1, 1, 4, dtype=torch.bool)
+def test_focal_losses_of_huge_logits_stay_finite_and_nan_stays_nan() -> None:
+    huge = [-torch.inf, -1e30, -1000.0, 1000.0, 1e30, torch.inf, torch.nan]
+    logits = torch.tensor([[huge]]).requires_grad_()
+    label = torch.zeros(1, 7, dtype=torch.int64)
+    everywhere = torch.ones(1, 1, 7, dtype=torch.bool)
     other, _ = focal_losses(logits, label, ~everywhere[0], everywhere, 0.25, 2.0)
-    torch.testing.assert_close(other, 0.75 * torch.tensor([[0.0, 0.0, 87.3365, 87.3365]]))
+    losses = 0.75 * torch.tensor([[0.0, 0.0, 0.0, 87.3365, 87.3365, 87.3365, torch.nan]])
+    torch.testing.assert_close(other, losses, equal_nan=True)
     other.sum().backward()
-    torch.testing.assert_close(logits.grad, torch.tensor([[[0.0, 0.0, 0.75, 0.75]]]))
+    slopes = torch.tensor([[[0.0, 0.0, 0.0, 0.75, 0.75, 0.75, torch.nan]]])
+    torch.testing.assert_close(logits.grad, slopes, equal_nan=True)
 
 
 def test_focal_losses_without_discount_are_weighted_cross_entropy() -> None:

@@ -23,8 +23,8 @@ def focal_losses(
     label_bp: (B, P) int64, class of positive locations. counts_bcp: (B, C, P) bool, logits that count; the
     own ones of positive locations always do. Returns the loss summed over all classes but a location's own,
     whose target is 0, and the loss of its own, whose target is 1 (0 where it is not positive): (B, P) each.
-    1 - score is clamped to the smallest normal number, as in MMDetection's CUDA kernel: no logit costs
-    more than 88 where the target is 0.
+    1 - score is clamped to the smallest normal number, as in MMDetection's CUDA kernel: no logit, an
+    infinite one neither, costs more than 88 where the target is 0.
     """
     return _FocalLosses.apply(logits_bcp, label_bp, positive_bp, counts_bcp, alpha, gamma)
 
