@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 import peers
 import torch
+from fsaf.data.workers import make_loader
 
 import fsaf
+from fsaf.checkpoints.any_format import read_checkpoint, write_checkpoint
 from fsaf.config import DataConfig
-from fsaf.convert import read_checkpoint, write_checkpoint
-from fsaf.data.coco import read_coco
-from fsaf.data.loader import Images, make_loader
+from fsaf.data.readers.coco import read_coco
 from fsaf.data.records import Records
+from fsaf.data.samples import Images
 from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
 from fsaf.objective.objective import objective

@@ -27,10 +27,10 @@ import torch
 from PIL import Image
 
 from fsaf.config import DataConfig
-from fsaf.data.coco import read_coco
-from fsaf.data.loader import Collate, Images
+from fsaf.data.readers.coco import read_coco
 from fsaf.data.records import Records
 from fsaf.data.sampler import Draw
+from fsaf.data.samples import Collate, Images
 from fsaf.model.detector import FSAF
 from fsaf.recipe import load_recipe
 

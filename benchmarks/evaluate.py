@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import timing
 
-from fsaf.results.metrics import METRICS, coco_metrics
+from fsaf.scoring.metrics import METRICS, coco_metrics
 
 CLASSES = 80
 

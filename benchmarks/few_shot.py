@@ -22,7 +22,7 @@ from variants import parse, run_all, show
 
 from fsaf.config import Config
 from fsaf.errors import UserError
-from fsaf.train.trainer import train
+from fsaf.training.trainer import train
 
 EPOCHS = 60
 """Of ten pictures, as many steps as five epochs of two hundred in batches of eight."""

@@ -17,8 +17,8 @@ import timing
 import torch
 from torch import Tensor
 
-from fsaf.benchmark import random_batch, summary
 from fsaf.data.batch import Boxes
+from fsaf.measuring.benchmark import random_batch, summary
 from fsaf.model.detector import RawOutputs
 from fsaf.model.points import STRIDES
 from fsaf.objective.objective import objective

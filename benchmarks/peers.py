@@ -26,13 +26,13 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
+from fsaf.checkpoints.any_format import write_checkpoint
+from fsaf.checkpoints.format import make_checkpoint
 from fsaf.config import Config
-from fsaf.convert import write_checkpoint
 from fsaf.data.batch import Boxes
 from fsaf.data.records import Classes
+from fsaf.detection.detector import Result
 from fsaf.model.detector import FSAF
-from fsaf.results.predict import Result
-from fsaf.train.checkpoint import make_checkpoint
 
 CONFIGS = {
     "resnet50": "fsaf_r50_fpn_1x_coco.py",

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 import fsaf
-from fsaf.benchmark import random_classes
 from fsaf.data.batch import Boxes
+from fsaf.detection.detector import Detector, Result
+from fsaf.detection.postprocess import Detections, postprocess
 from fsaf.device import is_accelerator
+from fsaf.measuring.benchmark import random_classes
 from fsaf.model.detector import FSAF
 from fsaf.recipe import load_recipe
-from fsaf.results.postprocess import Detections, postprocess
-from fsaf.results.predict import Detector, Result
 
 CLASSES = 80
 
@@ -80,7 +80,7 @@ def onnx(detector: Detector, checkpoint: Path, images: Tensor, sizes: Tensor) ->
     """Detections by onnxruntime of the exported file."""
     from PIL import Image
 
-    from fsaf.export import export_detector
+    from fsaf.exporting.export import export_detector
 
     target = checkpoint.with_suffix(".onnx")
     picture = checkpoint.with_suffix(".png")

@@ -22,14 +22,14 @@ from typing import Any
 import timing
 import torch
 
-from fsaf.benchmark import measure, random_batch, random_classes, summary, wait
-from fsaf.data.coco import read_coco
+from fsaf.data.readers.coco import read_coco
 from fsaf.device import is_accelerator, peak_memory, resolve_device
 from fsaf.errors import UserError
+from fsaf.measuring.benchmark import measure, random_batch, random_classes, summary, wait
+from fsaf.processes import group
 from fsaf.recipe import load_recipe
-from fsaf.train import distributed
-from fsaf.train.run import start_run
-from fsaf.train.step import ForwardLoss, train_step
+from fsaf.training.start import start_run
+from fsaf.training.step import ForwardLoss, train_step
 
 AXES = ("batch", "size", "boxes", "classes", "data", "processes")
 
@@ -38,11 +38,11 @@ def step_point(options: dict[str, Any]) -> dict[str, Any]:
     """Images a second of all processes, and peak memory of this one, of one training step."""
     if options["threads"]:
         torch.set_num_threads(options["threads"])
-    with distributed.join(options["device"]) as device, tempfile.TemporaryDirectory() as folder:
+    with group.join(options["device"]) as device, tempfile.TemporaryDirectory() as folder:
         config = load_recipe(options["recipe"], ["--model.weights=none", f"--out={folder}", *options["set"]])
         run = start_run(config, random_classes(options["classes"]), device)
         run.model.train()
-        forward_loss = distributed.averaging(
+        forward_loss = group.averaging(
             ForwardLoss(run.model, config.objective, run.precision), device, buffers=False
         )
         batch, (height, width) = options["batch"], options["size"]
@@ -53,7 +53,7 @@ def step_point(options: dict[str, Any]) -> dict[str, Any]:
         )
         wait(device)
         median = summary(times)["median"]
-        processes = distributed.processes()
+        processes = group.processes()
         memory = peak_memory(device) if is_accelerator(device) else resident()
     return {"images_per_second": batch * processes / median, "median": median, "memory_bytes": memory}
 
@@ -132,7 +132,7 @@ def in_processes(options: dict[str, Any], count: int) -> dict[str, Any]:
         out = Path(folder) / "found.json"
         if count == 1:
             return alone(step_point, options) or {}
-        distributed.launch(_launched, (options, str(out)), count, 0)
+        group.launch(_launched, (options, str(out)), count, 0)
         return json.loads(out.read_text(encoding="utf-8"))
 
 

@@ -21,12 +21,12 @@ from torchvision.ops import batched_nms
 
 import fsaf
 from fsaf.config import PredictConfig
-from fsaf.data.dataset import open_split
+from fsaf.data.readers.splits import open_split
 from fsaf.data.records import ImageRecord
 from fsaf.data.transforms import read_image
-from fsaf.results.metrics import to_coco_results
-from fsaf.results.predict import Detector, Result
-from fsaf.results.views import plan_tiles
+from fsaf.detection.detector import Detector, Result
+from fsaf.detection.views import plan_tiles
+from fsaf.scoring.metrics import to_coco_results
 
 
 def put_together(records: list[ImageRecord], columns: int) -> tuple[Tensor, list[tuple[int, int]]]:

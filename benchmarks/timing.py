@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from fsaf.benchmark import summary, wait
 from fsaf.device import is_accelerator, resolve_device
+from fsaf.measuring.benchmark import summary, wait
 
 PACKAGES = (
     "fsaf",

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fsaf.data.workers import make_loader
+from fsaf.training.prepare import open_for_training
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -19,18 +21,17 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 
 from fsaf.config import Config
 from fsaf.data.batch import Batch
-from fsaf.data.dataset import open_for_training
-from fsaf.data.loader import Images, make_loader
+from fsaf.data.samples import Images
+from fsaf.detection.views import to_original
 from fsaf.device import resolve_device
 from fsaf.model.backbone import Backbone
 from fsaf.model.points import STRIDES
 from fsaf.model.pyramid import Pyramid
 from fsaf.model.weights import load_backbone_weights
-from fsaf.results.evaluate import write_evaluation
-from fsaf.results.metrics import coco_metrics, to_coco_results
-from fsaf.results.views import to_original
-from fsaf.train.optim import MovingAverage, make_optimizer, set_rate
-from fsaf.train.schedule import learning_rate, peak_rate
+from fsaf.scoring.evaluate import write_evaluation
+from fsaf.scoring.metrics import coco_metrics, to_coco_results
+from fsaf.training.optim import MovingAverage, make_optimizer, set_rate
+from fsaf.training.schedule import learning_rate, peak_rate
 
 LAYERS = 3
 """Modules of each convolution of a tower: convolution, norm, ReLU."""

@@ -22,22 +22,24 @@ import peers
 import timing
 import torch
 from dataloader import write_pictures
+from fsaf.data.workers import make_loader
+from fsaf.training.start import start_run
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fsaf.benchmark import copy_rate, matrix_rate, random_batch, random_classes, step_flops, wait
 from fsaf.config import Config
 from fsaf.data.batch import Boxes
-from fsaf.data.coco import read_coco
-from fsaf.data.loader import Images, make_loader
+from fsaf.data.readers.coco import read_coco
+from fsaf.data.samples import Images
 from fsaf.device import is_accelerator
+from fsaf.measuring.benchmark import copy_rate, matrix_rate, random_batch, random_classes, step_flops, wait
 from fsaf.model.detector import FSAF
 from fsaf.objective.objective import objective
 from fsaf.recipe import load_recipe
-from fsaf.train.graphs import CapturedStep, open_tools
-from fsaf.train.precision import TYPES
-from fsaf.train.run import Run, start_run
-from fsaf.train.step import ForwardLoss, compile_forward_loss, train_step
+from fsaf.training.graphs import CapturedStep, open_tools
+from fsaf.training.precision import TYPES
+from fsaf.training.run import Run
+from fsaf.training.step import ForwardLoss, compile_forward_loss, train_step
 
 CLASSES, BOXES, RATE = 80, 20, 1e-6
 

@@ -15,7 +15,7 @@ import torch
 from fsaf.config import Config
 from fsaf.data.digits import write_digits
 from fsaf.recipe import load_recipe
-from fsaf.train.trainer import train
+from fsaf.training.trainer import train
 
 Table = dict[str, list[dict[str, Any]]]
 """For each variant a row a seed: AP, AP50, AP75, seconds, and of our own runs more."""

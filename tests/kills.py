@@ -17,17 +17,22 @@ from torch import Tensor
 import fsaf
 from fsaf import cli
 from fsaf.config import Config
-from fsaf.data import loader
+from fsaf.data import samples
+from fsaf.detection.detector import Detector
 from fsaf.errors import UserError
-from fsaf.results.predict import Detector
-from fsaf.train import distributed, run, trainer
+from fsaf.model.detector import FSAF
+from fsaf.processes import group
+from fsaf.training import start, trainer
 
 SOURCE = str(Path(fsaf.__file__).parent)
-WATCHED = tuple(f"{SOURCE}/{name}" for name in ("train/", "files.py", "results/evaluate.py"))
+WATCHED = tuple(
+    f"{SOURCE}/{name}"
+    for name in ("training/", "processes/", "checkpoints/format.py", "files.py", "scoring/evaluate.py")
+)
 """Where what is on the disk changes."""
 
 
-class Dropping(run.FSAF):
+class Dropping(FSAF):
     """The detector with dropout, as some backbones have it."""
 
     def forward(self, images: Tensor, sizes_b2: Tensor | None = None) -> Any:
@@ -46,7 +51,7 @@ def train_until(config: Config, said: Path, line: int | None = None, byte: int |
     line: die at that line of Python in ``WATCHED``. byte: die as that byte of checkpoints is written.
     """
     torch.set_num_threads(1)
-    run.FSAF = Dropping  # type: ignore[misc]
+    start.FSAF = Dropping  # type: ignore[misc]
     lines = written = 0
 
     def count(frame: FrameType, event: str, argument: object) -> Any:
@@ -104,7 +109,7 @@ def signalled(step: int, *send: Any) -> None:
     original = trainer.train_step
 
     def sending(run: Any, *arguments: Any) -> Any:
-        if run.step + 1 == step and distributed.restarts() == 0:
+        if run.step + 1 == step and group.restarts() == 0:
             send[0](*send[1:])
         return original(run, *arguments)
 
@@ -173,14 +178,14 @@ def train_losing_a_worker(config: Config, said: Path, name: str) -> None:
     """Train; the first loader process that reads the image of that name is killed; notes the mistake."""
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # so that they inherit this
-    read = loader.read_image
+    read = samples.read_image
 
     def dying(path: Path, *rest: Any) -> Any:
         if path.name == name:
             die()
         return read(path, *rest)
 
-    loader.read_image = dying
+    samples.read_image = dying
     try:
         with Path(os.devnull).open("w") as nowhere:
             trainer.train(config, Console(file=nowhere))

@@ -7,11 +7,11 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from fsaf.config import ModelConfig, ObjectiveConfig, OptimConfig, PredictConfig, TrainConfig
 from fsaf.data.batch import Boxes, pad_boxes
-from fsaf.export.onnx import WithDetections, WithRawOutputs
+from fsaf.exporting.onnx import WithDetections, WithRawOutputs
 from fsaf.model.detector import FSAF
-from fsaf.train.optim import make_optimizer
-from fsaf.train.precision import Precision
-from fsaf.train.step import ForwardLoss
+from fsaf.training.optim import make_optimizer
+from fsaf.training.precision import Precision
+from fsaf.training.step import ForwardLoss
 
 CONFIG = ModelConfig(backbone="test_resnet", channels=16, convs=0, frozen_stages=0)
 CLASSES = 3

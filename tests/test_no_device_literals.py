@@ -14,18 +14,18 @@ ACCELERATORS = {"cuda", "npu", "xpu", "mps", "hpu", "nccl", "hccl", "xccl"}
 ALLOWED = {
     "device.py": {*ACCELERATORS, "cpu"},
     # Results leave the device to be written, drawn or logged.
-    "results/draw.py": {".cpu"},
-    "results/evaluate.py": {".cpu"},
-    "results/picture.py": {".cpu"},
-    "results/views.py": {".cpu"},
-    "train/window.py": {".cpu"},
+    "annotation/draw.py": {".cpu"},
+    "scoring/evaluate.py": {".cpu"},
+    "detection/picture.py": {".cpu"},
+    "detection/views.py": {".cpu"},
+    "training/window.py": {".cpu"},
     # onnxruntime takes arrays; the exporter traces on the CPU.
-    "export/onnx.py": {".cpu"},
-    "export/runtime.py": {".cpu"},
-    "cli.py": {"cpu"},
+    "exporting/onnx.py": {".cpu"},
+    "detection/onnx.py": {".cpu"},
+    "cli/main.py": {"cpu"},
     # The CPU is listed beside the accelerators; processes also speak about it by gloo.
-    "info.py": {"cpu"},
-    "train/distributed.py": {"cpu"},
+    "cli/info.py": {"cpu"},
+    "processes/group.py": {"cpu"},
     # It looks for such calls.
     "testing.py": {"cpu", ".cpu"},
 }
@@ -59,7 +59,7 @@ def test_no_device_by_name(name: str) -> None:
 
 def test_network_and_objective_have_no_exception() -> None:
     assert not [name for name in ALLOWED if name.startswith(("model/", "objective/", "data/"))]
-    assert {name.split("/")[0] for name in FILES} >= {"model", "objective", "train", "results"}
+    assert {name.split("/")[0] for name in FILES} >= {"model", "objective", "training", "detection"}
 
 
 @pytest.mark.parametrize(

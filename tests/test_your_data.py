@@ -11,16 +11,16 @@ from PIL import Image
 
 from fsaf.cli import main
 from fsaf.config import Config, DataConfig, ModelConfig
-from fsaf.data.coco import read_coco
 from fsaf.data.faults import Faults
-from fsaf.data.formats import find_splits
+from fsaf.data.readers.coco import read_coco
+from fsaf.data.readers.formats import find_splits
 from fsaf.data.records import Classes, Records
+from fsaf.detection.detector import Detector
 from fsaf.model.detector import FSAF
 from fsaf.recipe import load_recipe
-from fsaf.results.evaluate import evaluate
-from fsaf.results.metrics import coco_metrics, format_table
-from fsaf.results.predict import Detector
-from fsaf.results.report import write_report
+from fsaf.reporting.report import write_report
+from fsaf.scoring.evaluate import evaluate
+from fsaf.scoring.metrics import coco_metrics, format_table
 from other_formats import write_voc, write_yolo
 from synthetic import COLORS, NAMES, Picture, SeesBadly, eight_pictures, recipe, write_coco
 

@@ -24,15 +24,15 @@ from torch import Tensor
 from fsaf import load
 from fsaf.config import ObjectiveConfig, PredictConfig
 from fsaf.data.batch import Boxes, pad_boxes
-from fsaf.data.dataset import open_split
+from fsaf.data.readers.splits import open_split
 from fsaf.data.transforms import read_image
+from fsaf.detection.postprocess import postprocess
 from fsaf.model.detector import RawOutputs
 from fsaf.model.points import STRIDES, decode_boxes
 from fsaf.objective.anchor_free import MIN_DISTANCE
 from fsaf.objective.assign import assign, scale_boxes
 from fsaf.objective.losses import box_loss, focal_losses
 from fsaf.objective.select import level_losses, select_levels
-from fsaf.results.postprocess import postprocess
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "figures"
 PICTURE = 133

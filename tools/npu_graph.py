@@ -27,8 +27,8 @@ from npu_operators import example_batch
 
 from fsaf.config import ModelConfig, ObjectiveConfig, TrainConfig
 from fsaf.model.detector import FSAF
-from fsaf.train.precision import Precision
-from fsaf.train.step import ForwardLoss
+from fsaf.training.precision import Precision
+from fsaf.training.step import ForwardLoss
 
 PACKAGE = "torch_npu/dynamo/torchair/"
 NATIVE = (

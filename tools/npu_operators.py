@@ -2,7 +2,7 @@
 
     pip download --no-deps torch-npu
     python tools/npu_operators.py torch_npu-*.whl            # the table, operator by operator
-    python tools/npu_operators.py torch_npu-*.whl --write    # and keep the names in src/fsaf
+    python tools/npu_operators.py torch_npu-*.whl --write    # and keep the names in tests/npu
 
 The wheel cannot be imported without Ascend's CANN libraries, but it carries ``npu_native_functions*.yaml``,
 from which its kernels are registered, and the converters of its graph compiler (torchair) as Python source,
@@ -14,6 +14,7 @@ import ast
 import json
 import re
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,61 @@ import yaml
 
 from fsaf.config import ModelConfig, ObjectiveConfig, OptimConfig, PredictConfig, TrainConfig
 from fsaf.data.batch import Boxes, pad_boxes
+from fsaf.detection.nms import nms_by_rounds
+from fsaf.detection.postprocess import postprocess
 from fsaf.model.detector import FSAF
-from fsaf.npu_operators import KEPT, Tables, how_npu_runs
-from fsaf.results.nms import nms_by_rounds
-from fsaf.results.postprocess import postprocess
 from fsaf.testing import Recorder
-from fsaf.train.optim import MovingAverage, make_optimizer
-from fsaf.train.precision import Precision
-from fsaf.train.step import ForwardLoss
+from fsaf.training.optim import MovingAverage, make_optimizer
+from fsaf.training.precision import Precision
+from fsaf.training.step import ForwardLoss
 
+KEPT = Path(__file__).resolve().parents[1] / "tests" / "npu" / "npu_operators.json"
+"""Names and the version of the wheel that they come from."""
 CONVERTERS = "/_ge_concrete_graph/ge_converter/aten/"
+
+HOST = ("profiler.",)
+"""Operators that run on the host whatever the device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """What one version of torch-npu has. Names as ``aten.add.Tensor``."""
+
+    version: str
+    kernels: frozenset[str]
+    """Operators with a kernel for NPUs."""
+    converters: frozenset[str]
+    """Operators that the graph compiler, torchair, converts by name; it decomposes or generates others."""
+
+
+def kept_tables() -> Tables:
+    """The tables that the tests go by."""
+    content = json.loads(KEPT.read_text(encoding="utf-8"))
+    kernels, converters = frozenset(content["kernels"]), frozenset(content["converters"])
+    return Tables(version=content["torch_npu"], kernels=kernels, converters=converters)
+
+
+def how_npu_runs(name: str, tables: Tables) -> str | None:
+    """How an NPU runs the operator ``name`` (``aten.add.Tensor``) outside its graph compiler.
+
+    ``kernel``: torch-npu has one. ``out form``: it has one that writes into a given tensor, and PyTorch makes
+    the operator of that. ``composite``: PyTorch makes it of other operators, on any device. ``host``: it does
+    not concern the device. None: not at all.
+    """
+    if name.startswith(HOST):
+        return "host"
+    if name in tables.kernels:
+        return "kernel"
+    namespace, operator, overload = name.split(".")
+    qualified = f"{namespace}::{operator}" + ("" if overload == "default" else f".{overload}")
+    for key in ("CompositeImplicitAutograd", "CompositeExplicitAutograd"):
+        if torch._C._dispatch_has_kernel_for_dispatch_key(qualified, key):
+            return "composite"
+    out = f"{namespace}.{operator}." + ("out" if overload == "default" else f"{overload}_out")
+    key = "CompositeExplicitAutogradNonFunctional"
+    if out in tables.kernels and torch._C._dispatch_has_kernel_for_dispatch_key(qualified, key):
+        return "out form"
+    return None
 
 
 def read_wheel(path: Path) -> Tables:

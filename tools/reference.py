@@ -17,7 +17,7 @@ import yaml
 
 import fsaf
 from fsaf import config
-from fsaf.cli import make_parser
+from fsaf.cli.main import make_parser
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
 
@@ -52,10 +52,9 @@ What each file of `src/fsaf/` is for, as it says itself. How they hang together:
 
 PARTS = (
     "fsaf.recipe.load_recipe",
-    "fsaf.train.trainer.train",
-    "fsaf.results.evaluate.evaluate",
-    "fsaf.results.draw.draw_result",
-    "fsaf.export.export_detector",
+    "fsaf.scoring.evaluate.evaluate",
+    "fsaf.annotation.draw.draw_result",
+    "fsaf.exporting.export.export_detector",
     "fsaf.data.digits.write_digits",
     "fsaf.testing.Recorder",
 )
@@ -242,8 +241,9 @@ def files() -> str:
     """The page of every file of the package, with the first paragraph of its docstring."""
     root = Path(str(fsaf.__file__)).parent
     lines = [FILES]
-    for folder in (root, *sorted(path.parent for path in root.glob("*/__init__.py"))):
-        lines += ["", f"## {folder.name}/", "", "| file | |", "|---|---|"]
+    for folder in (root, *sorted(path.parent for path in root.glob("**/__init__.py") if path.parent != root)):
+        name = folder.relative_to(root.parent).as_posix().removeprefix("fsaf/")
+        lines += ["", f"## {name}/", "", "| file | |", "|---|---|"]
         for path in sorted(folder.glob("*.py")):
             text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
             lines.append(f"| `{path.name}` | {_cell(text.split(chr(10) * 2)[0])} |")

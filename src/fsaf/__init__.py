@@ -3,21 +3,34 @@
 ``fsaf.load(checkpoint)`` opens a detector, ``detector.predict(images)`` uses it.
 """
 
-from importlib.metadata import version
+import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from fsaf.model.detector import FSAF
-    from fsaf.results.predict import Detector, Result, load
+from fsaf._version import __version__
 
-__version__ = version("fsaf")
-__all__ = ["FSAF", "Detector", "Result", "__version__", "load"]
+if TYPE_CHECKING:
+    from fsaf.config import Config
+    from fsaf.detection.detector import Detector, Result, load
+    from fsaf.errors import UserError
+    from fsaf.model.detector import FSAF
+    from fsaf.training.trainer import train
+
+__all__ = ["FSAF", "Config", "Detector", "Result", "UserError", "__version__", "load", "train"]
+
+_HOMES = {
+    "Config": "fsaf.config",
+    "Detector": "fsaf.detection.detector",
+    "FSAF": "fsaf.model.detector",
+    "Result": "fsaf.detection.detector",
+    "UserError": "fsaf.errors",
+    "load": "fsaf.detection.detector",
+    "train": "fsaf.training.trainer",
+}
+"""The module that each public name comes from."""
 
 
 def __getattr__(name: str) -> Any:
     """Import the public names when first used, so that ``fsaf --help`` need not wait for PyTorch."""
-    if name in __all__:
-        from fsaf.results import predict
-
-        return getattr(predict, name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'fsaf' has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 This is the one place that knows devices by name. Network, objective and training ask ``torch.accelerator``,
 ``torch.amp`` and the tensors. Two operators come in two versions, by what a device has a kernel for: the
-suppression of overlapping boxes (``fsaf.results.nms.has_kernel`` asks PyTorch's dispatcher; ``fsaf info``
+suppression of overlapping boxes (``fsaf.detection.nms.has_kernel`` asks PyTorch's dispatcher; ``fsaf info``
 shows what is chosen), and 3x3 convolutions (``has_winograd``).
 """
 

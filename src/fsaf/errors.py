@@ -1,9 +1,11 @@
 """The exceptions that the command line turns into one message, and text that is safe to print."""
 
+import importlib
 import signal
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 
 class UserError(ValueError):
@@ -41,3 +43,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'train'?`` to follow a message about ``name``; empty where nothing known is near."""
     found = get_close_matches(name, list(known), n=1)
     return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def import_extra(name: str) -> Any:
+    """Import and return a module of the extra ``fsaf[export]``.
+
+    Raises UserError with the line that installs it if it is absent.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"ONNX files need the package {name}: pip install 'fsaf[export]'") from error

@@ -8,9 +8,9 @@ import torch
 
 from cli.commands import TINY
 from fsaf.data.records import Classes
+from fsaf.detection.detector import Detector
 from fsaf.model.detector import FSAF
 from fsaf.recipe import build_config
-from fsaf.results.predict import Detector
 from synthetic import eight_pictures, recipe, write_coco
 
 

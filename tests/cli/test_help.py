@@ -10,10 +10,10 @@ import pytest
 
 import fsaf
 from cli.commands import refused
-from fsaf import help
-from fsaf.cli import main, make_parser
+from fsaf.cli import help, main
+from fsaf.cli.help import options_of
+from fsaf.cli.main import make_parser
 from fsaf.config import Config, to_dict
-from fsaf.help import options_of
 
 VERBS = sorted(options_of(make_parser()))
 

@@ -13,8 +13,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import fsaf.data.digits as digits_module
-from fsaf.data.coco import read_coco
 from fsaf.data.digits import write_digits
+from fsaf.data.readers.coco import read_coco
 from fsaf.errors import UserError
 
 TRAIN, VAL = 80, 30

@@ -20,18 +20,20 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from fsaf.data.workers import make_loader
+from fsaf.training.prepare import for_training, open_for_training
 from torch import Tensor, nn
 from torch.nn import functional
 
 from damage import damage_file, damage_image
+from fsaf.checking.fix import CHANGES, write_clean
+from fsaf.checking.survey import check_annotations, check_images, read_splits
+from fsaf.checking.text import describe, faults_text, report
 from fsaf.config import Config, DataConfig, ObjectiveConfig
-from fsaf.data.check import describe, faults_text, report
-from fsaf.data.dataset import for_training, open_for_training, open_split
-from fsaf.data.fix import CHANGES, write_clean
-from fsaf.data.formats import find_splits
-from fsaf.data.loader import Images, make_loader
+from fsaf.data.readers.formats import find_splits
+from fsaf.data.readers.splits import open_split
 from fsaf.data.records import Records
-from fsaf.data.survey import check_annotations, check_images, read_splits
+from fsaf.data.samples import Images
 from fsaf.errors import UserError
 from fsaf.model.detector import RawOutputs
 from fsaf.model.points import STRIDES

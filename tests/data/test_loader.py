@@ -8,14 +8,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from fsaf.data.workers import make_loader
 from PIL import Image
 
 from fsaf.config import DataConfig
 from fsaf.data.batch import Batch
-from fsaf.data.coco import read_coco
-from fsaf.data.loader import Collate, Images, make_loader
+from fsaf.data.readers.coco import read_coco
 from fsaf.data.records import Records
 from fsaf.data.sampler import Draw
+from fsaf.data.samples import Collate, Images
 from fsaf.errors import UserError
 from synthetic import COLORS, GROUND, Picture, write_coco
 
@@ -272,7 +273,7 @@ def test_an_error_in_the_training_process_stays_as_it_is(
     def fail(*_: Any) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("fsaf.data.loader.read_image", fail)
+    monkeypatch.setattr("fsaf.data.samples.read_image", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         batches(records)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from fsaf.data.coco import read_coco
+from fsaf.data.readers.coco import read_coco
 from fsaf.data.records import Classes, Records
 from fsaf.errors import UserError
 

@@ -12,12 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fsaf.data.transforms import (
-    mirror_boxes,
-    read_image,
-    resize,
-    resized_size,
-)
+from fsaf.data.transforms import mirror_boxes, read_image, resize, resized_size
 from fsaf.errors import UserError
 
 RAMP = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8) * 5

@@ -17,9 +17,9 @@ from fsaf.config import Config, DataConfig, ModelConfig
 from fsaf.data.records import Classes
 from fsaf.demo import page
 from fsaf.demo.look import look
+from fsaf.detection.detector import Detector
 from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
-from fsaf.results.predict import Detector
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 OFFLINE = [

@@ -17,10 +17,11 @@ from PIL import Image
 import fsaf
 from documents import PAGES, ROOT, Block, blocks, commands, inline
 from fsaf import recipe
-from fsaf.cli import main, make_parser
+from fsaf.cli import main
+from fsaf.cli.main import make_parser
+from fsaf.detection.detector import Detector, Result
 from fsaf.errors import UserError
 from fsaf.recipe import build_config, load_recipe
-from fsaf.results.predict import Detector, Result
 from synthetic import eight_pictures, write_coco
 
 LANGUAGES = {"sh", "bash", "python", "yaml", "json", "text"}
@@ -31,14 +32,14 @@ OTHER_PROGRAMS = {"export": "sets a variable of the shell", "hf": "another progr
 
 # Words of commands that are parsed but not run here.
 RUN_ELSEWHERE = {
-    "--dry-run": "takes seconds; tests/train/test_dry_run.py",
-    "--init": "tests/train/test_transfer.py",
+    "--dry-run": "takes seconds; tests/measuring/test_dry_run.py",
+    "--init": "tests/training/test_transfer.py",
     "export": "takes seconds; tests/test_your_data.py and tests/export",
-    "runs/quickstart/model.onnx": "comes of the export; tests/export/test_onnx.py",
+    "runs/quickstart/model.onnx": "comes of the export; tests/exporting/test_onnx.py",
     "demo": "serves until it is stopped; tests/demo opens it in a browser",
-    "quickstart": "tests/test_quickstart.py",
-    "benchmark": "tests/test_benchmark.py",
-    "hf:USER/NAME": "needs the network; tests/test_hub.py",
+    "quickstart": "tests/cli/test_quickstart.py",
+    "benchmark": "tests/measuring/test_benchmark.py",
+    "hf:USER/NAME": "needs the network; tests/checkpoints/test_hub.py",
 }
 
 RUN_PAGES = (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import fsaf
-from fsaf.cli import make_parser
+from fsaf.cli.main import make_parser
 from fsaf.config import Config, to_dict
 
 ROOT = Path(__file__).resolve().parents[2]

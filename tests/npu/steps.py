@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from fsaf import load
+from fsaf.checkpoints.format import load_checkpoint
 from fsaf.cli import main
 from fsaf.config import OptimConfig, TrainConfig
-from fsaf.train.checkpoint import load_checkpoint
-from fsaf.train.optim import make_optimizer
-from fsaf.train.precision import Precision
+from fsaf.training.optim import make_optimizer
+from fsaf.training.precision import Precision
 
 simulated_npu: Any = sys.modules["simulated_npu"]  # PyTorch has loaded it
 

@@ -1,1 +1,8 @@
-"""From annotation files and images to batches of fixed shape."""
+"""Annotations and images come in; batches of fixed shape (``Batch``: uint8 images, padded ``Boxes``)
+go out.
+
+Read ``records.py`` and ``faults.py`` (what a data set is), ``readers/`` (where it comes from),
+``shapes.py`` and ``transforms.py`` (sizes), ``augment.py``, ``sampler.py``, ``samples.py``,
+``batch.py`` and ``workers.py`` (from one image to a loader). ``digits.py`` writes the built-in data
+set.
+"""

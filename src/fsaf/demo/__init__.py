@@ -1,1 +1,4 @@
-"""The demo page."""
+"""Detectors come in; a page in the browser to try them on goes out.
+
+Read ``page.py`` (the page), then ``look.py`` (what the network sees in a picture).
+"""

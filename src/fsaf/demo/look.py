@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from PIL import Image
 
+from fsaf.detection.detector import Detector, Result
+from fsaf.detection.picture import Prepared, prepare, stack
+from fsaf.detection.postprocess import Candidates, find_candidates, suppress
+from fsaf.detection.views import from_view
 from fsaf.model.detector import FSAF
-from fsaf.results.picture import Prepared, prepare, stack
-from fsaf.results.postprocess import Candidates, find_candidates, suppress
-from fsaf.results.predict import Detector, Result
-from fsaf.results.views import from_view
 
 LOWEST_SCORE = 0.05
 """Candidates under it are not kept."""

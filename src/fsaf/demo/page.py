@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image
 
+from fsaf.annotation.draw import draw_result
 from fsaf.demo.look import LOWEST_SCORE, Look, look
+from fsaf.detection.detector import Detector, Result, load
 from fsaf.errors import UserError
-from fsaf.results.draw import draw_result
-from fsaf.results.predict import Detector, Result, load
 
 UPLOAD = "20mb"
 """Largest file that the page takes."""

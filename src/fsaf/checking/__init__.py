@@ -1,0 +1,6 @@
+"""``fsaf check``: ``Records`` of every split come in; faults, shape plans and cleaned annotations go
+out.
+
+Read ``survey.py`` (finds the faults), ``reach.py`` (boxes that no location learns), ``plan.py``
+(batch shapes), ``fix.py`` (writes clean annotations), then ``text.py`` (prints all of it).
+"""

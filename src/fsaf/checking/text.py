@@ -1,0 +1,175 @@
+"""The text of ``fsaf check``: what a data set holds, what is wrong with it, which batch shapes suit it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.cells import cell_len
+
+from fsaf.checking.plan import blank_rows, plan_shapes, resize_all, waste, waste_per_batch, waste_square
+from fsaf.checking.reach import levels_of, resize_boxes
+from fsaf.checking.survey import count_classes
+from fsaf.config import ObjectiveConfig
+from fsaf.data.faults import KINDS
+from fsaf.data.records import Records
+from fsaf.data.shapes import choose_shape
+from fsaf.data.transforms import resized_size
+from fsaf.errors import printable
+
+HEIGHTS = (0, 8, 16, 32, 64, 128, 256, 512)
+"""Where the ranges of box heights start, in pixels; the last has no end."""
+LEVELS = ("P3", "P4", "P5", "P6", "P7")
+
+
+def describe(splits: Mapping[str, Records], short_side: int, long_side: int) -> str:
+    """Images, boxes, classes and box heights of each split, as aligned plain text."""
+    names = list(splits)
+    records = list(splits.values())
+    rows = [["", *names]]
+    rows += _row("images", [len(split.images) for split in records])
+    rows += _row("  without boxes", [sum(not len(i.boxes) for i in split.images) for split in records])
+    rows += _row("boxes", [sum(int((~i.crowd).sum()) for i in split.images) for split in records])
+    rows += _row("crowd regions", [sum(int(i.crowd.sum()) for i in split.images) for split in records])
+    rows += _row("boxes left out", [split.dropped for split in records])
+    notes = ["Left out: boxes under a pixel high or wide, or outside their image."] if any(
+        split.dropped for split in records
+    ) else []  # fmt: skip
+
+    counts = [dict(zip(s.classes.names, count_classes(s).tolist(), strict=True)) for s in records]
+    rows += [[""], ["class", *names]]
+    for name in dict.fromkeys(name for split in records for name in split.classes.names):
+        rows.append([name, *(f"{count[name]:,}" if name in count else "-" for count in counts)])
+
+    for title, resized in (("box height, in the file", False), ("box height, resized", True)):
+        rows += [[""], [title, *names]]
+        tables = [_heights(split, short_side, long_side, resized) for split in records]
+        for i in range(len(HEIGHTS)):
+            rows += _row(_range(i), [int(table[i]) for table in tables])
+    rows += [[""], *_levels(records, short_side, long_side)]
+    notes.append(
+        "Side: the square root of width times height. P3 to P7: boxes that a level has locations for."
+    )
+    notes.append(f"Resized: to a short side of {short_side} and a long side of {long_side} pixels at most.")
+    return "\n".join([_align(rows), "", *notes])
+
+
+def plan_text(splits: Mapping[str, Records], count: int, short_side: int, long_side: int) -> str:
+    """The planned shapes, ready for a recipe, and what they waste beside other paddings."""
+    sizes = [(image.height, image.width) for split in splits.values() for image in split.images]
+    plans = {n: plan_shapes(sizes, n, short_side, long_side) for n in range(1, count + 1)}
+    shapes = plans[count]
+    resized = resize_all(sizes, short_side, long_side)
+    numbers = Counter(choose_shape(size, shapes) for size in resized)
+
+    rows = [["shape (height x width)", "images"]]
+    rows += [[f"{h} x {w}", f"{numbers[h, w]:,}"] for h, w in shapes]
+    table = [["padding", "waste"]]
+    wastes = {n: waste(resized, plan) for n, plan in plans.items() if len(plan) == n}
+    table += [[f"{n} shape{'s' if n > 1 else ''}", f"{100 * value:.1f}%"] for n, value in wastes.items()]
+    for size in (2, 16):
+        value = waste_per_batch(resized, size)
+        table.append([f"each batch to its largest image, {size} images (MMDetection)", f"{100 * value:.1f}%"])
+    table.append(
+        ["every image to one square of the long side", f"{100 * waste_square(resized, long_side):.1f}%"]
+    )
+    fill = " and ".join(f"{100 * blank_rows(resized, shapes, size):.1f}% at {size}" for size in (2, 16))
+    few = f"Of {count} shapes asked for, {len(shapes)} are of use.\n" if len(shapes) < count else ""
+    return (
+        f"{len(sizes):,} images of {', '.join(splits)}; short side {short_side}, long side {long_side}.\n"
+        f"{few}\n  shapes: [{', '.join(f'[{h}, {w}]' for h, w in shapes)}]\n\n"
+        f"{_align(rows)}\n\n{_align(table)}\n\n"
+        "Waste is padding as a share of the resized images' pixels. In training the last batch of each\n"
+        f"shape is filled up with blank rows besides: {fill} images a step, as a share of all images."
+    )
+
+
+def faults_text(splits: Mapping[str, Records], most: int = 3) -> str:
+    """Faults of all splits: how many of each kind and what training does about it, then the first of each."""
+    names = list(splits)
+    kinds = [kind for kind in KINDS if any(kind in split.faults for split in splits.values())]
+    if not kinds:
+        return "No faults found."
+    rows = [["fault", *names, "training"]]
+    for kind in kinds:
+        counts = [f"{split.faults.counts[kind]:,}" for split in splits.values()]
+        rows.append([KINDS[kind].title, *counts, KINDS[kind].rule])
+    lines = [_align(rows)]
+    for kind in kinds:
+        lines += ["", f"{kind}: {KINDS[kind].title}"]
+        total = sum(split.faults.counts[kind] for split in splits.values())
+        found = [(n, fault) for n, split in splits.items() for fault in split.faults.found.get(kind, [])]
+        lines += [f"  {printable(f'{name}: {fault.file}: {fault.text}')}" for name, fault in found[:most]]
+        if total > most:
+            lines.append(f"  ... and {total - most:,} more")
+    return "\n".join(lines)
+
+
+def report(splits: Mapping[str, Records]) -> dict[str, Any]:
+    """Everything that was found, as plain values for JSON: of each split what it holds and every fault."""
+    return {
+        name: {
+            "format": split.format,
+            "source": str(split.source),
+            "image_folder": str(split.folder),
+            "images": len(split.images),
+            "boxes": sum(int((~image.crowd).sum()) for image in split.images),
+            "crowd_regions": sum(int(image.crowd.sum()) for image in split.images),
+            "classes": dict(zip(split.classes.names, count_classes(split).tolist(), strict=True)),
+            "counts": {kind: split.faults.counts[kind] for kind in KINDS if kind in split.faults},
+            "faults": [fault.to_dict() for kind in KINDS for fault in split.faults.found.get(kind, [])],
+        }
+        for name, split in splits.items()
+    }
+
+
+def _levels(records: Sequence[Records], short_side: int, long_side: int) -> list[list[str]]:
+    """Boxes of all splits by their resized side, and how many of them each level can learn."""
+    edges = [*HEIGHTS, np.inf]
+    found = [
+        resize_boxes(split, lambda size: resized_size(*size, short_side, long_side)) for split in records
+    ]
+    boxes = np.concatenate([each[0] for each in found])
+    levels = levels_of(boxes, np.concatenate([each[1] for each in found]), ObjectiveConfig())
+    nowhere = np.logical_not(levels.any(1))
+    sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).astype(np.float64).prod(1))
+    rows = [["box side, resized", "boxes", *LEVELS, "none"]]
+    for i, low in enumerate(HEIGHTS):
+        mine = (sides >= low) & (sides < edges[i + 1])
+        counts = [mine.sum(), *(levels[:, j][mine].sum() for j in range(len(LEVELS)))]
+        counts.append(nowhere[mine].sum())
+        rows.append([_range(i), *(f"{int(count):,}" for count in counts)])
+    return rows
+
+
+def _range(i: int) -> str:
+    return f"  {HEIGHTS[i]} to {HEIGHTS[i + 1]}" if i + 1 < len(HEIGHTS) else f"  {HEIGHTS[i]} or more"
+
+
+def _heights(split: Records, short_side: int, long_side: int, resized: bool) -> np.ndarray:
+    """Boxes in each range of ``HEIGHTS``, without crowd regions."""
+    sizes = [(image.height, image.width) for image in split.images]
+    scaled = resize_all(sizes, short_side, long_side) if resized else sizes
+    heights = [np.zeros(0)]
+    for image, (height, _) in zip(split.images, scaled, strict=True):
+        boxes = image.boxes[~image.crowd].astype(np.float64)
+        heights.append((boxes[:, 3] - boxes[:, 1]) * (height / image.height))
+    return np.histogram(np.concatenate(heights), [*HEIGHTS, np.inf])[0]
+
+
+def _row(label: str, values: Sequence[int]) -> list[list[str]]:
+    return [[label, *(f"{value:,}" for value in values)]]
+
+
+def _align(rows: Sequence[Sequence[str]]) -> str:
+    """The first column to the left, the others to the right."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    columns = max(len(row) for row in cells)
+    widths = [max(cell_len(row[i]) for row in cells if len(row) > i) for i in range(columns)]
+    lines = []
+    for first, *others in cells:
+        line = first + " " * (widths[0] - cell_len(first))
+        for cell, width in zip(others, widths[1:], strict=False):
+            line += "  " + " " * (width - cell_len(cell)) + cell
+        lines.append(line.rstrip())
+    return "\n".join(lines)

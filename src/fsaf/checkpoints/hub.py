@@ -1,0 +1,146 @@
+"""Detectors on the Hugging Face hub, and the folders that are uploaded there.
+
+A folder holds ``model.safetensors`` and ``config.json``, as ``PyTorchModelHubMixin`` writes and reads them
+for the network alone (``FSAF.from_pretrained``); ``config.json`` also holds, under ``fsaf``, what makes a
+detector of it: recipe and classes. ``README.md`` is the model card (``fsaf.reporting.card``).
+"""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from fsaf.checkpoints.format import FORMAT, check_content, checkpoint_classes, load_weights
+from fsaf.config import Config, SplitConfig, to_dict
+from fsaf.errors import UserError, check_folder
+from fsaf.model.detector import FSAF
+from fsaf.recipe import build_config
+
+PREFIX = "hf:"
+"""``hf:USER/NAME``, or ``hf:USER/NAME@REVISION``, is a repository on the hub (``any_format.is_on_hub``)."""
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+
+def write_folder(folder: Path, checkpoint: dict[str, Any], card: str) -> None:
+    """Write a checkpoint, and the text of its card, as a folder for the hub: whole, or not at all.
+
+    card: empty for the one that the mixin writes, which says little. The recipe in the folder names no place
+    of this machine. Raises UserError where there is something at ``folder``.
+    """
+    check_free(folder)
+    config = build_config(checkpoint["config"], where="the checkpoint")
+    classes = checkpoint_classes(checkpoint)
+    model = FSAF(config.model, len(classes))
+    load_weights(model, checkpoint["model"], "the checkpoint")
+    public = {key: checkpoint[key] for key in ("format", "version", "classes")}
+    about = {
+        "settings": to_dict(config.model),
+        "num_classes": len(classes),
+        "fsaf": {**public, "config": to_dict(without_places(config))},
+    }
+    name, there = f".{folder.name}.{os.getpid()}.tmp", folder.exists()
+    draft = folder / name if there else folder.with_name(name)
+    try:
+        draft.mkdir(parents=True)
+        if card:
+            (draft / CARD).write_text(card, encoding="utf-8")
+        model.save_pretrained(draft, config=about)
+        (draft / WEIGHTS).chmod((draft / CONFIG).stat().st_mode)  # they come readable for their owner alone
+        if there:
+            for file in list(draft.iterdir()):
+                file.rename(folder / file.name)
+        else:
+            draft.rename(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error})") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def check_free(folder: Path) -> None:
+    """Raise UserError where there is something at ``folder``, a card that was edited by hand perhaps."""
+    check_folder(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder}: is there already; give another --out FOLDER, or remove it")
+
+
+def without_places(config: Config) -> Config:
+    """``config`` without what says where files lie on this machine, and which device it has."""
+    data = replace(config.data, root=None, train=_split(config.data.train), val=_split(config.data.val))
+    weights = Path(config.model.weights).name
+    model = replace(config.model, weights=weights)
+    return replace(config, init=None, resume=False, out=None, device="auto", data=data, model=model)
+
+
+def _split(split: SplitConfig) -> SplitConfig:
+    return SplitConfig(annotations=_relative(split.annotations), images=_relative(split.images))
+
+
+def _relative(path: str | None) -> str | None:
+    return Path(path).name if path and Path(path).is_absolute() else path
+
+
+def read_folder(folder: Path) -> dict[str, Any]:
+    """The checkpoint that ``write_folder`` wrote, in the form of ``make_checkpoint``.
+
+    Raises UserError where the folder is none of ours, or damaged.
+    """
+    try:
+        about = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("fsaf")
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
+            raise UserError(
+                f"{folder / CONFIG}: says nothing of classes and recipe, so it makes no detector; "
+                "the network alone opens with FSAF.from_pretrained"
+            )
+        check_content({**about, "model": {}}, folder)
+        return {**about, "model": load_file(folder / WEIGHTS)}
+    except FileNotFoundError as error:
+        name = Path(str(error.filename or folder / WEIGHTS)).name
+        raise UserError(
+            f"{folder}: holds no {name}; give a checkpoint file, or a folder that fsaf publish has written"
+        ) from error
+    except UserError:
+        raise
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+        raise UserError(f"{folder}: not a readable folder of a detector ({error})") from error
+
+
+def fetch(name: str) -> Path:
+    """The folder of a repository ``hf:USER/NAME``, downloaded unless it has been before.
+
+    Raises UserError where it cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = name.removeprefix(PREFIX).partition("@")
+    try:
+        return Path(
+            snapshot_download(repository, revision=revision or None, allow_patterns=[WEIGHTS, CONFIG])
+        )
+    except Exception as error:  # the client raises many kinds: offline, not found, not allowed, a bad name
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"{name}: cannot be had from the hub ({type(error).__name__}: {reason})") from error
+
+
+def upload(folder: Path, repository: str, *, private: bool = False) -> str:
+    """Upload a folder to ``USER/NAME``, which is made if it is not there; returns its address.
+
+    Raises UserError where the hub refuses, or is not reached.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        address = HfApi().create_repo(repository, private=private, exist_ok=True)
+        HfApi().upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload detector")
+    except Exception as error:  # as above
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"{repository}: not uploaded ({type(error).__name__}: {reason}); `hf auth login` logs in, and "
+            f"`hf upload {repository} FOLDER` uploads a folder that is written"
+        ) from error
+    return str(address)

@@ -1,0 +1,237 @@
+"""MMDetection 2.x and 3.x FSAF checkpoints, read and written bit by bit.
+
+Their tensors are ours under other names (``FSAF`` in mmdet/models/detectors, ``FSAFHead`` in dense_heads).
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fsaf.checkpoints.coco_classes import COCO
+from fsaf.checkpoints.format import checkpoint_classes, is_complete, make_checkpoint
+from fsaf.config import Config, ModelConfig, to_dict
+from fsaf.data.records import Classes
+from fsaf.errors import UserError
+from fsaf.model.detector import FSAF
+from fsaf.recipe import build_config
+
+BACKBONES = {
+    # blocks of the four stages, shape of layer1.0.conv2.weight -> timm's name
+    ((3, 4, 6, 3), (64, 64, 3, 3)): "resnet50.tv_in1k",
+    ((3, 4, 23, 3), (64, 64, 3, 3)): "resnet101.tv_in1k",
+    ((3, 4, 23, 3), (256, 4, 3, 3)): "resnext101_64x4d.gluon_in1k",
+}
+"""The backbones of MMDetection's FSAF, told apart by names and shapes."""
+
+KIND = "ResNet-50, ResNet-101 or ResNeXt-101-64x4d"
+
+
+def from_mmdetection(checkpoint: Any, where: str) -> tuple[dict[str, Tensor], ModelConfig, Classes]:
+    """Weights under our names, the network they belong to, and its classes.
+
+    checkpoint: what file ``where`` holds, as ``fsaf.checkpoints.pickles`` reads it.
+    Classes are those of the checkpoint's meta; where it names none, COCO's for 80 and else ``class_0``...
+    Category ids are COCO's for COCO's names, else 1..C: MMDetection does not store them.
+    Raises UserError where it is not an FSAF: missing, unknown and misshapen tensors are listed by name.
+    """
+    theirs = _tensors(checkpoint, where)
+    meta = _meta(checkpoint)
+    config = _network(theirs, meta, where)
+    num_classes = theirs["bbox_head.retina_cls.weight"].shape[0]
+    prefixes = [(to, start) for start, to in _prefixes(config)]
+    _check_tensors(theirs, config, num_classes, where)
+    state = {_rename(name, prefixes): tensor for name, tensor in theirs.items()}
+    return state, config, _classes(meta, num_classes, where)
+
+
+def import_checkpoint(checkpoint: Any, where: str) -> dict[str, Any]:
+    """What an MMDetection file ``where`` holds, as one of our checkpoints.
+
+    A file that ``export_checkpoint`` made gives back its config and category ids too.
+    """
+    state, model, classes = from_mmdetection(checkpoint, where)
+    config = Config(model=model)
+    ours = _meta(checkpoint).get("fsaf")
+    if isinstance(ours, dict) and is_complete({**ours, "model": state}):
+        config = build_config(ours["config"], where=where)
+        classes = checkpoint_classes(ours)
+    return make_checkpoint(state, classes, config)
+
+
+def export_checkpoint(checkpoint: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """One of our checkpoints (of file ``where``) in MMDetection's layout, for 2.x and 3.x alike.
+
+    Training state stays behind. Raises UserError where the network is none that MMDetection's FSAF can be.
+    """
+    config = build_config(checkpoint["config"], where=where)
+    classes = checkpoint_classes(dict(checkpoint))
+    known = {name.split(".")[0] for name in BACKBONES.values()}
+    if config.model.backbone.split(".")[0] not in known:
+        raise UserError(
+            f"{where}: MMDetection's FSAF has {KIND} as its backbone, not {config.model.backbone}"
+        )
+    if config.model.branches != ["anchor_free"]:
+        raise UserError(
+            f"{where}: MMDetection's FSAF has no anchors; model.branches = {config.model.branches}"
+        )
+    prefixes = _prefixes(config.model)
+    names = list(classes.names)
+    return {
+        "meta": {
+            "CLASSES": names,
+            "dataset_meta": {"classes": names},
+            "fsaf": {"config": to_dict(config), "classes": dict(checkpoint["classes"])},
+        },
+        "state_dict": {_rename(name, prefixes): tensor for name, tensor in checkpoint["model"].items()},
+    }
+
+
+def _prefixes(config: ModelConfig) -> list[tuple[str, str]]:
+    """Beginnings of tensor names, ours and theirs; every tensor has exactly one."""
+    pairs = [("backbone.body.", "backbone.")]
+    for i in range(3):
+        pairs.append((f"pyramid.lateral.{i}.", f"neck.lateral_convs.{i}.conv."))
+        pairs.append((f"pyramid.smooth.{i}.", f"neck.fpn_convs.{i}.conv."))
+    pairs += [("pyramid.p6.", "neck.fpn_convs.3.conv."), ("pyramid.p7.", "neck.fpn_convs.4.conv.")]
+    layers = 3 if config.norm == "group" else 2  # convolution, norm, ReLU
+    for ours, theirs in (("class_tower", "cls_convs"), ("box_tower", "reg_convs")):
+        for i in range(config.convs):
+            pairs.append((f"head.{ours}.{layers * i}.", f"bbox_head.{theirs}.{i}.conv."))
+            if config.norm == "group":
+                pairs.append((f"head.{ours}.{layers * i + 1}.", f"bbox_head.{theirs}.{i}.gn."))
+    return [*pairs, ("head.classes.", "bbox_head.retina_cls."), ("head.distances.", "bbox_head.retina_reg.")]
+
+
+def _rename(name: str, prefixes: Iterable[tuple[str, str]]) -> str:
+    start, to = next(pair for pair in prefixes if name.startswith(pair[0]))
+    return to + name[len(start) :]
+
+
+def _meta(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    meta = checkpoint.get("meta")
+    return meta if isinstance(meta, Mapping) else {}
+
+
+def _tensors(checkpoint: Any, where: str) -> dict[str, Tensor]:
+    """The weights of a file, under MMDetection's names."""
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
+    ok = isinstance(state, Mapping) and state and all(isinstance(value, Tensor) for value in state.values())
+    if not ok:
+        raise UserError(f"{where}: holds no 'state_dict' of tensors; not a checkpoint of MMDetection or fsaf")
+    assert isinstance(state, Mapping)
+    # A parallel wrapper's prefix; and what 2.x's moving average left behind, which it had swapped with the
+    # weights before saving.
+    names = {str(name): re.sub(r"^module\.", "", str(name)) for name in state}
+    return {names[name]: tensor for name, tensor in state.items() if not names[name].startswith("ema_")}
+
+
+def _network(theirs: Mapping[str, Tensor], meta: Mapping[str, Any], where: str) -> ModelConfig:
+    """The network that the tensors' names and shapes belong to."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in theirs.items()}
+    heads = [f"bbox_head.{name}.weight" for name in ("retina_cls", "retina_reg")]
+    if not all(len(shapes.get(name, ())) == 4 for name in heads):
+        parts = ", ".join(sorted({name.split(".")[0] for name in theirs})[:8])
+        raise UserError(
+            f"{where}: not an FSAF of MMDetection: no tensor {heads[0]}; it has {parts}. "
+            "Weights of a backbone alone go to --model.weights"
+        )
+    outputs = shapes[heads[1]][0]
+    if outputs != 4:
+        raise UserError(
+            f"{where}: not an FSAF of MMDetection but another detector: {heads[1]} has {outputs} outputs, "
+            f"{outputs / 4:g} anchors a location; FSAF has 4 distances"
+        )
+    blocks = tuple(
+        len({name.split(".")[2] for name in theirs if name.startswith(f"backbone.layer{stage}.")})
+        for stage in (1, 2, 3, 4)
+    )
+    width = shapes.get("backbone.layer1.0.conv2.weight")
+    backbone = BACKBONES.get((blocks, width)) if width else None  # type: ignore[arg-type]
+    if backbone is None:
+        raise UserError(
+            f"{where}: the backbone is none of {KIND}: its stages have {blocks} blocks, "
+            f"backbone.layer1.0.conv2.weight is {'missing' if width is None else list(width)}"
+        )
+    mean, std = _normalisation(meta, where)
+    group = any(name.startswith("bbox_head.cls_convs.") and ".gn." in name for name in theirs)
+    return ModelConfig(
+        backbone=backbone,
+        weights="none",
+        channels=shapes[heads[0]][1],
+        convs=len({name.split(".")[2] for name in theirs if name.startswith("bbox_head.cls_convs.")}),
+        norm="group" if group else "none",
+        mean=mean,
+        std=std,
+    )
+
+
+def _normalisation(
+    meta: Mapping[str, Any], where: str
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and deviation from the config that MMDetection stores as text, else the published ones.
+
+    Raises UserError for what tensors do not show: BGR input, strides in the first convolution of a block.
+    """
+    text = str(meta.get("config") or meta.get("cfg") or "")
+    for sign in ("style='caffe'", "to_rgb=False"):
+        if sign in text:
+            raise UserError(
+                f"{where}: trained with {sign} (Caffe's ResNet), which is not supported; "
+                "FSAF's published checkpoints have style='pytorch' and RGB input"
+            )
+    found = []
+    for key, default in (("mean", ModelConfig.mean), ("std", ModelConfig.std)):
+        texts = set(re.findall(rf"\b{key}=\[([\d., ]+)\]", text))
+        values = [tuple(float(part) for part in values.split(",") if part.strip()) for values in texts]
+        found.append(values[0] if len(values) == 1 and len(values[0]) == 3 else default)
+    return found[0], found[1]
+
+
+def _check_tensors(theirs: Mapping[str, Tensor], config: ModelConfig, num_classes: int, where: str) -> None:
+    """Compare names and shapes with those of the network. Raises UserError that lists what differs."""
+    with torch.device("meta"):
+        wanted = FSAF(config, num_classes).state_dict()
+    prefixes = _prefixes(config)
+    shapes = {_rename(name, prefixes): list(tensor.shape) for name, tensor in wanted.items()}
+    wrong = [
+        f"{name} {list(theirs[name].shape)} instead of {shape}"
+        for name, shape in shapes.items()
+        if name in theirs and list(theirs[name].shape) != shape
+    ]
+    faults = {
+        "missing": [name for name in shapes if name not in theirs],
+        "of another shape": wrong,
+        "unknown": [name for name in theirs if name not in shapes],
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{what}: {_some(names)}" for what, names in faults.items() if names)
+        raise UserError(f"{where}: not all tensors of an FSAF with {config.backbone} are right. {listed}")
+
+
+def _some(names: list[str], count: int = 12) -> str:
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+
+
+def _classes(meta: Mapping[str, Any], count: int, where: str) -> Classes:
+    dataset = meta.get("dataset_meta")
+    names: Any = None
+    for source, key in ((dataset, "classes"), (dataset, "CLASSES"), (meta, "CLASSES")):
+        given = source.get(key) if isinstance(source, Mapping) else None
+        if names is None and isinstance(given, (str, list, tuple)):
+            names = given
+    if names is None:
+        if count == len(COCO):
+            return COCO
+        names = [f"class_{label}" for label in range(count)]
+    names = (names,) if isinstance(names, str) else tuple(str(name) for name in names)
+    if len(names) != count:
+        raise UserError(
+            f"{where}: its meta names {len(names)} classes, bbox_head.retina_cls.weight has {count}; "
+            "save it again with the right names in meta['dataset_meta']['classes']"
+        )
+    if names == COCO.names:
+        return COCO
+    return Classes(names=names, ids=tuple(range(1, count + 1)))

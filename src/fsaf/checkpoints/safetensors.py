@@ -1,0 +1,59 @@
+"""Our checkpoint as a safetensors file: weights, with config and classes as JSON in the header.
+
+Training state stays behind: this is the format to publish, read by any safetensors library.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from fsaf.checkpoints.format import FORMAT, check_content
+from fsaf.errors import UserError
+from fsaf.files import write_whole
+
+KEY = "fsaf"
+"""Entry of the header's metadata that holds the JSON."""
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether the file starts as safetensors files do: eight bytes of length, then a JSON object."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+        return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+    except OSError:  # who reads it as another format will say why
+        return False
+
+
+def write_safetensors(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Write one of our checkpoints, whole or not at all."""
+    tensors = {name: tensor.contiguous() for name, tensor in checkpoint["model"].items()}
+    about = {key: checkpoint[key] for key in ("format", "version", "config", "classes")}
+    data = save(tensors, metadata={"format": "pt", KEY: json.dumps(about)})
+
+    def write(file: BinaryIO) -> None:
+        file.write(data)
+
+    try:
+        write_whole(path, write)
+    except OSError as error:
+        raise UserError(f"{path}: cannot write the checkpoint ({error})") from error
+
+
+def read_safetensors(path: Path) -> dict[str, Any]:
+    """The checkpoint that ``write_safetensors`` wrote. Raises UserError where it is damaged or not ours."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {}).get(KEY, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable safetensors file, perhaps cut short ({error})") from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: safetensors without fsaf's header, so network and classes are not known; "
+            "weights of a backbone alone go to --model.weights"
+        )
+    return check_content({**about, "model": tensors}, path)

@@ -1,0 +1,122 @@
+"""What this machine offers to fsaf: versions, devices, and what is chosen on the device at hand."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from typing import Any
+
+import torch
+
+from fsaf.detection.nms import has_kernel
+from fsaf.device import TRITON, process_group_backend, resolve_device, runs_in, total_memory
+
+REQUIRED = ("fsaf", "torch", "torchvision", "timm")
+OPTIONAL = ("onnx", "onnxscript", "onnxruntime", "gradio", "supervision", "scikit-learn", "pycocotools")
+
+
+def collect(device: str = "auto") -> dict[str, Any]:
+    """Everything ``fsaf info`` shows, as plain values for JSON; what depends on a device, for ``device``.
+
+    Raises UserError where there is no such device.
+    """
+    chosen = resolve_device(device)
+    backend = process_group_backend(chosen)
+    return {
+        "versions": {"python": platform.python_version(), "system": platform.platform()}
+        | {name: version(name) for name in REQUIRED}
+        | {"torch": torch.__version__, "torch-npu": version("torch-npu")},
+        "devices": devices(),
+        "device": str(chosen),
+        "precision": {"bf16": runs_in(chosen, torch.bfloat16), "fp16": runs_in(chosen, torch.float16)},
+        "process_groups": {"backend": backend, "available": _has_backend(backend)},
+        "compile": dict(zip(("works", "because"), can_compile(chosen), strict=True)),
+        "fallbacks": {"nms": None if has_kernel(chosen.type) else "tensor operations of fixed shapes"},
+        "optional": {name: version(name) for name in OPTIONAL},
+    }
+
+
+def version(package: str) -> str | None:
+    """Version of an installed package; None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def devices() -> list[dict[str, Any]]:
+    """Name, description and bytes of memory (None where unknown) of the CPU and of every accelerator."""
+    found = [{"name": "cpu", "what": _cpu_name(), "memory": _host_memory()}]
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        return found
+    module = torch.get_device_module(accelerator)
+    for index in range(torch.accelerator.device_count()):
+        each = torch.device(accelerator.type, index)
+        name = module.get_device_name(index) if hasattr(module, "get_device_name") else accelerator.type
+        found.append({"name": str(each), "what": name, "memory": total_memory(each)})
+    return found
+
+
+def can_compile(device: torch.device) -> tuple[bool, str]:
+    """Whether the tools that ``torch.compile`` calls for ``device`` are here; which, or what is missing.
+
+    PyTorch's compiler writes C++ for a CPU and MPS, and Triton, which needs a C compiler too, for the others.
+    """
+    compiler = next((name for name in _compilers() if shutil.which(name)), None)
+    if compiler is None:
+        return False, "no C++ compiler found (CXX, g++, clang++, cl)"
+    packages = TRITON.get(device.type, ())
+    if not packages:
+        return True, f"C++ compiler {compiler}"
+    found = next((package for package in packages if version(package)), None)
+    if found is None:
+        return False, f"the package {packages[0]} is not installed"
+    return True, f"{found} {version(found)}, C++ compiler {compiler}"
+
+
+def format_info(info: dict[str, Any]) -> str:
+    """The same as lines of text, names left, values right of them."""
+    rows: list[tuple[str, str]] = [
+        (name, value or "not installed") for name, value in info["versions"].items()
+    ]
+    rows.append(("", ""))
+    rows += [(each["name"], f"{each['what']}{_gigabytes(each['memory'])}") for each in info["devices"]]
+    groups, compiles = info["process_groups"], info["compile"]
+    halves = [name for name, runs in info["precision"].items() if runs]
+    rows += [
+        ("", ""),
+        ("device", f"{info['device']} is used"),
+        ("precision", ", ".join(["fp32", *halves])),
+        ("process groups", groups["backend"] + ("" if groups["available"] else " (not in this PyTorch)")),
+        ("torch.compile", f"{'can work' if compiles['works'] else 'cannot work'}: {compiles['because']}"),
+        ("suppression", info["fallbacks"]["nms"] or "torchvision's kernel"),
+        ("", ""),
+    ]
+    rows += [(name, value or "not installed") for name, value in info["optional"].items()]
+    wide = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{wide}}  {value}".rstrip() for name, value in rows)
+
+
+def _gigabytes(count: int | None) -> str:
+    return f", {count / 2**30:.0f} GiB" if count else ""
+
+
+def _has_backend(name: str) -> bool:
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_backend_available(name)
+
+
+def _compilers() -> list[str]:
+    return [name for name in (os.environ.get("CXX"), "g++", "clang++", "cl") if name]
+
+
+def _cpu_name() -> str:
+    return f"{os.cpu_count()} x {platform.processor() or platform.machine()}"
+
+
+def _host_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None

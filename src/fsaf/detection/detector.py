@@ -1,0 +1,252 @@
+"""Pictures in, detections out: the same for a PyTorch checkpoint and an ONNX file."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fsaf.checkpoints.any_format import read_checkpoint
+from fsaf.checkpoints.format import checkpoint_classes, load_weights, make_checkpoint, save_checkpoint
+from fsaf.checkpoints.hub import upload, write_folder
+from fsaf.config import Config, PredictConfig
+from fsaf.data.records import Classes
+from fsaf.detection.onnx import OnnxModel
+from fsaf.detection.picture import Picture, open_picture, prepare_view, stack
+from fsaf.detection.postprocess import Detections, postprocess
+from fsaf.detection.views import Found, View, from_view, merge, plan_views
+from fsaf.device import resolve_device
+from fsaf.errors import UserError
+from fsaf.model.detector import FSAF
+from fsaf.recipe import build_config
+
+if TYPE_CHECKING:
+    import supervision
+
+
+Batch: TypeAlias = list[tuple[int, int, View]]
+"""Views that run together, each with the numbers of its picture and of the view among that picture's."""
+
+
+@dataclass(kw_only=True)
+class Result:
+    """The detections of one image, best first, in pixels of the original image."""
+
+    boxes: np.ndarray
+    """(n, 4) float32 x1, y1, x2, y2."""
+    scores: np.ndarray
+    """(n,) float32."""
+    labels: np.ndarray
+    """(n,) int64, 0..C-1."""
+    names: list[str]
+    """Class name of each."""
+    size: tuple[int, int]
+    """Height and width of the original image."""
+    path: str | None = None
+    """Where the image came from, if from a file."""
+    levels: np.ndarray | None = None
+    """(n,) int64: the pyramid level that found each, 0 for P3, in the view that it was found in; None from an
+    exported file."""
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: image, size, detections (box, score, label, name)."""
+        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names, strict=True)
+        return {
+            "image": self.path,
+            "size": list(self.size),
+            "detections": [
+                {"box": [round(v, 3) for v in box], "score": round(score, 6), "label": label, "name": name}
+                for box, score, label, name in rows
+            ],
+        }
+
+    def by_level(self) -> tuple[np.ndarray, list[str]]:
+        """For drawing by pyramid level: its number from 0 in place of each label, and names with ``P3`` to
+        ``P7`` behind. Raises UserError for results of an exported file, which does not tell."""
+        if self.levels is None:
+            raise UserError("an exported file does not tell which level found what; take the checkpoint")
+        return self.levels, [f"{name} P{i + 3}" for name, i in zip(self.names, self.levels, strict=True)]
+
+    def to_supervision(self) -> "supervision.Detections":
+        """The same as ``supervision.Detections``; needs that package."""
+        try:
+            import supervision
+        except ImportError as error:
+            raise UserError("to_supervision needs the package: pip install supervision") from error
+        return supervision.Detections(
+            xyxy=self.boxes,
+            confidence=self.scores,
+            class_id=self.labels,
+            data={"class_name": np.array(self.names)},
+        )
+
+
+class Detector:
+    """A trained network, its classes, and the settings it was trained with.
+
+    model: the network, on its device; or a file that runs in onnxruntime.
+    """
+
+    def __init__(self, model: FSAF | OnnxModel, classes: Classes, config: Config) -> None:
+        self.model, self.classes, self.config = model, classes, config
+
+    @torch.inference_mode()
+    def detect(self, images: Tensor, sizes_b2: Tensor, settings: PredictConfig | None = None) -> Detections:
+        """Detections of a padded batch, in pixels of the resized images.
+
+        images: (B, 3, H, W) uint8 RGB. sizes_b2: (B, 2) height, width of each inside its padding.
+        """
+        settings = settings or self.config.predict
+        if not isinstance(self.model, FSAF):
+            return self.model(images, sizes_b2, settings)
+        device = self.model.mean.device
+        sizes = sizes_b2.to(device)
+        return postprocess(self.model(images.to(device), sizes), sizes, settings)
+
+    def predict(
+        self,
+        images: Picture | Sequence[Picture],
+        *,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+        scales: Sequence[float] | None = None,
+        flip: bool | None = None,
+        tile: int | None = None,
+        tile_overlap: float | None = None,
+        batch_size: int = 1,
+    ) -> Any:
+        """Detect objects: a ``Result`` for one picture, a list of them for a list.
+
+        score_threshold, max_detections, scales, flip, tile, tile_overlap: instead of the config's
+        (``PredictConfig``). batch_size: pictures, or views of them, run together where their padded shapes
+        are the same.
+        Raises UserError, naming the file, for a picture that cannot be read.
+        """
+        one = isinstance(images, (str, PathLike, Image.Image, np.ndarray, Tensor))
+        pictures: Iterable[Picture] = [images] if one else images  # type: ignore[list-item, assignment]
+        given = {
+            "score_threshold": score_threshold,
+            "max_detections": max_detections,
+            "scales": None if scales is None else list(scales),
+            "flip": flip,
+            "tile": tile,
+            "tile_overlap": tile_overlap,
+        }
+        changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        results = list(self.stream(pictures, replace(self.config.predict, **changes), batch_size))
+        return results[0] if one else results
+
+    def stream(
+        self,
+        images: Iterable[Picture],
+        settings: PredictConfig | None = None,
+        batch_size: int = 1,
+        follow: Callable[[list[Batch]], Iterable[Batch]] = iter,
+    ) -> Iterator[Result]:
+        """``predict`` for any number of pictures, one result at a time, in order.
+
+        follow: given the batches that a few pictures make, hands them out again; it may show progress.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size = {batch_size}: must be at least 1")
+        settings = settings or self.config.predict
+        if not isinstance(self.model, FSAF) and settings.scales != [1.0]:
+            raise UserError(
+                f"{self.model.path}: takes images of one size, so predict.scales can only be [1.0], not "
+                f"{settings.scales}; take the checkpoint instead"
+            )
+        iterator = iter(images)
+        while chunk := list(islice(iterator, batch_size)):
+            yield from self._predict_chunk(chunk, settings, batch_size, follow)
+
+    def _predict_chunk(
+        self,
+        pictures: list[Picture],
+        settings: PredictConfig,
+        batch_size: int,
+        follow: Callable[[list[Batch]], Iterable[Batch]],
+    ) -> list[Result]:
+        data = self.config.data
+        opened = [open_picture(picture, data) for picture in pictures]
+        by_shape: dict[tuple[int, int], Batch] = {}
+        for i, one in enumerate(opened):
+            for number, view in enumerate(plan_views(one.size, data, settings)):
+                by_shape.setdefault(view.shape, []).append((i, number, view))
+        batches = [
+            members[start : start + batch_size]
+            for members in by_shape.values()
+            for start in range(0, len(members), batch_size)
+        ]
+        parts: dict[tuple[int, int], tuple[View, Found]] = {}
+        for batch in follow(batches):
+            images = [prepare_view(opened[i], view, data.antialias) for i, _, view in batch]
+            found = self.detect(*stack(images), settings)
+            for row, (i, number, view) in enumerate(batch):
+                parts[i, number] = view, from_view(found, row, view)
+        results = []
+        for i, one in enumerate(opened):
+            seen = [parts[key] for key in sorted(parts) if key[0] == i]
+            results.append(self.result(merge(seen, one.size, settings), one.size, one.path))
+        return results
+
+    def result(self, found: Found, size: tuple[int, int], path: str | None) -> Result:
+        """Detections in a picture of ``size`` (height, width), with the names of their classes."""
+        names = [self.classes.names[label] for label in found.labels]
+        return Result(**found._asdict(), names=names, size=size, path=path)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a checkpoint that ``fsaf.load`` takes: weights, classes, config."""
+        if not isinstance(self.model, FSAF):
+            raise UserError("this detector came from an ONNX file; save works on a checkpoint's")
+        save_checkpoint(Path(path), make_checkpoint(self.model.state_dict(), self.classes, self.config))
+
+    def save_pretrained(self, folder: str | PathLike[str], card: str = "") -> None:
+        """Write a folder for the Hugging Face hub, which ``fsaf.load`` and ``FSAF.from_pretrained`` take too.
+
+        card: text of its README.md; ``fsaf publish`` writes one from a run's figures.
+        """
+        if not isinstance(self.model, FSAF):
+            raise UserError("this detector came from an ONNX file; a folder holds a checkpoint's weights")
+        write_folder(Path(folder), make_checkpoint(self.model.state_dict(), self.classes, self.config), card)
+
+    def push_to_hub(self, repository: str, *, private: bool = False, card: str = "") -> str:
+        """Upload what ``save_pretrained`` writes to ``USER/NAME`` on the hub; returns the address.
+
+        Raises UserError where the hub refuses, or is not reached.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder) / "hub", card)
+            return upload(Path(folder) / "hub", repository, private=private)
+
+
+def load(path: str | PathLike[str], device: str | torch.device | None = None) -> Detector:
+    """Open a checkpoint (ours, or an MMDetection FSAF: ``fsaf.checkpoints``) or an exported ``.onnx`` file.
+
+    Also a folder that ``fsaf publish`` wrote, or ``hf:USER/NAME`` on the Hugging Face hub.
+
+    device: as ``fsaf.device.resolve_device``; by default an accelerator if there is one, else the CPU.
+    Raises UserError where the file is missing, damaged or something else.
+    """
+
+    path = Path(path)
+    if path.suffix == ".onnx":
+        onnx_model = OnnxModel(path)
+        return Detector(onnx_model, onnx_model.classes, onnx_model.config)
+    checkpoint = read_checkpoint(path)
+    config = build_config(checkpoint["config"], where=str(path))
+    classes = checkpoint_classes(checkpoint)
+    model = FSAF(config.model, len(classes))
+    load_weights(model, checkpoint["model"], str(path))
+    chosen = device if isinstance(device, torch.device) else resolve_device(device or "auto")
+    model = model.eval().to(chosen).to(memory_format=torch.channels_last)
+    return Detector(model, classes, config)

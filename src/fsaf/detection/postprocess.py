@@ -1,0 +1,123 @@
+"""From the network's raw tensors to detections, with fixed shapes only.
+
+Shapes: B batch, C classes, P locations or anchors (of one level or of all), K candidates, M detections of an
+image.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fsaf.config import PredictConfig
+from fsaf.detection.nms import nms
+from fsaf.model.anchors import decode_deltas
+from fsaf.model.detector import RawOutputs
+from fsaf.model.points import decode_boxes
+
+
+class Detections(NamedTuple):
+    """The detections of a batch, best first, padded to ``max_detections`` an image."""
+
+    boxes_bm4: Tensor
+    """(B, M, 4) float32 x1, y1, x2, y2 in pixels of the resized image, clipped to it; 0 where none."""
+    scores_bm: Tensor
+    """(B, M) float32; 0 where there is none."""
+    labels_bm: Tensor
+    """(B, M) int64; -1 where there is none."""
+    levels_bm: Tensor | None = None
+    """(B, M) int64: the pyramid level that found it, 0 for P3; -1 where there is none. Files do not tell."""
+
+
+class Candidates(NamedTuple):
+    """What suppression chooses from; a score of 0 is padding."""
+
+    boxes_bk4: Tensor
+    scores_bk: Tensor
+    labels_bk: Tensor
+    levels_bk: Tensor
+
+
+def postprocess(outputs: RawOutputs, sizes_b2: Tensor, config: PredictConfig) -> Detections:
+    """Detections of a batch, chosen as MMDetection 3.3's ``BaseDenseHead.predict_by_feat`` does.
+
+    On each level the best ``candidates`` (location, class) pairs with a score above the threshold go on;
+    their boxes are decoded and clipped, empty ones dropped; suppression within each class runs over all
+    levels, and both branches where there are two, together; scores of anchors then count
+    ``config.anchor_weight`` times. sizes_b2: (B, 2) height, width of each image inside its padding.
+    """
+    return suppress(find_candidates(outputs, sizes_b2, config), config)
+
+
+def find_candidates(outputs: RawOutputs, sizes_b2: Tensor, config: PredictConfig) -> Candidates:
+    """The best pairs of each level and branch; arguments as ``postprocess``."""
+    found = []
+    if outputs.logits:
+        logits_bcp, distances_b4p, points = outputs.flat()
+        boxes_b4p = decode_boxes(distances_b4p, points)
+        scores_bcp = logits_bcp.sigmoid()
+        found.append(_best_of_levels(scores_bcp, boxes_b4p, points.level_sizes, sizes_b2, config))
+    if outputs.anchor_logits:
+        logits_bcn, deltas_b4n, anchors_4n, level_sizes = outputs.flat_anchors()
+        boxes_b4n = decode_deltas(deltas_b4n, anchors_4n)
+        scores_bcn = logits_bcn.sigmoid()
+        if outputs.logits:
+            scores_bcn = scores_bcn * config.anchor_weight
+        found.append(_best_of_levels(scores_bcn, boxes_b4n, level_sizes, sizes_b2, config))
+    return join_candidates(found)
+
+
+def join_candidates(parts: Sequence[Candidates]) -> Candidates:
+    """Candidates of the same images from several sources."""
+    return Candidates(*(torch.cat(fields, 1) for fields in zip(*parts, strict=True)))
+
+
+def _best_of_levels(
+    scores_bcp: Tensor,
+    boxes_b4p: Tensor,
+    level_sizes: Sequence[int],
+    sizes_b2: Tensor,
+    config: PredictConfig,
+) -> Candidates:
+    boxes_bp4 = clip_boxes(boxes_b4p, sizes_b2).transpose(1, 2)
+    num_classes = scores_bcp.shape[1]
+    scores, labels, places, levels = [], [], [], []
+    start = 0
+    for level, level_bcp in enumerate(scores_bcp.split(list(level_sizes), 2)):
+        # Pairs are numbered location by location, and equal scores keep that order.
+        scores_bk = level_bcp.transpose(1, 2).flatten(1)
+        scores_bk = torch.where(scores_bk > config.score_threshold, scores_bk, 0.0)
+        best_bk, pair_bk = scores_bk.topk(min(config.candidates, scores_bk.shape[1]), 1)
+        scores.append(best_bk)
+        labels.append(pair_bk % num_classes)
+        places.append(start + pair_bk // num_classes)
+        levels.append(torch.full_like(pair_bk, level))
+        start += level_bcp.shape[2]
+    scores_bk, place_bk = torch.cat(scores, 1), torch.cat(places, 1)
+    boxes_bk4 = boxes_bp4.gather(1, place_bk[:, :, None].expand(-1, -1, 4))
+    has_area_bk = (boxes_bk4[:, :, 2:] > boxes_bk4[:, :, :2]).all(2)
+    return Candidates(
+        boxes_bk4, torch.where(has_area_bk, scores_bk, 0.0), torch.cat(labels, 1), torch.cat(levels, 1)
+    )
+
+
+def suppress(candidates: Candidates, config: PredictConfig) -> Detections:
+    """Of overlapping candidates of a class the best one, and of those the best ``max_detections``."""
+    boxes_bk4, scores_bk, labels_bk, levels_bk = candidates
+    index_bm = nms(boxes_bk4, scores_bk, labels_bk, config.nms_iou, config.max_detections)
+    found_bm = index_bm >= 0
+    index_bm = index_bm.clamp(min=0)
+    boxes_bm4 = boxes_bk4.gather(1, index_bm[:, :, None].expand(-1, -1, 4))
+    return Detections(
+        torch.where(found_bm[:, :, None], boxes_bm4, 0.0),
+        torch.where(found_bm, scores_bk.gather(1, index_bm), 0.0),
+        torch.where(found_bm, labels_bk.gather(1, index_bm), -1),
+        torch.where(found_bm, levels_bk.gather(1, index_bm), -1),
+    )
+
+
+def clip_boxes(boxes_b4p: Tensor, sizes_b2: Tensor) -> Tensor:
+    """Boxes (B, 4, P) with coordinates moved into [0, width] and [0, height] of their image."""
+    limits_b4 = sizes_b2.flip(1).repeat(1, 2).to(boxes_b4p.dtype)
+    return torch.minimum(boxes_b4p.clamp(min=0), limits_b4[:, :, None])

@@ -1,0 +1,208 @@
+"""Several views of one picture, and one list of detections from them: test-time augmentation and tiles.
+
+A view is a region of the picture, resized, perhaps mirrored, and padded to a batch shape like any picture.
+What is found in views is brought into pixels of the picture and merged there by one suppression.
+
+Shapes: n detections of a view or of a picture, R tiles. Sizes are (height, width).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fsaf.config import DataConfig, PredictConfig
+from fsaf.data.augment import Region
+from fsaf.data.shapes import MULTIPLE, fit_image, padded_shape, round_up
+from fsaf.data.transforms import mirror_boxes, resize
+from fsaf.detection.postprocess import Candidates, Detections, suppress
+from fsaf.errors import UserError
+
+EDGE = 4
+"""A box that ends this near an inner edge of its tile, in pixels of the view, may be cut off there."""
+COVERED = 0.5
+"""A cut box goes where a detection of its class covers more than this share of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One way to look at a picture."""
+
+    region: Region
+    size: tuple[int, int]
+    """What the region is resized to."""
+    shape: tuple[int, int]
+    """What it is then padded to."""
+    mirror: bool = False
+    """Whether left and right are exchanged."""
+    tile: bool = False
+    """Whether it is one tile of many."""
+
+
+class Found(NamedTuple):
+    """Detections, best first."""
+
+    boxes: np.ndarray
+    """(n, 4) float32 x1, y1, x2, y2."""
+    scores: np.ndarray
+    """(n,) float32."""
+    labels: np.ndarray
+    """(n,) int64."""
+    levels: np.ndarray | None
+    """(n,) int64 pyramid levels; None where that is not known."""
+
+
+def plan_views(size: tuple[int, int], data: DataConfig, settings: PredictConfig) -> list[View]:
+    """The views of a picture of ``size``: every combination of region, scale and mirror; the plain one first.
+
+    With ``settings.tile`` the regions are the whole picture, for objects larger than a tile, and the tiles.
+    Raises UserError for a scale that leaves less than 32 pixels.
+    """
+    views = []
+    tiles = plan_tiles(size, settings)
+    for number, region in enumerate([Region(0, 0, *size), *tiles]):
+        for factor in settings.scales:
+            resized, shape = fit_image((region[2], region[3]), scale_data(data, factor))
+            shape = shape or padded_shape([resized], data.pad or MULTIPLE)
+            for mirror in (False, True) if settings.flip else (False,):
+                views.append(View(region=region, size=resized, shape=shape, mirror=mirror, tile=number > 0))
+    return views
+
+
+def plan_tiles(size: tuple[int, int], settings: PredictConfig) -> list[Region]:
+    """Overlapping tiles of one size that cover a picture of ``size``; none where it is no larger than one."""
+    if settings.tile is None or max(size) <= settings.tile:
+        return []
+    starts, sides = [], []
+    for length in size:
+        side = min(settings.tile, length)
+        step = max(1, int(side * (1 - settings.tile_overlap)))
+        count = -(-(length - side) // step) + 1
+        starts.append(np.linspace(0, length - side, count).round().astype(int).tolist())
+        sides.append(side)
+    return [Region(top, left, sides[0], sides[1]) for top in starts[0] for left in starts[1]]
+
+
+def scale_data(data: DataConfig, factor: float) -> DataConfig:
+    """``data`` with the sizes of images, and fixed batch shapes, ``factor`` times as large."""
+    if factor == 1:
+        return data
+    short, long = (max(1, round(side * factor)) for side in (data.short_side, data.long_side))
+    if short < MULTIPLE:
+        raise UserError(
+            f"predict.scales: {factor:g} of data.short_side = {data.short_side} is {short} pixels; "
+            f"at least {MULTIPLE} are needed"
+        )
+    shapes = data.shapes and [
+        (round_up(round(h * factor)), round_up(round(w * factor))) for h, w in data.shapes
+    ]
+    return replace(data, short_side=short, long_side=long, shapes=shapes)
+
+
+def take_view(image: Tensor, view: View, antialias: bool) -> Tensor:
+    """The pixels of a view, without padding: (3, h, w) from a picture (3, H, W), both uint8."""
+    top, left, height, width = view.region
+    part = resize(image[:, top : top + height, left : left + width], view.size, antialias)
+    return part.flip(2) if view.mirror else part
+
+
+def from_view(found: Detections, row: int, view: View) -> Found:
+    """Row ``row`` of a batch's detections, in pixels of the picture that ``view`` is one of."""
+    boxes, scores, labels, *levels = (tensor[row].cpu().numpy() for tensor in found if tensor is not None)
+    keep = labels >= 0
+    boxes = boxes[keep]
+    if view.mirror:
+        boxes = mirror_boxes(boxes, view.size, True, False)
+    top, left, height, width = view.region
+    boxes = to_original(boxes, view.size, (height, width)) + np.array([left, top] * 2, np.float32)
+    return Found(boxes, scores[keep], labels[keep], levels[0][keep] if levels else None)
+
+
+def to_original(boxes: np.ndarray, size: tuple[int, int], original: tuple[int, int]) -> np.ndarray:
+    """Boxes (n, 4) from pixels of the resized image to those of the original."""
+    scale = np.array([original[1] / size[1], original[0] / size[0]] * 2, np.float32)
+    return (boxes * scale).astype(np.float32)
+
+
+def merge(parts: Sequence[tuple[View, Found]], size: tuple[int, int], settings: PredictConfig) -> Found:
+    """One list from the detections of all views of a picture of ``size``.
+
+    As in MMDetection's DetTTAModel all are put together, and one suppression within each class chooses. Tiles
+    need more, as they cut objects in two:
+
+    - What another tile sees whole is left to it: a box that touches an inner edge of its tile goes where
+      another tile holds it, and more around it; a box from the whole picture goes where any tile does.
+    - Boxes that touch an inner edge and remain, of objects too large for what tiles share, take part after
+      all others: one goes where a detection of its class covers more than half of it.
+    """
+    if len(parts) == 1:
+        return parts[0][1]
+    tiles = plan_tiles(size, settings)
+    if not tiles:
+        return _suppress(_join([found for _, found in parts]), settings, settings.max_detections)
+    margin = EDGE * max(view.region[2] / view.size[0] for view, _ in parts if view.tile)
+    whole, cut = [], []
+    for view, found in parts:
+        others = [tile for tile in tiles if tile != view.region]
+        held = np.any(_holds(found.boxes, others, size, margin), axis=1)
+        touching = ~_holds(found.boxes, [view.region], size, margin)[:, 0]
+        whole.append(_select(found, ~touching if view.tile else ~held))
+        cut.append(_select(found, touching & ~held))  # none in the whole picture, which has no inner edge
+    limit = settings.max_detections * len(tiles)
+    return _add_cut(_suppress(_join(whole), settings, limit), _join(cut), limit)
+
+
+def _holds(boxes: np.ndarray, regions: Sequence[Region], size: tuple[int, int], margin: float) -> np.ndarray:
+    """(n, R) bool: whether a box lies inside a region, and not at an edge that is not the picture's."""
+    edges = np.array([(x, y, x + width, y + height) for y, x, height, width in regions]).reshape(1, -1, 4)
+    inner = np.array([margin, margin, -margin, -margin])
+    at_border = edges == np.array([0, 0, size[1], size[0]])
+    edges = np.where(at_border, np.array([-np.inf, -np.inf, np.inf, np.inf]), edges + inner)
+    boxes = boxes[:, None]
+    inside = (boxes[..., :2] >= edges[..., :2]) & (boxes[..., 2:] <= edges[..., 2:])
+    return np.all(inside, axis=2)
+
+
+def _select(found: Found, index: np.ndarray) -> Found:
+    boxes, scores, labels, levels = found
+    return Found(boxes[index], scores[index], labels[index], None if levels is None else levels[index])
+
+
+def _join(parts: Sequence[Found]) -> Found:
+    levels = [part.levels for part in parts if part.levels is not None]
+    boxes, scores, labels = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    return Found(boxes, scores, labels, np.concatenate(levels) if len(levels) == len(parts) else None)
+
+
+def _suppress(found: Found, settings: PredictConfig, limit: int) -> Found:
+    """The rule of ``postprocess.suppress``, on the CPU: its fixed number of rounds would be many."""
+    if not len(found.scores):
+        return found
+    levels = np.zeros_like(found.labels) if found.levels is None else found.levels
+    # Suppression moves classes apart by the largest corner: in huge pictures float32 would round small boxes.
+    fine = (found.boxes.astype(np.float64), found.scores.astype(np.float64), found.labels, levels)
+    candidates = Candidates(*(torch.from_numpy(field)[None] for field in fine))
+    boxes, scores, labels, levels_bm = suppress(candidates, replace(settings, max_detections=limit))
+    assert levels_bm is not None
+    levels_m = None if found.levels is None else levels_bm[0].numpy()
+    kept = Found(boxes[0].float().numpy(), scores[0].float().numpy(), labels[0].numpy(), levels_m)
+    return _select(kept, kept.labels >= 0)
+
+
+def _add_cut(kept: Found, cut: Found, limit: int) -> Found:
+    """``kept`` and those of ``cut``, the larger first, that nothing of their class covers."""
+    areas = (cut.boxes[:, 2:] - cut.boxes[:, :2]).prod(1)
+    everything = _join([kept, cut])
+    chosen = list(range(len(kept.scores)))
+    for i in np.argsort(-areas, kind="stable"):
+        place = len(kept.scores) + int(i)
+        rivals = everything.boxes[chosen][everything.labels[chosen] == cut.labels[i]]
+        low, high = np.maximum(rivals[:, :2], cut.boxes[i, :2]), np.minimum(rivals[:, 2:], cut.boxes[i, 2:])
+        common = (high - low).clip(0).prod(1)
+        if not (common > COVERED * areas[i]).any():
+            chosen.append(place)
+    best = sorted(chosen, key=lambda k: -everything.scores[k])[:limit]
+    return _select(everything, np.array(best, np.int64))

@@ -1,0 +1,201 @@
+"""Compare an ONNX file, run by onnxruntime, with the PyTorch network it was written from.
+
+Shapes: N images, M detections of an image.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+from fsaf.config import PredictConfig
+from fsaf.data.records import Classes
+from fsaf.detection.onnx import open_session, run_session
+from fsaf.detection.postprocess import Detections
+from fsaf.errors import UserError
+
+BOX_TOLERANCE = 0.1
+"""Pixels of the resized image."""
+
+SCORE_TOLERANCE = 1e-3
+
+IOU_MARGIN = 0.01
+"""An overlap this close to the threshold of suppression may fall on either side of it."""
+
+TIE_SHARE = 0.05
+"""Share of detections that may differ because two candidates tied."""
+
+REMEDY = "Try another opset, or other versions of torch, onnxscript and onnxruntime"
+
+
+@dataclass(kw_only=True)
+class Comparison:
+    """The largest differences between ONNX and PyTorch."""
+
+    images: int
+    detections: int = 0
+    """Compared one by one; 0 says that neither found anything, so only that much was checked. In a raw file,
+    locations."""
+    max_box_difference: float = 0.0
+    """Pixels of the resized image."""
+    max_score_difference: float = 0.0
+    on_edge: int = 0
+    """Found by one side only, with a score at the threshold or at the last place."""
+    tied: int = 0
+    """Found by one side only, where suppression had to choose between equals."""
+    torch_seconds: float = 0.0
+    """An image, on the CPU."""
+    onnx_seconds: float = 0.0
+    """An image, on the CPU."""
+
+
+def check_file(
+    path: Path,
+    network: nn.Module,
+    images: Tensor,
+    sizes_b2: Tensor,
+    settings: PredictConfig,
+    classes: Classes,
+    name: str,
+) -> Comparison:
+    """Run file and network on ``images`` (n, 3, H, W) uint8 with ``sizes_b2`` (n, 2) and compare.
+
+    Raises UserError, calling the file ``name``, where they differ by more than the tolerances.
+    """
+    session = open_session(path)
+    comparison = Comparison(images=len(images))
+    ours: list[tuple[Tensor, ...]] = []
+    theirs: list[tuple[Tensor, ...]] = []
+    with torch.inference_mode():
+        network(images[:1], sizes_b2[:1])  # the first run of each also sets things up
+        run_session(session, images[:1], sizes_b2[:1])
+        for chunk, sizes in zip(images.split(1), sizes_b2.split(1), strict=True):
+            start = time.perf_counter()
+            ours.append(network(chunk, sizes))
+            comparison.torch_seconds += (time.perf_counter() - start) / len(images)
+        start = time.perf_counter()
+        theirs.append(run_session(session, images, sizes_b2))
+        comparison.onnx_seconds = (time.perf_counter() - start) / len(images)
+    expected, found = ([torch.cat(x) for x in zip(*parts, strict=True)] for parts in (ours, theirs))
+    if len(expected) == 2:
+        _compare_raw(expected, found, comparison, name)
+    else:
+        compare_detections(Detections(*expected), Detections(*found), settings, classes, comparison, name)
+    return comparison
+
+
+def _compare_raw(expected: list[Tensor], found: list[Tensor], comparison: Comparison, name: str) -> None:
+    scores = (expected[0].sigmoid() - found[0].sigmoid()).abs().max().item()
+    boxes = (expected[1] - found[1]).abs().max().item()
+    comparison.max_score_difference, comparison.max_box_difference = scores, boxes
+    comparison.detections = expected[1].shape[0] * expected[1].shape[1]
+    if not (scores <= SCORE_TOLERANCE and boxes <= BOX_TOLERANCE):  # so that NaN fails too
+        raise UserError(
+            f"{name}: not written, because onnxruntime and PyTorch disagree: boxes by up to {boxes:.3g} px, "
+            f"scores by up to {scores:.3g}. {REMEDY}"
+        )
+
+
+def compare_detections(
+    expected: Detections,
+    found: Detections,
+    settings: PredictConfig,
+    classes: Classes,
+    comparison: Comparison,
+    name: str,
+) -> None:
+    """Pair the detections of both sides and fill in ``comparison``.
+
+    A pair has one label, and boxes and scores within the tolerances. What stays alone must have a reason in
+    rounding: a score at the threshold or at the last place (``on_edge``), or a tie in suppression (``tied``).
+    Raises UserError for anything else.
+    """
+    alone = 0
+    for i, (a, b) in enumerate(zip(_rows(expected), _rows(found), strict=True)):
+        pairs = _pair(a, b)
+        rest_a = sorted(set(range(len(a["scores"]))) - {j for j, _ in pairs})
+        rest_b = sorted(set(range(len(b["scores"]))) - {k for _, k in pairs})
+        for j, k in pairs:
+            box = np.abs(a["boxes"][j] - b["boxes"][k]).max()
+            score = abs(a["scores"][j] - b["scores"][k])
+            comparison.max_box_difference = max(comparison.max_box_difference, float(box))
+            comparison.max_score_difference = max(comparison.max_score_difference, float(score))
+        comparison.detections += len(pairs)
+        alone += len(rest_a) + len(rest_b)
+        for who, own, rest, other, other_rest in (
+            ("PyTorch", a, rest_a, b, rest_b),
+            ("onnxruntime", b, rest_b, a, rest_a),
+        ):
+            for j in rest:
+                if _on_edge(own["scores"][j], other, settings):
+                    comparison.on_edge += 1
+                elif _tied(own, j, other, other_rest, settings):
+                    comparison.tied += 1
+                else:
+                    _fail(name, i, who, own, j, classes)
+    limit = TIE_SHARE * comparison.detections
+    if comparison.tied > limit or (alone and not comparison.detections):
+        raise UserError(
+            f"{name}: not written, because onnxruntime and PyTorch disagree: {alone} detections found by one "
+            f"only, beside {comparison.detections} found by both. {REMEDY}"
+        )
+
+
+def _rows(detections: Detections) -> Iterator[dict[str, Any]]:
+    for boxes, scores, labels in zip(*(x.numpy() for x in detections[:3] if x is not None), strict=True):
+        real = labels >= 0
+        yield {"boxes": boxes[real], "scores": scores[real], "labels": labels[real], "slots": len(real)}
+
+
+def _pair(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[int, int]]:
+    """Each of ``a`` with the nearest of ``b`` within the tolerances, best first; none is used twice."""
+    pairs = []
+    free = np.ones(len(b["scores"]), bool)
+    for j in range(len(a["scores"])):
+        box = np.abs(b["boxes"] - a["boxes"][j]).max(1, initial=0)
+        score = np.abs(b["scores"] - a["scores"][j])
+        fits = free & (b["labels"] == a["labels"][j]) & (box <= BOX_TOLERANCE) & (score <= SCORE_TOLERANCE)
+        if fits.any():
+            k = int(np.where(fits, box / BOX_TOLERANCE + score / SCORE_TOLERANCE, np.inf).argmin())
+            free[k] = False
+            pairs.append((j, k))
+    return pairs
+
+
+def _on_edge(score: float, other: dict[str, Any], settings: PredictConfig) -> bool:
+    if score <= settings.score_threshold + SCORE_TOLERANCE:
+        return True
+    full = len(other["scores"]) == other["slots"]
+    return bool(full and score <= other["scores"].min() + SCORE_TOLERANCE)
+
+
+def _tied(
+    own: dict[str, Any], j: int, other: dict[str, Any], other_rest: list[int], settings: PredictConfig
+) -> bool:
+    """Whether the other side kept a rival that may rightly have removed detection ``j``.
+
+    That is one of its class, scored no lower, which overlaps it either about as much as the threshold, or
+    more and was itself kept by that side only.
+    """
+    if not len(other["scores"]):
+        return False
+    iou = box_iou(torch.from_numpy(own["boxes"][j : j + 1]), torch.from_numpy(other["boxes"]))[0].numpy()
+    rival = (other["labels"] == own["labels"][j]) & (other["scores"] >= own["scores"][j] - SCORE_TOLERANCE)
+    only_there = np.isin(np.arange(len(iou)), other_rest)
+    near = np.abs(iou - settings.nms_iou) <= IOU_MARGIN
+    return bool((rival & (near | (only_there & (iou > settings.nms_iou)))).any())
+
+
+def _fail(name: str, image: int, who: str, own: dict[str, Any], j: int, classes: Classes) -> None:
+    box = ", ".join(f"{v:.1f}" for v in own["boxes"][j])
+    raise UserError(
+        f"{name}: not written, because onnxruntime and PyTorch disagree: in image {image} only {who} finds "
+        f"{classes.names[own['labels'][j]]!r} with score {own['scores'][j]:.4f} at [{box}] (tolerances: "
+        f"{BOX_TOLERANCE} px, {SCORE_TOLERANCE}). {REMEDY}"
+    )

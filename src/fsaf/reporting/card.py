@@ -1,0 +1,216 @@
+"""The model card of a detector: what it is, how to use it, the figures of its run, how it was trained."""
+
+import json
+import platform
+import shlex
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+
+from fsaf.checkpoints.any_format import is_on_hub
+from fsaf.checkpoints.hub import PREFIX, without_places
+from fsaf.config import Config, to_dict
+from fsaf.errors import UserError, printable
+from fsaf.recipe import build_config, find_recipe, recipe_names, to_yaml
+from fsaf.run_folder.read import finite, read_metrics
+from fsaf.scoring.metrics import METRICS
+
+PAPER = "https://arxiv.org/abs/1903.00621"
+PLACES = ("init", "resume", "out", "device", "data.root", "data.workers", "log.every")
+"""Keys that make no difference to what is trained."""
+TOLERANCE = 1e-3
+"""Two evaluations of the same weights on the same images may differ by this much in AP."""
+
+
+def read_figures(run: Path, checkpoint: dict[str, Any], file: Path | None) -> dict[str, Any]:
+    """The evaluation that a card is to show: ``file``, or ``evaluation.json`` of the run folder.
+
+    Raises UserError where there is none, and where the run's is known to be of other weights than
+    ``checkpoint``: that of the last epoch, say, and not of the best.
+    """
+    path = file or run / "evaluation.json"
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+        score = finite(figures["AP"])
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: no figures for the card; `fsaf evaluate CHECKPOINT` writes them, or name them with "
+            "--evaluation FILE"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not an evaluation of fsaf ({error!r})") from error
+    step = checkpoint.get("training", {}).get("step")
+    _, evaluations = read_metrics(run / "metrics.jsonl", [])
+    own = [
+        value
+        for entry in evaluations
+        if entry.get("step") == step and (value := finite(entry["AP"])) is not None
+    ]
+    if file is None and own and (score is None or abs(score - own[-1]) > TOLERANCE):
+        raise UserError(
+            f"{path}: is of other weights (AP {figures['AP']}) than the checkpoint, whose run had AP "
+            f"{own[-1]} after its step; run `fsaf evaluate CHECKPOINT`, or give others with --evaluation FILE"
+        )
+    return figures
+
+
+def write_card(
+    checkpoint: dict[str, Any],
+    figures: Mapping[str, Any],
+    *,
+    name: str,
+    folder: str,
+    dataset: str | None = None,
+    repository: str | None = None,
+    license: str | None = None,
+) -> str:
+    """The text of ``README.md``, metadata of the hub on top.
+
+    figures: ``evaluation.json``. name: the detector's. folder: name of the one that the card lies in.
+    dataset: the data's name, by default its folder's. repository: ``USER/NAME`` on the hub. license: of the
+    weights, as the hub abbreviates it.
+    """
+    config = build_config(checkpoint["config"], where="the checkpoint")
+    dataset = dataset or (Path(config.data.root).resolve().name if config.data.root else "the training data")
+    data = ModelCardData(
+        library_name="fsaf",
+        pipeline_tag="object-detection",
+        tags=["object-detection", "anchor-free", "fsaf", "pytorch"],
+        license=license,
+        model_name=name,
+        eval_results=[
+            EvalResult(
+                task_type="object-detection",
+                dataset_type=dataset,
+                dataset_name=dataset,
+                metric_type=key,
+                metric_name=key,
+                metric_value=round(value, 4),
+            )
+            for key in ("AP", "AP50", "AP75")
+            if (value := finite(figures.get(key))) is not None
+        ],
+    )
+    names = ", ".join(_text(each) for each in checkpoint["classes"]["names"])
+    rows = {
+        name: row if isinstance(row, dict) else {"AP": row}
+        for name, row in figures.get("per_class", {}).items()
+    }
+    parts = [
+        f"# {_text(name)}",
+        f"An object detector: [FSAF]({PAPER}) (Feature Selective Anchor-Free) with the backbone "
+        f"`{config.model.backbone}`, made with the Python package fsaf. It finds "
+        f"{len(checkpoint['classes']['names'])} classes: {names}.",
+        "## Use",
+        _usage(repository or folder, f"{PREFIX}{repository}" if repository else folder),
+        "## Figures",
+        f"COCO's metrics on {figures.get('images', 'the')} images of {_text(dataset)}.",
+        _table(("", "", "meaning"), [(k, _figure(figures.get(k)), text) for k, text in METRICS.items()]),
+        _table(
+            ("class", "AP", "AP50", "boxes"),
+            [
+                (_text(key), _figure(row.get("AP")), _figure(row.get("AP50")), str(row.get("boxes", "-")))
+                for key, row in rows.items()
+            ],
+        ),
+        "## Training",
+        _training(checkpoint, config),
+        "## Limits",
+        _limits(config, dataset),
+        "## Licence",
+        f"The weights: {license}." if license else "No licence has been stated for these weights.",
+    ]
+    return f"---\n{data.to_yaml().strip()}\n---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _usage(network: str, detector: str) -> str:
+    word = shlex.quote(detector)
+    note = "this folder; hf:USER/NAME once it is on the hub" if network == detector else "downloaded once"
+    return f"""```python
+import fsaf
+
+detector = fsaf.load({detector!r})  # {note}
+result = detector.predict("photo.jpg", score_threshold=0.3)
+for box, score, name in zip(result.boxes, result.scores, result.names):
+    print(name, score, box)  # pixels of the photo: x1, y1, x2, y2
+```
+
+On the command line: `fsaf predict {word} photo.jpg`, `fsaf export {word} --out model.onnx`.
+The network alone, a PyTorch module: `fsaf.FSAF.from_pretrained({network!r})`."""
+
+
+def _training(checkpoint: dict[str, Any], config: Config) -> str:
+    training = checkpoint.get("training")
+    lines = ["The checkpoint does not say how it was trained."]
+    if training:
+        start = f" It started from the weights of `{_public(config.init)}`." if config.init else ""
+        lines = [f"These are the weights after step {training['step']} of this command.{start}"]
+        lines.append(f"```sh\n{as_command(config)}\n```")
+    packages = ", ".join(
+        f"{package} {version(package)}" for package in ("fsaf", "torch", "torchvision", "timm")
+    )
+    lines.append(f"This card was written with {packages}, Python {platform.python_version()}.")
+    text = to_yaml(to_dict(without_places(config)))
+    lines.append(f"<details><summary>Every setting</summary>\n\n```yaml\n{text}```\n\n</details>")
+    return "\n\n".join(lines)
+
+
+def _limits(config: Config, dataset: str) -> str:
+    data, lowest = config.data, config.predict.score_threshold
+    return (
+        f"- The figures are of {_text(dataset)} alone. On other pictures, cameras or places expect others; "
+        "`fsaf evaluate` measures them.\n"
+        f"- Pictures are resized to {data.short_side} x {data.long_side} pixels at most; objects that are "
+        "then a few pixels high are missed.\n"
+        "- It knows no class but those above. What it does not know it takes for one of them, or misses.\n"
+        f"- Scores are not probabilities. The figures count detections from {lowest:g} on; which to show is "
+        "yours to choose."
+    )
+
+
+def as_command(config: Config) -> str:
+    """The ``fsaf train`` command of ``config``: the shipped recipe that is nearest, and what differs."""
+    wanted = _flat(to_dict(without_places(config)))
+    defaults, differing = _flat(to_dict(Config())), {}
+    for name in recipe_names():
+        known = defaults | _flat(yaml.safe_load(find_recipe(name).read_text(encoding="utf-8")))
+        differing[name] = {k: v for k, v in wanted.items() if k not in PLACES and v != known[k]}
+    recipe = min(differing, key=lambda name: len(differing[name]))
+    words = ["fsaf", "train", recipe, "--data.root", "DATA"]
+    if config.init:
+        words += ["--init", _public(config.init)]
+    for key, value in differing[recipe].items():
+        words += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+    return shlex.join(words)
+
+
+def _public(init: str) -> str:
+    """A repository on the hub; of a place on this machine the last part."""
+    return init if is_on_hub(Path(init)) else Path(init).name
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _figure(value: Any) -> str:
+    number = finite(value)
+    return "-" if number is None or number < 0 else f"{number:.3f}"
+
+
+def _text(name: str) -> str:
+    """A name from a file, as Markdown takes it for plain text."""
+    plain = printable(name)
+    return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|" else letter for letter in plain)

@@ -1,0 +1,180 @@
+"""Several runs side by side on one page: figures, curves, what their configs differ in, speed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from fsaf.errors import UserError
+from fsaf.reporting.charts import Series, line_chart
+from fsaf.reporting.page import write_page
+from fsaf.reporting.report import recipe_line, speed_facts
+from fsaf.run_folder.read import finite, parse_settings, read_metrics, read_object, read_text
+from fsaf.scoring.metrics import METRICS
+
+MOST = 8
+"""Runs that a page can tell apart by colour."""
+_NOT_COMPARED = ("out", "resume")
+
+
+@dataclass(kw_only=True)
+class RunRecord:
+    """What a run folder tells for a comparison."""
+
+    name: str
+    evaluation: dict[str, Any]
+    steps: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+    settings: str | None
+    config: dict[str, str]
+    """Dotted keys and their values as text."""
+
+
+def write_comparison(runs: Sequence[Path], path: Path) -> Path:
+    """Write a page that compares run folders to ``path``, and return it.
+
+    Raises UserError for a folder that is none or given twice, for too many, and where it cannot be written.
+    """
+    if len(runs) > MOST:
+        raise UserError(f"{len(runs)} runs; at most {MOST} can be told apart on one page")
+    seen: set[Path] = set()
+    for run in runs:
+        if not run.is_dir():
+            raise UserError(f"{run}: no such run folder")
+        if run.resolve() in seen:
+            raise UserError(f"{run}: given twice")
+        seen.add(run.resolve())
+    notes: list[str] = []
+    records = [_read(run, name, notes) for run, name in zip(runs, names_of(runs), strict=True)]
+    if any(len(set(each)) > 1 for each in _evaluated_on(records)):
+        notes.insert(0, "These runs were not evaluated on the same images, so their figures do not compare.")
+    write_page(
+        path,
+        "compare.html.j2",
+        runs=[
+            (record.name, f"s{i}", str(run.resolve()), recipe_line(record.settings))
+            for i, (run, record) in enumerate(zip(runs, records, strict=True))
+        ],
+        metrics=_figures(records),
+        classes=_classes(records),
+        charts=_charts(records),
+        differences=_differences(records),
+        speed=_speed(records),
+        notes=notes,
+    )
+    return path
+
+
+def names_of(runs: Sequence[Path]) -> list[str]:
+    """The folders' names, with as many of those above as it takes to tell them apart."""
+    parts = [run.resolve().parts[1:] for run in runs]
+    for depth in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(each[-depth:]) for each in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _read(run: Path, name: str, notes: list[str]) -> RunRecord:
+    mine: list[str] = []
+    steps, evaluations = read_metrics(run / "metrics.jsonl", mine)
+    evaluation = read_object(run / "evaluation.json", mine) or {}
+    settings = read_text(run / "config.yaml", mine)
+    config = _flat(parse_settings(settings, mine))
+    notes += [f"{name}: {note}" for note in mine]
+    return RunRecord(
+        name=name,
+        evaluation=evaluation,
+        steps=steps,
+        evaluations=evaluations,
+        settings=settings,
+        config=config,
+    )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    if not isinstance(value, dict):
+        return {prefix: "null" if value is None else str(value)} if prefix else {}
+    flat: dict[str, str] = {}
+    for key, each in value.items():
+        flat |= _flat(each, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _evaluated_on(records: Sequence[RunRecord]) -> tuple[list[str], list[str]]:
+    """What tells one split from another, of the runs that tell: the number of images, where it lies."""
+    images = [str(record.evaluation["images"]) for record in records if "images" in record.evaluation]
+    data = [record.evaluation.get("data") for record in records]
+    places = [(each.get("root"), each.get("val")) for each in data if isinstance(each, dict)]
+    return images, [str((root and Path(str(root)).resolve(), val)) for root, val in places]
+
+
+Row = tuple[str, str, list[tuple[str, bool]]]
+"""Name, meaning, and of each run a text and whether it is the best."""
+
+
+def _figures(records: Sequence[RunRecord]) -> list[Row]:
+    return [
+        (key, meaning, _mark([record.evaluation.get(key) for record in records]))
+        for key, meaning in METRICS.items()
+    ]
+
+
+def _classes(records: Sequence[RunRecord]) -> list[Row]:
+    tables = [_table(record) for record in records]
+    names = dict.fromkeys(name for table in tables for name in table)
+    return [(name, "", _mark([table.get(name) for table in tables])) for name in names]
+
+
+def _table(record: RunRecord) -> dict[str, Any]:
+    """AP by class name."""
+    per_class = record.evaluation.get("per_class")
+    rows = per_class.items() if isinstance(per_class, dict) else ()
+    return {str(name): row.get("AP") if isinstance(row, dict) else row for name, row in rows}
+
+
+def _mark(values: Sequence[Any]) -> list[tuple[str, bool]]:
+    """Figures as text, the highest marked as they are shown: of equal ones all, but not all there are."""
+    texts = ["-" if (value := finite(each)) is None else f"{value:.3f}" for each in values]
+    figures = [text for text in texts if text != "-"]
+    best = max(figures, key=float, default="")
+    marked = len(set(figures)) > 1
+    return [(text, marked and text == best) for text in texts]
+
+
+def _charts(records: Sequence[RunRecord]) -> list[Markup]:
+    def lines(which: str, x: str, key: str) -> list[Series]:
+        return [
+            Series(
+                name=record.name,
+                points=[
+                    (row[x], value)
+                    for row in getattr(record, which)
+                    if (value := finite(row.get(key))) is not None
+                ],
+                style=f"s{i}",
+            )
+            for i, record in enumerate(records)
+        ]
+
+    charts = [
+        line_chart("Loss", lines("steps", "step", "loss"), "step"),
+        line_chart("AP on the validation split", lines("evaluations", "epoch", "AP"), "epoch", dots=True),
+    ]
+    return [chart for chart in charts if chart]
+
+
+def _differences(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
+    """Keys of the configs whose values are not the same in all that there are, with each run's."""
+    configs = [record.config for record in records]
+    keys = dict.fromkeys(key for config in configs for key in config if key not in _NOT_COMPARED)
+    rows = [(key, [config.get(key, "-") for config in configs]) for key in keys]
+    return [(key, texts) for key, texts in rows if len(set(texts)) > 1]
+
+
+def _speed(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
+    facts = [dict(speed_facts(record.evaluation, record.steps)) for record in records]
+    names = dict.fromkeys(name for fact in facts for name in fact)
+    return [(name, [fact.get(name, "-") for fact in facts]) for name in names]

@@ -1,0 +1,230 @@
+"""What a report says of the predictions of a run and of its data, ready to be shown.
+
+It needs the annotations; where they are gone a note says so, and these sections are left out.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+
+from fsaf.config import DataConfig
+from fsaf.data.readers.splits import open_split
+from fsaf.data.records import Classes, Records
+from fsaf.errors import UserError
+from fsaf.recipe import build_config
+from fsaf.reporting.charts import Series, line_chart
+from fsaf.reporting.worst import worst_pictures
+from fsaf.run_folder.read import parse_settings
+from fsaf.scoring import analysis
+from fsaf.scoring.analysis import RECALLS, SIZES, Curve, Found
+from fsaf.scoring.metrics import unique_names
+
+MOST_CLASSES = 12
+"""Up to so many the confusion matrix is shown whole; beyond, its largest entries."""
+MOST_CURVES = 8
+_EXTREMES = 3
+
+
+@dataclass(kw_only=True)
+class Findings:
+    """Sections of a report; empty ones are left out."""
+
+    source: str
+    """Which annotations the predictions were held against."""
+    curves: Markup
+    thresholds: list[tuple[str, float, float]]
+    """Class, highest F1, the score threshold that gives it."""
+    confusion: tuple[list[str], list[tuple[str, list[tuple[int, float]]]]] | None
+    """Names of columns, and of each row its name with counts and their shares of the row."""
+    confused: list[tuple[str, str, int]]
+    """The most frequent confusions: annotated, predicted, how often; where the matrix is too large."""
+    calibration: Markup
+    calibration_error: float
+    levels: list[tuple[str, list[tuple[str, int, list[float]]]]]
+    """Tables: title, rows of name, detections, share of each level."""
+    worst: list[tuple[str, str, str]]
+    """Title, data URL and description of each picture."""
+
+
+class Split(NamedTuple):
+    """A split as it was opened."""
+
+    records: Records
+    data: DataConfig
+    """How its images are read."""
+
+
+def open_splits(
+    evaluation: Mapping[str, Any] | None, settings: str | None, notes: list[str]
+) -> dict[str, Split]:
+    """The splits ``training`` (as config.yaml says) and, of a run that was evaluated, ``validation`` (as the
+    evaluation says, else the config); ``notes`` takes a sentence on each that cannot be read."""
+    config = parse_settings(settings, notes)
+    own = config.get("data") if isinstance(config, dict) else None
+    evaluated = None if evaluation is None else evaluation.get("data") or own
+    found: dict[str, Split] = {}
+    for title, name, data in (("training", "train", own), ("validation", "val", evaluated)):
+        if not isinstance(data, dict):
+            continue
+        try:
+            settings_ = build_config({"data": data}, where="the run's data settings").data
+            if _has(settings_, name):
+                found[title] = Split(open_split(settings_, name, _classes(evaluation)), settings_)
+        except (UserError, OSError) as error:
+            notes.append(f"the {title} split could not be read, so what needs it is left out: {error}")
+    return found
+
+
+def _has(data: DataConfig, name: str) -> bool:
+    """Whether the config says where the split is at all."""
+    return data.root is not None or getattr(data, name).annotations is not None
+
+
+def _classes(evaluation: Mapping[str, Any] | None) -> Classes | None:
+    """The detector's, as the evaluation tells them; older ones do not."""
+    classes = (evaluation or {}).get("classes")
+    names, ids = (classes.get("names"), classes.get("ids")) if isinstance(classes, dict) else (None, None)
+    if not isinstance(names, list) or not isinstance(ids, list) or len(names) != len(ids):
+        return None
+    if not all(isinstance(name, str) for name in names) or not all(type(id_) is int for id_ in ids):
+        return None
+    return Classes(names=tuple(names), ids=tuple(ids))
+
+
+def find(split: Split, predictions: Any, notes: list[str]) -> Findings | None:
+    """Hold predictions (COCO's results format) against a split; None, with a note, where they do not fit."""
+    records = split.records
+    try:
+        found = analysis.tabulate(records, predictions)
+    except UserError as error:
+        notes.append(f"predictions.json does not fit: {error}")
+        return None
+    matches = analysis.match(records, found)
+    curves = analysis.precision_recall(records, found, matches)
+    bins = analysis.calibration(found, matches)
+    points = [(each.score, each.right) for each in bins]
+    matrix, names = analysis.confusion(records, found), [*records.classes.names, "background"]
+    small = len(names) - 1 <= MOST_CLASSES
+    return Findings(
+        source=str(records.source),
+        curves=_curves(curves),
+        thresholds=[(each.name, each.best_f1, each.best_score) for each in curves],
+        confusion=(names, _rows(matrix, names)) if small else None,
+        confused=[] if small else _confused(matrix, names),
+        calibration=line_chart(
+            "Share of right detections by score",
+            [
+                Series(name="this run", points=points, style="s0", value=""),
+                Series(
+                    name="scores that mean what they say", points=[(0, 0), (1, 1)], style="ideal", value=""
+                ),
+            ],
+            "score",
+            dots=True,
+            unit=True,
+        )
+        if bins
+        else Markup(""),
+        calibration_error=analysis.calibration_error(bins),
+        levels=_levels(found, records.classes),
+        worst=worst_pictures(records, found, matches, split.data, notes),
+    )
+
+
+def _curves(curves: Sequence[Curve]) -> Markup:
+    """All classes, or the mean and the extremes of many."""
+    ranked = sorted(curves, key=lambda curve: -curve.precision.mean())
+    lines = [(each.name, each.precision) for each in ranked]
+    if len(lines) > MOST_CURVES:
+        mean = np.mean([precision for _, precision in lines], axis=0)
+        lines = [("mean of all classes", mean), *lines[:_EXTREMES], *lines[-_EXTREMES:]]
+    return line_chart(
+        f"Precision over recall at IoU {analysis.IOU}",
+        [
+            Series(
+                name=name,
+                points=list(zip(RECALLS.tolist(), precision.tolist(), strict=True)),
+                style=f"s{i}",
+                value=f"{precision.mean():.3f}",
+            )
+            for i, (name, precision) in enumerate(lines)
+        ],
+        "recall",
+        unit=True,
+    )
+
+
+def _rows(matrix: np.ndarray, names: Sequence[str]) -> list[tuple[str, list[tuple[int, float]]]]:
+    totals = np.maximum(matrix.sum(1, keepdims=True), 1)
+    return [
+        (name, list(zip(counts.tolist(), shares.tolist(), strict=True)))
+        for name, counts, shares in zip(names, matrix, matrix / totals, strict=True)
+    ]
+
+
+def _confused(matrix: np.ndarray, names: Sequence[str], most: int = 15) -> list[tuple[str, str, int]]:
+    """Of one class taken for another; missed and invented ones are not among them."""
+    classes = matrix[:-1, :-1].copy()
+    np.fill_diagonal(classes, 0)
+    order = np.argsort(-classes, axis=None, kind="stable")[:most]
+    pairs = zip(*np.unravel_index(order, classes.shape), strict=True)
+    return [(names[i], names[j], int(classes[i, j])) for i, j in pairs if classes[i, j]]
+
+
+def _levels(found: Found, classes: Classes) -> list[tuple[str, list[tuple[str, int, list[float]]]]]:
+    counts = analysis.level_counts(found, len(classes))
+    if counts is None:
+        return []
+    return [
+        (
+            title,
+            [
+                (name, int(row.sum()), (row / row.sum()).tolist())
+                for name, row in zip(names, table, strict=True)
+                if row.any()
+            ],
+        )
+        for title, names, table in (("Class", classes.names, counts[0]), ("Box size", SIZES, counts[1]))
+    ]
+
+
+Row = tuple[str, list[str]]
+"""Name, and a text for each split."""
+
+
+def summarise(splits: Mapping[str, Split]) -> tuple[list[Row], list[Row]]:
+    """What the splits hold, and how many boxes of each class."""
+    tables = [_summary(split.records) for split in splits.values()]
+    facts = [(name, [table[0][name] for table in tables]) for name in (tables[0][0] if tables else ())]
+    names = dict.fromkeys(name for table in tables for name in table[1])
+    return facts, [(name, [f"{table[1].get(name, 0):,}" for table in tables]) for name in names]
+
+
+def _summary(split: Records) -> tuple[dict[str, str], dict[str, int]]:
+    boxes = np.concatenate([image.boxes[~image.crowd] for image in split.images])
+    labels = np.concatenate([image.labels[~image.crowd] for image in split.images])
+    sizes = Counter((image.width, image.height) for image in split.images)
+    (width, height), most = sizes.most_common(1)[0]
+    others = f" ({most:,}; {len(sizes) - 1} other sizes)" if len(sizes) > 1 else ""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    middle = " x ".join(f"{side:.0f}" for side in np.median(sides, 0)) if len(sides) else "-"
+    counts = np.bincount(analysis.size_of(boxes), minlength=len(SIZES))
+    facts = {
+        "images": f"{len(split.images):,}",
+        "images without boxes": f"{sum(not len(image.boxes) for image in split.images):,}",
+        "image size, most frequent": f"{width} x {height}{others}",
+        "boxes": f"{len(boxes):,}",
+        "crowd regions": f"{sum(int(image.crowd.sum()) for image in split.images):,}",
+        "boxes an image, on average": f"{len(boxes) / len(split.images):.1f}",
+        "box size, median": middle,
+        "small boxes (under 32 x 32)": f"{counts[0]:,}",
+        "medium boxes": f"{counts[1]:,}",
+        "large boxes (over 96 x 96)": f"{counts[2]:,}",
+    }
+    per_class = np.bincount(labels, minlength=len(split.classes)).tolist()
+    names = unique_names(split.classes.ids, split.classes.names)
+    return facts, dict(zip(names, per_class, strict=True))

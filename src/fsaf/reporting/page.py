@@ -1,0 +1,47 @@
+"""Pages from templates: one file each, with all text from data escaped (Jinja's autoescape)."""
+
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fsaf._version import __version__
+from fsaf.errors import UserError
+from fsaf.files import write_text
+from fsaf.reporting.charts import number
+
+# Not for a page: control characters, halves of surrogate pairs (UTF-8 has none), marks that turn text around.
+_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Render ``template`` of the folder ``templates`` with ``values`` into ``path``, whole or not at all.
+
+    Raises UserError where it cannot be written.
+    """
+    environment = Environment(
+        loader=PackageLoader("fsaf.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "duration": duration}
+    written = datetime.now().strftime("%Y-%m-%d %H:%M")
+    page = environment.get_template(template).render(version=__version__, written=written, **values)
+    try:
+        write_text(path, _CONTROL.sub("?", page))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def duration(seconds: float) -> str:
+    """``8.0 s``, ``75 s``, ``7 min`` or ``2 h 05 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

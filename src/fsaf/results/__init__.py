@@ -1,1 +1,0 @@
-"""From raw tensors to detections, metrics, pictures and reports."""

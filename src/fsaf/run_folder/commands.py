@@ -1,0 +1,71 @@
+"""``commands.jsonl`` of a run folder: what was run to make it, when, on what, with which versions."""
+
+import json
+import platform
+import shlex
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fsaf._version import __version__
+from fsaf.device import is_accelerator
+from fsaf.errors import UserError
+from fsaf.files import write_text
+from fsaf.run_folder.read import read_text
+
+
+def note_command(run: Path, device: torch.device) -> None:
+    """Append this process' command line, the time, ``device`` and versions to the folder's record.
+
+    Raises UserError where it cannot be written.
+    """
+    program = Path(sys.argv[0])
+    name = "fsaf" if program.name == "__main__.py" else program.name
+    record = {
+        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": shlex.join([name, *sys.argv[1:]]),
+        "device": _name(device),
+        "versions": {
+            "fsaf": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "system": platform.platform(),
+        },
+    }
+    path = run / "commands.jsonl"
+    try:
+        before = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        if before and not before.endswith("\n"):  # a line cut short stays by itself
+            before += "\n"
+        write_text(path, before + json.dumps(record) + "\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); free some space") from error
+
+
+def read_commands(run: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """The record, oldest first: time, command, device (texts) and versions (texts by name). ``notes`` takes a
+    sentence where lines cannot be read."""
+    commands, broken = [], 0
+    for line in (read_text(run / "commands.jsonl", notes) or "").splitlines():
+        try:
+            record = json.loads(line)
+            texts = {key: str(record[key]) for key in ("time", "command", "device")}
+            commands.append({**texts, "versions": {str(k): str(v) for k, v in record["versions"].items()}})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            broken += bool(line.strip())
+    if broken:
+        notes.append(f"commands.jsonl: {broken} line{'s' if broken > 1 else ''} could not be read")
+    return commands
+
+
+def _name(device: torch.device) -> str:
+    """``cuda:0 (NVIDIA H100)``, or ``cpu`` with its kind."""
+    if not is_accelerator(device):
+        return f"{device.type} ({platform.processor() or platform.machine()})"
+    module = torch.get_device_module(device)
+    return (
+        f"{device} ({module.get_device_name(device)})" if hasattr(module, "get_device_name") else str(device)
+    )

@@ -1,0 +1,251 @@
+"""What the predictions of a split got right and wrong, box by box, at an IoU of 0.5.
+
+Index letters: P predictions, G boxes of the annotations, C classes, L levels (P3 to P7).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fsaf.data.records import Records
+from fsaf.errors import UserError
+from fsaf.scoring.metrics import LIMITS
+
+IOU = 0.5
+"""A detection is right from this overlap on."""
+SHOWN = 0.3
+"""Score from which a detection counts where one threshold is needed: confusion, worst images."""
+RECALLS = np.linspace(0, 1, 101)
+LEVELS = ("P3", "P4", "P5", "P6", "P7")
+SIZES = ("small", "medium", "large")
+_EDGES = (32.0**2, 96.0**2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Predictions in columns, by image id and within an image best first."""
+
+    image: np.ndarray
+    """(P,) int64: image id."""
+    label: np.ndarray
+    """(P,) int64, 0..C-1."""
+    score: np.ndarray
+    """(P,) float64."""
+    boxes: np.ndarray
+    """(P, 4) float64 x1, y1, x2, y2 in pixels of the image file."""
+    level: np.ndarray
+    """(P,) int64: 0 for P3; -1 where the prediction does not tell."""
+
+    def pick(self, rows: np.ndarray) -> "Found":
+        """The predictions at ``rows``: positions, or a mask."""
+        return Found(**{name: column[rows] for name, column in vars(self).items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matches:
+    """Which prediction found which box."""
+
+    truth: np.ndarray
+    """(P,) int64: position of the box among all of the split, image after image; -1 for none."""
+    ignored: np.ndarray
+    """(P,) bool: lies in a crowd region, so neither right nor wrong."""
+
+    @property
+    def right(self) -> np.ndarray:
+        """(P,) bool."""
+        return self.truth >= 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Precision over recall of a class."""
+
+    name: str
+    precision: np.ndarray
+    """(101,) at ``RECALLS``, as COCO interpolates: the highest at that recall or a higher one."""
+    best_f1: float
+    best_score: float
+    """The score threshold with the highest F1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """Predictions of similar scores."""
+
+    count: int
+    score: float
+    """Their mean score."""
+    right: float
+    """The share of them that is right."""
+
+
+def tabulate(records: Records, predictions: Sequence[Mapping[str, Any]]) -> Found:
+    """Predictions in COCO's results format as columns; of each image and class the best 100, as COCO counts.
+
+    Raises UserError where they are not in that format, or are of other images or categories than ``records``.
+    """
+    labels = {id_: label for label, id_ in enumerate(records.classes.ids)}
+    images = {image.id for image in records.images}
+    try:
+        found = Found(
+            image=np.array([each["image_id"] for each in predictions], np.int64),
+            label=np.array([labels.get(each["category_id"], -1) for each in predictions], np.int64),
+            score=np.array([each["score"] for each in predictions], np.float64),
+            boxes=np.array([each["bbox"] for each in predictions], np.float64).reshape(len(predictions), 4),
+            level=np.array([each.get("level", 2) for each in predictions], np.int64) - 3,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"the predictions are not in COCO's results format ({error!r})") from error
+    if not (np.isfinite(found.score).all() and np.isfinite(found.boxes).all()):
+        raise UserError("the predictions have scores or boxes that are not finite")
+    if (found.label < 0).any() or not images.issuperset(found.image.tolist()):
+        raise UserError(f"the predictions are of other images or categories than {records.source} lists")
+    found.boxes[:, 2:] += found.boxes[:, :2]
+    order = np.lexsort((-found.score, found.label, found.image))
+    group = np.stack((found.image, found.label))[:, order]
+    first = np.flatnonzero(np.r_[True, (group[:, 1:] != group[:, :-1]).any(0)]) if len(order) else order
+    rank = np.arange(len(order)) - np.repeat(first, np.diff(np.r_[first, len(order)]))
+    kept = np.sort(order[rank < LIMITS[-1]])  # in the order given, which decides between equal scores
+    return found.pick(kept[np.lexsort((-found.score[kept], found.image[kept]))])
+
+
+def match(records: Records, found: Found, *, by_class: bool = True) -> Matches:
+    """Give each prediction, best first, the free box that it overlaps most, by at least ``IOU``.
+
+    by_class: only a box of its own class, as COCO's metrics do; else of any.
+    """
+    truth, ignored = np.full(len(found.score), -1), np.zeros(len(found.score), bool)
+    start = 0
+    for image in records.images:
+        low, high = np.searchsorted(found.image, (image.id, image.id + 1))
+        boxes = image.boxes.astype(np.float64)
+        iou = overlaps(found.boxes[low:high], boxes, image.crowd)
+        if by_class:
+            iou[found.label[low:high, None] != image.labels] = 0
+        free = ~image.crowd
+        for row in np.flatnonzero((iou >= IOU).any(1)):
+            mine = np.where(free, iou[row], 0)
+            best = len(mine) - 1 - int(mine[::-1].argmax())  # of equal ones the last, as COCO does
+            if mine[best] >= IOU:
+                free[best] = False
+                truth[low + row] = start + best
+            else:
+                ignored[low + row] = (iou[row][image.crowd] >= IOU).any()
+        start += len(boxes)
+    return Matches(truth=truth, ignored=ignored)
+
+
+def overlaps(boxes: np.ndarray, truth: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+    """(P, G) IoU of boxes (P, 4) and (G, 4); with a crowd region the share of the box that lies in it."""
+    sides = np.minimum(boxes[:, None, 2:], truth[:, 2:]) - np.maximum(boxes[:, None, :2], truth[:, :2])
+    common = sides.clip(0).prod(2)
+    area, truth_area = _area(boxes)[:, None], _area(truth)
+    return common / np.maximum(np.where(crowd, area, area + truth_area - common), 1e-12)
+
+
+def precision_recall(records: Records, found: Found, matches: Matches) -> list[Curve]:
+    """The curve of each class that has boxes; ``matches`` by class."""
+    boxes = np.bincount(
+        _column(records, "labels")[~_column(records, "crowd")], minlength=len(records.classes)
+    )
+    curves = []
+    for label, name in enumerate(records.classes.names):
+        if not boxes[label]:
+            continue
+        rows = np.flatnonzero((found.label == label) & ~matches.ignored)
+        rows = rows[np.argsort(-found.score[rows], kind="stable")]
+        right = np.cumsum(matches.right[rows])
+        count = np.arange(1, len(rows) + 1)
+        f1 = np.r_[2 * right / (count + boxes[label]), 0]
+        best = int(f1.argmax())
+        highest = np.r_[np.maximum.accumulate((right / count)[::-1])[::-1], 0]
+        precision = highest[np.searchsorted(right / boxes[label], RECALLS)]
+        score = float(found.score[rows[best]]) if best < len(rows) else 0.0
+        curves.append(Curve(name=name, precision=precision, best_f1=float(f1[best]), best_score=score))
+    return curves
+
+
+def confusion(records: Records, found: Found, threshold: float = SHOWN) -> np.ndarray:
+    """(C + 1, C + 1) counts: rows the annotated class, columns the predicted one, last the background.
+
+    Predictions from ``threshold`` on, each with the box that it overlaps most, of whatever class. A box that
+    none found is in the last column, a prediction on no free box in the last row.
+    """
+    found = found.pick(found.score >= threshold)
+    matches = match(records, found, by_class=False)
+    labels, crowd = _column(records, "labels"), _column(records, "crowd")
+    background = len(records.classes)
+    matrix = np.zeros((background + 1, background + 1), np.int64)
+    right, wrong = matches.right, ~matches.right & ~matches.ignored
+    np.add.at(matrix, (labels[matches.truth[right]], found.label[right]), 1)
+    np.add.at(matrix, (background, found.label[wrong]), 1)
+    missed = ~crowd
+    missed[matches.truth[right]] = False
+    np.add.at(matrix, (labels[missed], background), 1)
+    return matrix
+
+
+def calibration(found: Found, matches: Matches, bins: int = 10) -> list[Bin]:
+    """How often predictions of about the same score are right, by ``bins`` equal ranges from 0 to 1; those
+    without any prediction are left out. ``matches`` by class."""
+    counts = ~matches.ignored
+    score, right = found.score[counts], matches.right[counts]
+    at = np.minimum((score * bins).astype(np.int64), bins - 1)
+    return [
+        Bin(count=int(mine.sum()), score=float(score[mine].mean()), right=float(right[mine].mean()))
+        for i in range(bins)
+        if (mine := at == i).any()
+    ]
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """Expected calibration error: the mean distance of score and share of right ones, over predictions."""
+    return sum(each.count * abs(each.score - each.right) for each in bins) / max(
+        sum(each.count for each in bins), 1
+    )
+
+
+def level_counts(
+    found: Found, classes: int, threshold: float = SHOWN
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Predictions from ``threshold`` on of each level: (C, L) by class and (3, L) by ``SIZES`` of the
+    predicted box; None where not all of them tell their level."""
+    found = found.pick(found.score >= threshold)
+    if not len(found.level) or not ((found.level >= 0) & (found.level < len(LEVELS))).all():
+        return None
+    by_class = np.zeros((classes, len(LEVELS)), np.int64)
+    by_size = np.zeros((len(SIZES), len(LEVELS)), np.int64)
+    np.add.at(by_class, (found.label, found.level), 1)
+    np.add.at(by_size, (size_of(found.boxes), found.level), 1)
+    return by_class, by_size
+
+
+def size_of(boxes: np.ndarray) -> np.ndarray:
+    """(n,) position in ``SIZES`` of boxes (n, 4): under 32 x 32 pixels, to 96 x 96, and larger."""
+    return np.searchsorted(_EDGES, _area(boxes), side="right")
+
+
+def mistakes(
+    records: Records, found: Found, matches: Matches, threshold: float = SHOWN
+) -> tuple[np.ndarray, np.ndarray]:
+    """(images,) wrong predictions and (images,) missed boxes from ``threshold`` on; ``matches`` by class."""
+    shown = found.score >= threshold
+    position = {image.id: i for i, image in enumerate(records.images)}
+    wrong = shown & ~matches.right & ~matches.ignored
+    at = [position[id_] for id_ in found.image[wrong].tolist()]
+    false = np.bincount(np.array(at, np.int64), minlength=len(records.images))
+    boxes = np.repeat(np.arange(len(records.images)), [len(image.boxes) for image in records.images])
+    missed = ~_column(records, "crowd")
+    missed[matches.truth[shown & matches.right]] = False
+    return false, np.bincount(boxes[missed], minlength=len(records.images))
+
+
+def _column(records: Records, name: str) -> np.ndarray:
+    """Labels or crowd flags of all boxes, image after image."""
+    return np.concatenate([getattr(image, name) for image in records.images])
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).prod(1)

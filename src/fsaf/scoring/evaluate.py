@@ -1,0 +1,144 @@
+"""Evaluation of a detector on a split with COCO's metrics."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from fsaf.config import DataConfig, to_dict
+from fsaf.data.records import Classes, Records, to_coco
+from fsaf.data.samples import Images
+from fsaf.data.workers import make_loader
+from fsaf.detection.detector import Detector
+from fsaf.detection.views import to_original
+from fsaf.errors import UserError
+from fsaf.files import write_text
+from fsaf.processes import group
+from fsaf.scoring.metrics import coco_metrics, to_coco_results
+
+
+def evaluate(
+    detector: Detector,
+    records: Records,
+    data: DataConfig,
+    console: Console | None = None,
+    before_batch: Callable[[], None] = lambda: None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Detect on every image of a split and score it.
+
+    Each of several processes detects on its share; the metrics are the same as one process', and returned by
+    all of them, the predictions by the main one only.
+
+    Returns the metrics of ``coco_metrics`` with ``images`` and ``images_per_second`` (reading, network and
+    post-processing; not the scoring), and the predictions in COCO's results format with the ``level`` of the
+    pyramid that found each (3 for P3; an exported file does not tell). console: show progress there.
+    before_batch: called before each batch; it may raise.
+    """
+    batches = _plain_batches if detector.config.predict.is_plain() else _view_batches
+    start = time.perf_counter()
+    found = batches(detector, records, data, console, before_batch)
+    shares = group.gather(list(found))
+    seconds = time.perf_counter() - start
+    # Batches went to the processes in turn; this is the order of one process.
+    in_turn = chain.from_iterable(zip_longest(*shares, fillvalue=[]))
+    predictions = list(chain.from_iterable(in_turn))
+
+    def score() -> dict[str, Any]:
+        # COCO's own file: areas, crowds and boxes exactly as it says, for the figures of pycocotools.
+        truth = records.source if records.format == "coco" else to_coco(records)
+        metrics = coco_metrics(truth, predictions, category_ids=detector.classes.ids)
+        images = len(records.images)
+        return metrics | {"images": images, "images_per_second": images / seconds}
+
+    return group.from_main(score), predictions
+
+
+def _plain_batches(
+    detector: Detector,
+    records: Records,
+    data: DataConfig,
+    console: Console | None,
+    before_batch: Callable[[], None],
+) -> Iterator[list[dict[str, Any]]]:
+    """COCO results of each batch of this process, images read by the loader's workers."""
+    loader, _ = make_loader(
+        Images(records, data, augment=False),
+        data.batch_size,
+        workers=data.workers,
+        train=False,
+        rank=group.rank(),
+        world=group.processes(),
+    )
+    for batch in track(loader, "evaluating", console=console, disable=_quiet(console), transient=True):
+        before_batch()
+        found = detector.detect(batch.images, batch.boxes.sizes)
+        boxes, scores, labels, *levels = (tensor.cpu().numpy() for tensor in found if tensor is not None)
+        sizes = batch.boxes.sizes.tolist()
+        results = []
+        for row, (image_id, original) in enumerate(zip(batch.ids, batch.original_sizes, strict=True)):
+            keep = labels[row] >= 0
+            height, width = sizes[row]
+            results += to_coco_results(
+                image_id,
+                to_original(boxes[row][keep], (height, width), original),
+                scores[row][keep],
+                labels[row][keep],
+                detector.classes.ids,
+                levels[0][row][keep] if levels else None,
+            )
+        yield results
+
+
+def _view_batches(
+    detector: Detector,
+    records: Records,
+    data: DataConfig,
+    console: Console | None,
+    before_batch: Callable[[], None],
+) -> Iterator[list[dict[str, Any]]]:
+    """The same where each image is seen in several views."""
+    detector = Detector(detector.model, detector.classes, replace(detector.config, data=data))
+    size = data.batch_size
+    chunks = [records.images[start : start + size] for start in range(0, len(records.images), size)]
+    mine = chunks[group.rank() :: group.processes()]
+    for chunk in track(mine, "evaluating", console=console, disable=_quiet(console), transient=True):
+        before_batch()
+        results = detector.stream([record.path for record in chunk], batch_size=size)
+        yield [
+            entry
+            for record, found in zip(chunk, results, strict=True)
+            for entry in to_coco_results(
+                record.id, found.boxes, found.scores, found.labels, detector.classes.ids, found.levels
+            )
+        ]
+
+
+def _quiet(console: Console | None) -> bool:
+    return console is None or not console.is_terminal or not group.is_main()
+
+
+def write_evaluation(
+    out: Path,
+    metrics: dict[str, Any],
+    predictions: list[dict[str, Any]],
+    data: DataConfig | None = None,
+    classes: Classes | None = None,
+) -> None:
+    """Write ``evaluation.json`` and ``predictions.json`` into folder ``out``, each whole or not at all.
+
+    data, classes: which split it was, and the detector's classes; written along, for the report to find the
+    annotations again.
+    """
+    told = {"data": data and to_dict(data), "classes": classes and to_dict(classes)}
+    metrics = metrics | {key: value for key, value in told.items() if value}
+    try:
+        for name, value, indent in (("evaluation", metrics, 1), ("predictions", predictions, None)):
+            write_text(out / f"{name}.json", json.dumps(value, indent=indent))
+    except OSError as error:
+        raise UserError(f"{out}: cannot write the evaluation ({error}); free some space") from error

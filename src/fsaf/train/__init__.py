@@ -1,1 +1,0 @@
-"""Training: the loop, schedules, precision, checkpoints, log."""

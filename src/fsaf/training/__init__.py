@@ -1,0 +1,6 @@
+"""A ``Config`` comes in; a run folder with checkpoints and metrics goes out.
+
+Read ``trainer.py`` (the loop) and ``step.py`` (one step) first. ``prepare.py`` opens the data,
+``start.py`` builds or resumes a ``run.py``. ``optim.py``, ``precision.py``, ``schedule.py``,
+``graphs.py``, ``transfer.py``, ``window.py`` and ``log.py`` each do one job for them.
+"""

@@ -1,0 +1,92 @@
+"""The training step captured on the device: one graph a batch shape, replayed without the host's work.
+
+A captured graph is the list of kernels that one step launched, with the addresses they read and wrote.
+Replaying it launches them all at once. It works because the step is one fixed program
+(docs/static-shapes.md): all that differs between steps lies in tensors, the learning rate and the number of
+averaged steps among them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from fsaf.data.batch import Boxes
+from fsaf.device import GraphTools
+from fsaf.errors import UserError
+from fsaf.objective.objective import LossTerms
+from fsaf.training.optim import set_rate
+from fsaf.training.run import Run
+from fsaf.training.step import update
+
+WARM_UP = 3
+"""Steps of a shape that run as they are before one is captured: libraries choose kernels and take memory."""
+
+
+@dataclass(kw_only=True)
+class _Captured:
+    graph: Any
+    images: Tensor
+    boxes: Boxes
+    results: tuple[LossTerms, Tensor]
+
+
+def open_tools(device: torch.device, processes: int = 1) -> GraphTools:
+    """What captures graphs on ``device``. Raises UserError where it has none, and for several processes."""
+    if processes > 1:
+        raise UserError("train.cuda_graphs = true: works in one process; with several leave it false")
+    return GraphTools(device)
+
+
+class CapturedStep:
+    """In place of ``train_step`` for a run on a device that captures graphs.
+
+    What it returns stays valid until the next step.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        forward_loss: Callable[[Tensor, Boxes], LossTerms],
+        tools: GraphTools,
+        say: Callable[[str], None],
+    ) -> None:
+        """tools: of the run's device (``open_tools``). say: told of each capture."""
+        self.run, self.forward_loss, self.tools, self.say = run, forward_loss, tools, say
+        self.steps: dict[tuple[int, ...], int] = {}
+        self.captured: dict[tuple[int, ...], _Captured] = {}
+        self.pool: Any = None  # graphs take turns in one piece of memory
+
+    def __call__(self, images: Tensor, boxes: Boxes, rate: float) -> tuple[LossTerms, Tensor]:
+        """Arguments and results as ``train_step``'s."""
+        shape = tuple(images.shape)
+        done = self.steps.get(shape, 0)
+        self.steps[shape] = done + 1
+        set_rate(self.run.optimizer, rate)
+        self.run.step += 1
+        if done < WARM_UP:
+            with self.tools.beside():
+                return update(self.run, self.forward_loss, images, boxes)
+        if done == WARM_UP:
+            self.captured[shape] = self._capture(images, boxes)
+            size = " x ".join(map(str, shape))
+            self.say(f"captured the step for batches of {size} as one graph")
+        captured = self.captured[shape]
+        captured.images.copy_(images)
+        for mine, new in zip(captured.boxes, boxes, strict=True):
+            mine.copy_(new)
+        captured.graph.replay()
+        return captured.results
+
+    def _capture(self, images: Tensor, boxes: Boxes) -> _Captured:
+        """Record one step without running it; it will read its batch from tensors of its own."""
+        images, boxes = images.clone(), Boxes(*(tensor.clone() for tensor in boxes))
+        graph = self.tools.new()
+        with self.tools.capture(graph, self.pool):
+            terms, norm = update(self.run, self.forward_loss, images, boxes)
+        results = tree_map(Tensor.detach, terms), norm
+        self.pool = self.pool or graph.pool()
+        return _Captured(graph=graph, images=images, boxes=boxes, results=results)

@@ -1,0 +1,141 @@
+"""The record of a run: metrics.jsonl, TensorBoard, and lines or a bar for the person watching."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from fsaf.errors import UserError
+from fsaf.files import write_text
+from fsaf.processes import group
+
+
+class RunLog:
+    """Writes each record to the run folder and shows it; a context manager."""
+
+    def __init__(
+        self, out: Path, total_steps: int, first_step: int, console: Console, evaluated: bool = True
+    ) -> None:
+        """first_step: steps done before. evaluated: whether the evaluation after it, if any, was made."""
+        out.mkdir(parents=True, exist_ok=True)
+        self.console, self.total_steps, self.path = console, total_steps, out / "metrics.jsonl"
+        _cut_off(self.path, first_step, first_step if evaluated else first_step - 1)
+        self.file = self.path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)
+        self.start, self.first_step = time.perf_counter(), first_step
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("training", total=total_steps, completed=first_step)
+
+    def __enter__(self) -> "RunLog":
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.bar.stop()
+        for file in (self.file, self.board):
+            with contextlib.suppress(OSError):  # of a full disk, which has been told
+                file.close()
+
+    def say(self, text: str) -> None:
+        """A line for the person watching."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def step(self, done: int, record: dict[str, Any], epochs: int) -> None:
+        """A training record after ``done`` steps."""
+        self._write(record, "train", done)
+        each = group.each(record["images_per_second"] / group.processes(), ".1f")
+        text = (
+            f"epoch {record['epoch']}/{epochs}  loss {record['loss']:.4f} "
+            f"(cls {record['loss_cls']:.4f}, box {record['loss_box']:.4f})  lr {record['lr']:.2e}  "
+            f"{record['images_per_second']:.1f} img/s{each}"
+        )
+        if self.console.is_terminal:
+            self.bar.update(self.task, completed=done, description=text)
+        else:
+            seconds = (time.perf_counter() - self.start) / max(done - self.first_step, 1)
+            left = timedelta(seconds=int(seconds * (self.total_steps - done)))
+            self.say(f"step {done}/{self.total_steps}  {text}  ETA {left}")
+
+    def evaluation(self, done: int, record: dict[str, Any]) -> None:
+        """A record of an evaluation after ``done`` steps."""
+        self._write(record, "val", done)
+
+    def sync(self) -> None:
+        """Have all records on the disk; to be called before a checkpoint is written, which counts on them."""
+        with self._telling():
+            os.fsync(self.file.fileno())
+            self.board.flush()
+
+    def _write(self, record: dict[str, Any], group: str, done: int) -> None:
+        with self._telling():
+            self.file.write(json.dumps(record) + "\n")
+            self.file.flush()
+            for key, value in record.items():
+                if isinstance(value, (int, float)):
+                    self.board.add_scalar(f"{group}/{key}", value, done)
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot write the record ({error}); free some space, then --resume true"
+            ) from error
+
+
+def _cut_off(path: Path, step: int, evaluation: int) -> None:
+    """Drop the records after ``step``, and evaluations after step ``evaluation``, of a run that was stopped
+    later than its checkpoint, and goes on."""
+    if not path.is_file():
+        return
+    text, kept = path.read_text(encoding="utf-8", errors="replace"), []
+    for line in text.splitlines(keepends=True):
+        try:
+            record = json.loads(line)
+            if line.endswith("\n") and record["step"] <= (step if "loss" in record else evaluation):
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):  # cut short as the process died
+            continue
+    if (left := "".join(kept)) != text:
+        write_text(path, left)
+
+
+class NoLog:
+    """In place of a ``RunLog`` in every process but the main one: writes and shows nothing."""
+
+    def __enter__(self) -> "NoLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def step(self, done: int, record: dict[str, Any], epochs: int) -> None:
+        """Nothing."""
+
+    def evaluation(self, done: int, record: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
+        """Nothing."""

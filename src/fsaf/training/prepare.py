@@ -1,0 +1,76 @@
+"""What to train on and what to evaluate on, and the checks that come before training."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from fsaf.checking.reach import count_unreachable
+from fsaf.config import Config, DataConfig, ObjectiveConfig
+from fsaf.data.faults import KINDS
+from fsaf.data.readers.formats import choose_split, find_splits
+from fsaf.data.readers.splits import check_images, notes_on, open_split
+from fsaf.data.records import Records
+from fsaf.errors import UserError
+
+
+def open_for_training(config: Config) -> tuple[Records, Records | None, list[str]]:
+    """What to train on, what to evaluate on, and notes on what was left out or looks wrong.
+
+    There is nothing to evaluate on where the config says never, or has no such split. Raises UserError as
+    ``open_split`` and ``for_training``.
+    """
+    objective = config.objective if "anchor_free" in config.model.branches else None
+    records, notes = for_training(open_split(config.data, "train"), config.data, objective)
+    if not config.train.evaluate_every:
+        return records, None, notes
+    if not _has_validation(config.data):
+        return records, None, [*notes, "no validation split, so nothing is evaluated and there is no best.pt"]
+    validation = open_split(config.data, "val", records.classes)
+    check_images(validation, config.data)
+    if validation.source == records.source and validation.format != "yolo":
+        notes.append(f"evaluation is on the images of training ({records.source})")
+    return records, validation, notes + [f"evaluation: {note}" for note in notes_on(validation)]
+
+
+def _has_validation(data: DataConfig) -> bool:
+    if data.val.annotations is not None or data.val.images is not None:
+        return True  # or half of it, which opening refuses
+    if data.root is None:
+        return False
+    root = Path(data.root)
+    return choose_split(find_splits(root), "val", root) is not None
+
+
+def for_training(
+    records: Records, data: DataConfig, objective: ObjectiveConfig | None = None
+) -> tuple[Records, list[str]]:
+    """What training learns from, and notes on what was left out or looks wrong.
+
+    Images without boxes (unless ``data.keep_empty``) and with a side under ``data.min_size`` go.
+    objective: note how many boxes it gives no location; None where boxes are learned otherwise.
+    Raises UserError where nothing is left, and for images that are not there or too large.
+    """
+    boxes = sum(int((~image.crowd).sum()) for image in records.images)
+    if boxes == 0:
+        raise UserError(f"{records.source}: no boxes at all; there is nothing to learn")
+    large = [image for image in records.images if min(image.width, image.height) >= data.min_size]
+    kept = [image for image in large if data.keep_empty or len(image.boxes)]
+    notes = []
+    if len(large) < len(records.images):
+        notes.append(f"{len(records.images) - len(large)} images under {data.min_size} pixels left out")
+    if len(kept) < len(large):
+        notes.append(f"{len(large) - len(kept)} images without boxes left out")
+    notes += notes_on(records)
+    if not large:
+        raise UserError(f"{records.source}: every image is under {data.min_size} pixels (data.min_size)")
+    if not kept:
+        raise UserError(
+            f"{records.source}: every image is under {data.min_size} pixels (data.min_size) or without boxes "
+            "(data.keep_empty)"
+        )
+    left = replace(records, images=kept)
+    check_images(left, data)
+    if objective and (unreachable := count_unreachable(left, data, objective)):
+        notes.append(
+            f"{unreachable} {KINDS['box-no-location'].title}, too small for it: `fsaf check` lists them"
+        )
+    return left, notes

@@ -1,0 +1,94 @@
+"""How a run starts: its folder, its first weights, and whether it goes on from what is there."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from fsaf.checkpoints.any_format import read_checkpoint
+from fsaf.checkpoints.format import checkpoints_at, load_newest
+from fsaf.config import Config
+from fsaf.data.records import Classes
+from fsaf.errors import UserError, check_folder
+from fsaf.model.detector import FSAF
+from fsaf.model.weights import load_backbone_weights
+from fsaf.processes import group
+from fsaf.training.optim import MovingAverage, make_optimizer
+from fsaf.training.precision import Precision
+from fsaf.training.run import Run
+from fsaf.training.transfer import plan_transfer
+
+
+def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
+    """Build the network with the weights it starts from, and all that trains it.
+
+    Raises UserError where the run folder is taken or weights cannot be had; nothing is written.
+    """
+    config = settle_resume(config)
+    out = group.from_main(lambda: _run_folder(config))
+    if config.train.accumulate > 1 and len(config.model.branches) > 1:
+        raise UserError(
+            f"train.accumulate = {config.train.accumulate}: the losses of two branches have two divisors, "
+            "which parts of a batch cannot share; take one of model.branches, or a larger data.batch_size"
+        )
+    torch.manual_seed(config.train.seed)
+    model = FSAF(config.model, len(classes))
+    notes = [] if config.resume else _initial_weights(model, classes, config)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    run = Run(
+        config=config,
+        classes=classes,
+        out=out,
+        model=model,
+        optimizer=make_optimizer(model, config.optim, tensor_rate=config.train.cuda_graphs),
+        average=MovingAverage(model, config.train.ema) if config.train.ema else None,
+        precision=Precision(config.train, device),
+        notes=notes,
+    )
+    torch.manual_seed(config.train.seed + group.rank())  # dropout differs between processes
+    if config.resume:
+        run.resume()
+    return run
+
+
+def _initial_weights(model: FSAF, classes: Classes, config: Config) -> list[str]:
+    """Fill ``model`` from the checkpoint ``init``, as far as that fits, and the backbone else from
+    ``model.weights``; returns what to tell of it."""
+    transfer = None
+    if config.init is not None:
+        transfer = plan_transfer(model, classes, read_checkpoint(Path(config.init)), config.init)
+    if transfer is None or not transfer.backbone:
+        load_backbone_weights(model.backbone, config.model.backbone, config.model.weights)
+    if transfer is None or config.init is None:
+        return []
+    model.load_state_dict(transfer.state, strict=False)
+    return transfer.lines(config.init, len(model.state_dict()))
+
+
+def settle_resume(config: Config) -> Config:
+    """``config`` with ``resume`` true or false.
+
+    ``auto`` goes on from ``last.pt`` where there is one. So do processes that a launcher has started again,
+    where they have written it: it also starts those again that stopped at a run that was there before.
+    """
+    restarted = max(group.gather_all(group.restarts())) > 0
+    if config.out is None or config.resume is True or not (config.resume == "auto" or restarted):
+        return config
+    last_pt = Path(config.out) / "checkpoints" / "last.pt"
+
+    def goes_on() -> bool:
+        if not checkpoints_at(last_pt):
+            return False
+        return config.resume == "auto" or load_newest(last_pt)[0].get("launch") == group.launch_id()
+
+    return replace(config, resume=group.from_main(goes_on))
+
+
+def _run_folder(config: Config) -> Path:
+    if config.out is None:
+        raise UserError("out is not set; give the run folder with --out FOLDER")
+    out = Path(config.out)
+    if checkpoints_at(out / "checkpoints" / "last.pt") and not config.resume:
+        raise UserError(f"{out}: holds a run already; go on with --resume true, or give another --out FOLDER")
+    check_folder(out)
+    return out

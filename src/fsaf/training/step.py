@@ -1,0 +1,106 @@
+"""One training step: from uint8 images and padded boxes to updated weights.
+
+A fixed program for each batch shape, whatever is in the batch: nothing in it waits for the device, and no
+shape depends on the data (docs/static-shapes.md; tests/training/test_step.py holds it to ``fsaf.testing``).
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from fsaf.config import ObjectiveConfig
+from fsaf.data.batch import Boxes
+from fsaf.model.detector import FSAF
+from fsaf.objective.objective import LossTerms, Sums, objective
+from fsaf.processes.group import mean_over_processes, without_averaging
+from fsaf.training.optim import set_rate
+from fsaf.training.precision import Precision
+from fsaf.training.run import Run
+
+MAX_GRAPHS = 256
+"""Batch shapes that may be compiled; PyTorch stops at 8 by default."""
+
+
+class ForwardLoss(nn.Module):
+    """Network and objective in one, so that they compile into one graph a batch shape."""
+
+    def __init__(self, model: FSAF, config: ObjectiveConfig, precision: Precision) -> None:
+        super().__init__()
+        self.model, self.config, self.precision = model, config, precision
+
+    def forward(self, images: Tensor, boxes: Boxes, earlier: Sums | None = None) -> LossTerms:
+        """Loss terms of a batch. earlier: sums of the step's micro-batches before it."""
+        with self.precision.autocast():
+            outputs = self.model(images, boxes.sizes)
+        mean_counts = mean_over_processes if self.config.normalise == "mean" else None
+        return objective(outputs, boxes, self.config, mean_counts, earlier)
+
+
+def compile_forward_loss(forward_loss: ForwardLoss) -> None:
+    """Have ``forward_loss`` compiled, at the first batch of each shape, into one graph without a break."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_GRAPHS)
+    forward_loss.compile(fullgraph=True, dynamic=False)
+
+
+def train_step(
+    run: Run, forward_loss: Callable[..., LossTerms], images: Tensor, boxes: Boxes, rate: float
+) -> tuple[LossTerms, Tensor]:
+    """Update the run's weights by one batch that lies on their device.
+
+    images: (B, 3, H, W) uint8; they pass through the network in ``train.accumulate`` equal parts, to the same
+    gradients. rate: learning rate. Returns the loss terms and the gradients' norm before clipping; they stay
+    on the device.
+    """
+    set_rate(run.optimizer, rate)
+    run.step += 1
+    return update(run, forward_loss, images, boxes)
+
+
+def update(
+    run: Run, forward_loss: Callable[..., LossTerms], images: Tensor, boxes: Boxes
+) -> tuple[LossTerms, Tensor]:
+    """The part of a step that is work for the device: nothing on the host changes."""
+    run.optimizer.zero_grad(set_to_none=True)
+    parts = run.config.train.accumulate
+    rows = len(images) // parts
+    terms, earlier = None, Sums.zero(images.device) if parts > 1 else None
+    for part in range(parts):
+        of_part = slice(part * rows, (part + 1) * rows)
+        # The last backward pass averages over processes, and with its gradients those of the parts before.
+        with nullcontext() if part == parts - 1 else without_averaging(forward_loss):
+            before = terms
+            terms = forward_loss(images[of_part], Boxes(*(field[of_part] for field in boxes)), earlier)
+            if before is not None:  # all parts divide by the positives of all, of which more are known now
+                scale_gradients(run.model, before.divisor / terms.divisor)
+            run.precision.backward(terms.loss)
+            earlier = terms.sums
+    assert terms is not None
+    norm = run.precision.step(run.optimizer, run.model.parameters(), run.config.optim.clip_norm)
+    if run.average:
+        run.average.update(run.model)
+    return terms, norm
+
+
+@torch.no_grad()
+def scale_gradients(model: nn.Module, factor: Tensor) -> None:
+    """Multiply the gradients by a scalar tensor."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    torch._foreach_mul_(gradients, factor)
+
+
+class FirstSteps:
+    """Says how long the first step of each batch shape took: that is when its graph is compiled."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def note(self, images: Tensor, seconds: float) -> None:
+        """To be called after every step, with how long it took."""
+        shape = tuple(images.shape)
+        if shape not in self.shapes:
+            self.shapes.add(shape)
+            size = " x ".join(map(str, shape))
+            self.say(f"compiled network and objective for batches of {size} in {seconds:.1f} s")

@@ -1,0 +1,142 @@
+"""Starting from a checkpoint of other classes, or of a network that is alike in part (``--init``).
+
+A layer is taken whole or not at all, and so is the backbone, since weights go with those around them. In the
+layers that score classes each class is a part of its own, found by name.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fsaf.checkpoints.format import checkpoint_classes
+from fsaf.data.records import Classes
+from fsaf.errors import UserError, printable
+from fsaf.model.anchors import KINDS
+from fsaf.model.detector import FSAF
+
+CLASS_LAYERS = {"head.classes": 1, "head.anchor_classes": KINDS}
+"""Layers with an output for each class, and how many: kind by kind of anchor, each class by class."""
+BACKBONE = "backbone."
+
+
+@dataclass(kw_only=True)
+class Transfer:
+    """What a network takes from a checkpoint."""
+
+    state: dict[str, Tensor]
+    """The tensors taken, as the network is to hold them: rows of classes that are new are its own."""
+    backbone: bool
+    """Whether the backbone is taken."""
+    kept: list[str]
+    """Classes of the network that the checkpoint scores too."""
+    new: list[str]
+    """Classes that it does not."""
+    missing: list[str]
+    """Layers of the network that the checkpoint has not."""
+    other_shape: list[str]
+    """Layers that have another shape in the checkpoint."""
+    unused: list[str]
+    """Layers of the checkpoint that the network has not."""
+
+    def lines(self, where: str, total: int) -> list[str]:
+        """What to tell the person watching. total: tensors of the network."""
+        whole = [name for name in self.state if not (self.new and _layer(name) in CLASS_LAYERS)]
+        text = f"from {where}: {len(whole)} of {total} weights"
+        if self.new:
+            text += f"; class rows kept: {_list(self.kept)}; new: {_list(self.new)}"
+        lines = [text]
+        if not self.backbone:
+            lines.append(f"from {where}: not the backbone, which is another; it starts as model.weights says")
+        for why, layers in (
+            ("started anew, not in the file", self.missing),
+            ("started anew, of another shape in the file", self.other_shape),
+            ("not used", self.unused),
+        ):
+            if layers:
+                lines.append(f"from {where}: {why}: {_list(layers)}")
+        return lines
+
+
+def plan_transfer(model: FSAF, classes: Classes, checkpoint: dict[str, Any], where: str) -> Transfer:
+    """What ``model``, which detects ``classes``, takes from ``checkpoint``, read from file ``where``.
+
+    Raises UserError where the file contradicts itself, or has nothing in common with the network.
+    """
+    theirs, own = checkpoint["model"], model.state_dict()
+    known = checkpoint_classes(checkpoint).names
+    rows = [known.index(name) if name in known else -1 for name in classes.names]
+    backbone = all(_fits(own, theirs, name) for name in own if name.startswith(BACKBONE))
+    state: dict[str, Tensor] = {}
+    missing, other_shape = [], []
+    for layer, names in _layers(own).items():
+        if layer.startswith(BACKBONE) and not backbone:
+            continue
+        if any(name not in theirs for name in names):
+            missing.append(layer)
+        elif layer in CLASS_LAYERS:
+            _check_rows(theirs, names, CLASS_LAYERS[layer] * len(known), where)
+            if any(theirs[name].shape[1:] != own[name].shape[1:] for name in names):
+                other_shape.append(layer)
+            elif max(rows) >= 0:
+                kinds = CLASS_LAYERS[layer]
+                state |= {name: _mix_rows(own[name], theirs[name], rows, kinds) for name in names}
+        elif all(_fits(own, theirs, name) for name in names):
+            state |= {name: theirs[name] for name in names}
+        else:
+            other_shape.append(layer)
+    if not {name for name, _ in model.named_parameters()} & set(state):
+        raise UserError(
+            f"{where}: no layer of it fits this network, and its backbone is "
+            f"{checkpoint['config']['model']['backbone']}; give init a checkpoint of a network like this"
+        )
+    scored = any(_layer(name) in CLASS_LAYERS for name in state)
+    kept = [name for name, row in zip(classes.names, rows, strict=True) if row >= 0 and scored]
+    return Transfer(
+        state=state,
+        backbone=backbone,
+        kept=kept,
+        new=[name for name in classes.names if name not in kept],
+        missing=missing,
+        other_shape=other_shape,
+        unused=[x for x in _layers(theirs) if x not in _layers(own) and not x.startswith(BACKBONE)],
+    )
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _layers(state: dict[str, Tensor]) -> dict[str, list[str]]:
+    """Names of a state by the layer that they belong to."""
+    layers: dict[str, list[str]] = {}
+    for name in state:
+        layers.setdefault(_layer(name), []).append(name)
+    return layers
+
+
+def _fits(own: dict[str, Tensor], theirs: dict[str, Tensor], name: str) -> bool:
+    return name in theirs and theirs[name].shape == own[name].shape
+
+
+def _check_rows(theirs: dict[str, Tensor], names: list[str], rows: int, where: str) -> None:
+    for name in names:
+        if len(theirs[name]) != rows:
+            raise UserError(
+                f"{where}: {name} has {len(theirs[name])} rows, its classes ask for {rows}; is it damaged?"
+            )
+
+
+def _mix_rows(own: Tensor, theirs: Tensor, rows: list[int], kinds: int) -> Tensor:
+    """``own`` (kinds * C, ...) with the rows of ``theirs`` (kinds * C', ...) for each class c that is class
+    ``rows[c]`` there; where that is -1, its own."""
+    at = torch.tensor(rows)
+    mixed = own.detach().clone().unflatten(0, (kinds, -1))
+    mixed[:, at >= 0] = theirs.to(own.dtype).unflatten(0, (kinds, -1))[:, at[at >= 0]]
+    return mixed.flatten(0, 1)
+
+
+def _list(names: list[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return printable(", ".join(names[:most]) + more if names else "none")

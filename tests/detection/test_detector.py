@@ -1,0 +1,277 @@
+"""Pictures of every kind in, boxes in their own pixels out; checkpoints there and back."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import fsaf
+from fsaf.config import Config, DataConfig, ModelConfig, PredictConfig, to_dict
+from fsaf.data.records import Classes
+from fsaf.detection.detector import Detector, Result, load
+from fsaf.errors import UserError
+from fsaf.model.detector import FSAF
+from synthetic import COLORS, NAMES, Picture, SeesColours, paint
+
+CLASSES = Classes(names=tuple(NAMES[id_] for id_ in sorted(NAMES)), ids=tuple(sorted(NAMES)))
+DATA = DataConfig(short_side=64, long_side=96, shapes=[(64, 96), (96, 64)])
+SCENE = Picture(height=128, width=192, objects=[(20, 30, 60, 40, 7), (100, 64, 80, 60, 3)])
+
+
+@pytest.fixture
+def sees() -> Detector:
+    """Finds coloured rectangles."""
+    return Detector(SeesColours().eval(), CLASSES, Config(data=DATA))
+
+
+@pytest.fixture
+def random_detector(tiny_model_config: ModelConfig) -> Detector:
+    """Untrained; every location is a detection."""
+    config = Config(
+        data=DATA,
+        model=tiny_model_config,
+        predict=PredictConfig(score_threshold=0.0, max_detections=20, nms_iou=0.3),
+    )
+    model = FSAF(config.model, len(CLASSES)).eval().to(memory_format=torch.channels_last)
+    return Detector(model, CLASSES, config)
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def same(left: Result, right: Result, atol: float = 0.0) -> None:
+    assert left.size == right.size and left.names == right.names
+    assert left.labels.tolist() == right.labels.tolist()
+    np.testing.assert_allclose(left.boxes, right.boxes, rtol=0, atol=atol)
+    np.testing.assert_allclose(left.scores, right.scores, rtol=0, atol=atol)
+
+
+def test_boxes_are_in_pixels_of_the_original(sees: Detector) -> None:
+    for scale in (1, 2, 4):  # of 64 x 96, the size the network sees
+        objects = [
+            (10 * scale, 15 * scale, 30 * scale, 20 * scale, 7),
+            (50 * scale, 32 * scale, 40 * scale, 30 * scale, 3),
+        ]
+        result = sees.predict(paint(Picture(height=64 * scale, width=96 * scale, objects=objects)))
+        assert result.size == (64 * scale, 96 * scale) and result.path is None
+        found = dict(zip(result.names, result.boxes.tolist(), strict=True))
+        assert found == {NAMES[c]: pytest.approx([x, y, x + w, y + h], abs=1e-3) for x, y, w, h, c in objects}
+        labels = dict(zip(result.names, result.labels.tolist(), strict=True))
+        assert labels == {"red": 1, "green": 0}
+        assert result.scores.tolist() == sorted(result.scores, reverse=True) and len(result) == 2
+
+
+def test_types_of_a_result(sees: Detector) -> None:
+    for picture in (paint(SCENE), np.full((64, 96, 3), 128, np.uint8)):
+        result = sees.predict(picture)
+        n = len(result)
+        assert result.boxes.shape == (n, 4) and result.scores.shape == result.labels.shape == (n,)
+        assert (result.boxes.dtype, result.scores.dtype, result.labels.dtype) == (
+            np.float32, np.float32, np.int64,
+        )  # fmt: skip
+    assert n == 0 and result.names == []
+
+
+FORMS: dict[str, Callable[[Path, np.ndarray], Any]] = {
+    "path": lambda path, _: path,
+    "str": lambda path, _: str(path),
+    "pillow": lambda path, _: Image.open(path),
+    "array": lambda _, pixels: pixels,
+    "tensor": lambda _, pixels: torch.from_numpy(pixels).permute(2, 0, 1),
+    "strided array": lambda _, pixels: np.asfortranarray(pixels),
+    "reversed array": lambda _, pixels: pixels[:, :, ::-1].copy()[:, :, ::-1],  # as from OpenCV's BGR
+    "array to read": lambda _, pixels: np.frombuffer(pixels.tobytes(), np.uint8).reshape(pixels.shape),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [(64, 96), (50, 70), (200, 90)])
+def test_every_form_of_a_picture_gives_the_same(
+    random_detector: Detector, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    pixels = noise(*size)
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    expected = random_detector.predict(pixels)
+    assert len(expected) == 20 and expected.size == size
+    assert (expected.boxes >= 0).all() and (expected.boxes <= [size[1], size[0]] * 2).all()
+    for name, form in FORMS.items():
+        result = random_detector.predict(form(path, pixels))
+        same(result, expected)
+        assert result.path == (str(path) if name in ("path", "str") else None)
+
+
+def test_grey_pictures(random_detector: Detector) -> None:
+    grey = noise(64, 96)[:, :, 0]
+    expected = random_detector.predict(np.repeat(grey[:, :, None], 3, 2))
+    for picture in (grey, torch.from_numpy(grey), Image.fromarray(grey)):
+        same(random_detector.predict(picture), expected)
+
+
+def test_a_list_gives_a_list_in_order(sees: Detector) -> None:
+    pictures = [paint(Picture(height=64, width=96, objects=[(8 * i, 16, 16, 16, 7)])) for i in range(5)]
+    for batch_size in (1, 2, 5, 9):
+        results = sees.predict(pictures, batch_size=batch_size)
+        assert [result.boxes[0, 0] for result in results] == [0, 8, 16, 24, 32]
+    assert sees.predict([]) == []
+    assert isinstance(sees.predict(pictures[:1]), list) and isinstance(sees.predict(pictures[0]), Result)
+
+
+@pytest.mark.parametrize("shapes", [DATA.shapes, None])
+def test_mixed_sizes_in_batches_equal_one_by_one(
+    random_detector: Detector, shapes: list[tuple[int, int]] | None
+) -> None:
+    random_detector.config.data = DataConfig(short_side=64, long_side=96, shapes=shapes)
+    sizes = [(64, 96), (96, 64), (40, 90), (64, 96), (130, 60), (64, 64), (33, 97)]
+    pictures = [noise(*size, seed) for seed, size in enumerate(sizes)]
+    alone = [random_detector.predict(picture) for picture in pictures]
+    for batch_size in (2, 7):
+        together = random_detector.predict(pictures, batch_size=batch_size)
+        for one, other in zip(alone, together, strict=True):
+            assert len(one) > 5
+            same(one, other, atol=1e-4)
+
+
+def test_settings_of_a_call_count_for_that_call(sees: Detector) -> None:
+    result = sees.predict(paint(SCENE))
+    low, high = sorted(result.scores.tolist())
+    assert low < high
+    assert len(sees.predict(paint(SCENE), score_threshold=(low + high) / 2)) == 1
+    assert len(sees.predict(paint(SCENE), max_detections=1)) == 1
+    same(sees.predict(paint(SCENE)), result)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"score_threshold": 1.5}, "score_threshold = 1.5"),
+        ({"max_detections": 0}, "max_detections = 0"),
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"batch_size": -2}, "batch_size = -2"),
+    ],
+)
+def test_settings_out_of_range(sees: Detector, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        sees.predict(paint(SCENE), **options)
+
+
+@pytest.mark.parametrize(
+    ("picture", "told"),
+    [
+        (np.zeros((8, 8, 3), np.float32), "float32"),
+        (np.zeros((8, 8, 3), ">u2"), ">u2"),
+        (np.array(["a.jpg", "b.jpg"]), "U5"),
+        (torch.zeros(3, 8, 8), "float32"),
+        (np.zeros((3, 8, 8), np.uint8), r"\[3, 8, 8\]"),
+        (torch.zeros(8, 8, 3, dtype=torch.uint8), r"\[8, 8, 3\]"),
+        (np.zeros((8, 8, 4), np.uint8), r"\[8, 8, 4\]"),
+        (np.zeros((0, 8, 3), np.uint8), r"\[0, 8, 3\]"),
+        (np.zeros(8, np.uint8), r"\[8\]"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), r"\[1, 3, 8, 8\]"),
+        ([3], "int"),
+        ([None], "NoneType"),
+    ],
+)
+def test_what_is_not_a_picture_is_refused(sees: Detector, picture: Any, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        sees.predict(picture)
+
+
+def test_files_that_cannot_be_read_are_named(sees: Detector, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    for name in ("text.png", "gone.png"):
+        with pytest.raises(UserError, match=name):
+            sees.predict(tmp_path / name)
+
+
+def test_exif_rotation_follows_the_setting(sees: Detector, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a viewer turns the stored pixels a quarter clockwise
+    Image.fromarray(paint(Picture(height=64, width=96, objects=[(10, 16, 30, 20, 7)]))).save(
+        tmp_path / "a.png", exif=exif
+    )
+    assert sees.predict(tmp_path / "a.png").boxes.tolist() == [[10, 16, 40, 36]]
+    sees.config.data = DataConfig(short_side=64, long_side=96, shapes=DATA.shapes, exif_rotation=True)
+    turned = sees.predict(tmp_path / "a.png")
+    assert turned.size == (96, 64)
+    assert turned.boxes[0].tolist() == pytest.approx([64 - 36, 10, 64 - 16, 40], abs=1e-3)
+
+
+def test_a_result_as_json_values(sees: Detector, tmp_path: Path) -> None:
+    Image.fromarray(paint(SCENE)).save(tmp_path / "a.png")
+    values = sees.predict(tmp_path / "a.png").to_dict()
+    assert values["image"] == str(tmp_path / "a.png") and values["size"] == [128, 192]
+    by_name = {d["name"]: d for d in values["detections"]}
+    assert by_name["red"]["box"] == pytest.approx([20, 30, 80, 70], abs=2e-3)
+    assert (by_name["red"]["label"], by_name["green"]["label"]) == (1, 0)
+    assert all(0 < d["score"] < 1 and d.keys() == {"box", "score", "label", "name"} for d in by_name.values())
+
+
+def test_supervision_without_the_package(sees: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "supervision", None)
+    with pytest.raises(UserError, match="pip install supervision"):
+        sees.predict(paint(SCENE)).to_supervision()
+
+
+def test_supervision(sees: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Detections(dict[str, Any]):
+        """Takes the arguments of supervision.Detections."""
+
+    module = type("supervision", (), {"Detections": Detections})
+    monkeypatch.setitem(__import__("sys").modules, "supervision", module)
+    result = sees.predict(paint(SCENE))
+    found: Any = result.to_supervision()
+    assert found["xyxy"] is result.boxes and found["confidence"] is result.scores
+    assert found["class_id"] is result.labels and found["data"]["class_name"].tolist() == result.names
+
+
+# Files.
+
+
+def test_save_and_load(random_detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "a" / "model.pt"
+    random_detector.save(path)
+    again = load(str(path), "cpu")
+    assert again.classes == CLASSES and to_dict(again.config) == to_dict(random_detector.config)
+    assert not again.model.training  # type: ignore[union-attr]
+    picture = noise(64, 96)
+    same(again.predict(picture), random_detector.predict(picture))
+    again.save(tmp_path / "b.pt")
+    first, second = (torch.load(p, weights_only=True)["model"] for p in (path, tmp_path / "b.pt"))
+    assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_the_public_names() -> None:
+    assert fsaf.load is load and fsaf.Detector is Detector and fsaf.Result is Result
+    with pytest.raises(AttributeError, match="nothing"):
+        fsaf.nothing  # noqa: B018
+
+
+def test_load_names_the_file(tmp_path: Path, random_detector: Detector) -> None:
+    with pytest.raises(UserError, match=r"none\.pt: no such checkpoint"):
+        load(tmp_path / "none.pt")
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    with pytest.raises(UserError, match=r"text\.pt: not a readable checkpoint"):
+        load(tmp_path / "text.pt")
+    random_detector.save(tmp_path / "a.pt")
+    with pytest.raises(UserError, match="device 'abacus'"):
+        load(tmp_path / "a.pt", "abacus")
+    content = torch.load(tmp_path / "a.pt", weights_only=True)
+    content["classes"] = {"names": ["one"], "ids": [1]}
+    torch.save(content, tmp_path / "b.pt")
+    with pytest.raises(UserError, match=r"b\.pt: does not fit the model.*number of classes"):
+        load(tmp_path / "b.pt")
+
+
+def test_colours_are_told_apart() -> None:
+    """The stand-in network of these tests does what they rely on."""
+    assert len({tuple(c) for c in COLORS.values()}) == 3
+    outputs = SeesColours()(torch.from_numpy(paint(SCENE)).permute(2, 0, 1)[None])
+    scores: Tensor = torch.cat([x.flatten(2) for x in outputs.logits], 2).sigmoid()
+    assert (scores > 0.5).sum() == 2

@@ -1,0 +1,297 @@
+"""Exported files: the same detections as PyTorch, fixed shapes, metadata, nothing half-written."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fsaf.exporting.check as check_module
+from fsaf.config import Config, DataConfig, ModelConfig, PredictConfig
+from fsaf.data.records import Classes
+from fsaf.detection.detector import Detector
+from fsaf.detection.onnx import OnnxModel
+from fsaf.detection.postprocess import postprocess
+from fsaf.errors import UserError
+from fsaf.exporting.export import export_detector
+from fsaf.exporting.onnx import ExportReport, export_onnx
+from fsaf.model.detector import FSAF
+
+CLASSES = Classes(names=("naïve", "dög", "猫"), ids=(7, 3, 90))
+CONFIG = Config(
+    init="/secret/start.pt",
+    model=ModelConfig(
+        backbone="test_efficientnet", weights="none", channels=64, convs=1, norm="group", frozen_stages=-1
+    ),
+    predict=PredictConfig(candidates=150, max_detections=40),
+)
+SIZE = (64, 96)
+
+
+@pytest.fixture(scope="module")
+def model() -> FSAF:
+    """Random weights, moved so that scores spread and boxes differ from place to place."""
+    torch.manual_seed(0)
+    model = FSAF(CONFIG.model, len(CLASSES))
+    for layer, bias, std in ((model.head.classes, -1.5, 0.15), (model.head.distances, 0.3, 0.02)):
+        assert layer.bias is not None
+        nn.init.normal_(layer.weight, std=std)
+        nn.init.constant_(layer.bias, bias)
+    return model.eval()
+
+
+def pictures(count: int) -> tuple[Tensor, Tensor]:
+    """Padded images of several sizes; the padding holds noise, which must not matter."""
+    generator = torch.Generator().manual_seed(count)
+    images = torch.randint(0, 256, (count, 3, *SIZE), generator=generator, dtype=torch.uint8)
+    sizes = torch.tensor([[64, 96], [50, 96], [64, 71]])
+    return images, sizes.repeat(-(-count // 3), 1)[:count]
+
+
+def export(model: FSAF, path: Path, **options: Any) -> ExportReport:
+    images, sizes = pictures(5)
+    return export_onnx(model, CLASSES, CONFIG, path, size=SIZE, images=images, sizes_b2=sizes, **options)
+
+
+@pytest.fixture(scope="module")
+def fixed(model: FSAF, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    return export(model, tmp_path_factory.mktemp("fixed") / "model.onnx", batch=2)
+
+
+@pytest.fixture(scope="module")
+def dynamic(model: FSAF, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    folder = tmp_path_factory.mktemp("dynamic")
+    return export(model, folder / "model.onnx", dynamic_batch=True, opset=18, float_images=True)
+
+
+def test_report(fixed: ExportReport) -> None:
+    found = fixed.comparison
+    assert found is not None and found.images == 5 and found.detections > 50
+    assert found.max_box_difference < 0.1 and found.max_score_difference < 1e-3
+    assert found.torch_seconds > 0 and found.onnx_seconds > 0
+    assert fixed.megabytes == pytest.approx(fixed.path.stat().st_size / 1e6)
+    assert [entry.name for entry in fixed.path.parent.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("kind", ["fixed", "dynamic"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_detections_equal_pytorch(kind: str, count: int, model: FSAF, request: pytest.FixtureRequest) -> None:
+    path = request.getfixturevalue(kind).path
+    images, sizes = pictures(count)
+    found = OnnxModel(path)(images, sizes)
+    with torch.inference_mode():
+        expected = postprocess(model(images, sizes), sizes, CONFIG.predict)
+    assert (expected.labels_bm >= 0).sum() > 10 * count
+    torch.testing.assert_close(found.boxes_bm4, expected.boxes_bm4, rtol=0, atol=0.01)
+    torch.testing.assert_close(found.scores_bm, expected.scores_bm, rtol=0, atol=1e-4)
+    assert torch.equal(found.labels_bm, expected.labels_bm)
+
+
+def test_mirrored_views_and_tiles_of_a_file(fixed: ExportReport, model: FSAF) -> None:
+    config = replace(CONFIG, data=DataConfig(short_side=64, long_side=96, shapes=[SIZE]))
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 144, 3), dtype=np.uint8)
+    found, expected = (
+        Detector(one, CLASSES, config).predict(pixels, flip=True, tile=96, score_threshold=0.2)
+        for one in (OnnxModel(fixed.path), model)
+    )
+    assert len(expected) > 40 and found.names == expected.names and found.levels is None
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.02)
+
+
+def test_inputs_and_outputs(fixed: ExportReport, dynamic: ExportReport) -> None:
+    def describe(path: Path) -> dict[str, tuple[list[Any], str]]:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return {x.name: (x.shape, x.type) for x in (*session.get_inputs(), *session.get_outputs())}
+
+    assert describe(fixed.path) == {
+        "images": ([2, 3, 64, 96], "tensor(uint8)"),
+        "sizes": ([2, 2], "tensor(int64)"),
+        "boxes": ([2, 40, 4], "tensor(float)"),
+        "scores": ([2, 40], "tensor(float)"),
+        "labels": ([2, 40], "tensor(int64)"),
+    }
+    assert describe(dynamic.path) == {
+        "images": (["batch", 3, 64, 96], "tensor(float)"),
+        "sizes": (["batch", 2], "tensor(int64)"),
+        "boxes": (["batch", 40, 4], "tensor(float)"),
+        "scores": (["batch", 40], "tensor(float)"),
+        "labels": (["batch", 40], "tensor(int64)"),
+    }
+    assert OnnxModel(fixed.path).input_shape == (2, 3, 64, 96)
+    assert OnnxModel(dynamic.path).input_shape == (None, 3, 64, 96)
+
+
+def test_graph_is_valid_and_suppression_is_one_operator(fixed: ExportReport, dynamic: ExportReport) -> None:
+    for report in (fixed, dynamic):
+        onnx.checker.check_model(str(report.path), full_check=True)
+        kinds = [node.op_type for node in onnx.load(report.path).graph.node]
+        assert kinds.count("NonMaxSuppression") == 1
+        assert "Loop" not in kinds and len(kinds) < 500
+    assert dynamic.opset == 18
+    assert [x.version for x in onnx.load(dynamic.path).opset_import if x.domain == ""] == [18]
+
+
+def test_metadata(fixed: ExportReport) -> None:
+    metadata = {x.key: x.value for x in onnx.load(fixed.path).metadata_props}
+    assert (metadata["format"], metadata["version"], metadata["outputs"]) == ("fsaf", "1", "detections")
+    assert json.loads(metadata["classes"]) == {"names": list(CLASSES.names), "ids": list(CLASSES.ids)}
+    assert json.loads(metadata["config"])["predict"]["max_detections"] == 40
+    assert json.loads(metadata["preprocessing"])["pad_to"] == [64, 96]
+    assert "secret" not in str(metadata)
+    opened = OnnxModel(fixed.path)
+    assert opened.classes == CLASSES
+    assert opened.config.predict == CONFIG.predict
+    assert [tuple(shape) for shape in opened.config.data.shapes or []] == [SIZE]
+
+
+def test_no_detections(fixed: ExportReport, model: FSAF) -> None:
+    """Nothing above the threshold: fixed shapes all the same, and nothing left over from padding."""
+    found = OnnxModel(fixed.path)(*pictures(1), replace(CONFIG.predict, score_threshold=0.9999))
+    assert found.boxes_bm4.shape == (1, 40, 4)
+    assert (found.labels_bm == -1).all() and (found.scores_bm == 0).all() and (found.boxes_bm4 == 0).all()
+
+
+def test_stricter_settings(fixed: ExportReport, model: FSAF) -> None:
+    images, sizes = pictures(2)
+    settings = replace(CONFIG.predict, score_threshold=0.3, max_detections=12)
+    found = OnnxModel(fixed.path)(images, sizes, settings)
+    with torch.inference_mode():
+        expected = postprocess(model(images, sizes), sizes, settings)
+    assert (expected.labels_bm >= 0).sum() > 0 and torch.equal(found.labels_bm, expected.labels_bm)
+    torch.testing.assert_close(found.scores_bm, expected.scores_bm, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"score_threshold": 0.01},
+        {"max_detections": 41},
+        {"nms_iou": 0.6},
+        {"candidates": 10},
+        {"anchor_weight": 0.5},
+    ],
+)
+def test_settings_that_are_built_in(change: dict[str, Any], fixed: ExportReport) -> None:
+    with pytest.raises(UserError, match="export the checkpoint again"):
+        OnnxModel(fixed.path)(*pictures(1), replace(CONFIG.predict, **change))
+
+
+def test_image_of_another_size(fixed: ExportReport) -> None:
+    with pytest.raises(UserError, match=r"takes images padded to 64 x 96 .* not 96 x 64"):
+        OnnxModel(fixed.path)(pictures(1)[0].transpose(2, 3), torch.tensor([[96, 64]]))
+
+
+def test_raw(model: FSAF, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    report = export(model, tmp_path / "raw.onnx", raw=True)
+    assert capfd.readouterr() == ("", ""), "the exporter's chatter"
+    assert report.comparison is not None and report.comparison.detections == 5 * (96 + 24 + 6 + 2 + 1)
+    images, sizes = pictures(1)
+    session = onnxruntime.InferenceSession(str(report.path), providers=["CPUExecutionProvider"])
+    logits, boxes = session.run(["logits", "boxes"], {"images": images.numpy(), "sizes": sizes.numpy()})
+    with torch.inference_mode():
+        outputs = model(images, sizes)
+    np.testing.assert_allclose(logits, outputs.flat()[0], atol=1e-3)
+    # The location of row 1, column 2 on the second level (stride 16), which comes after 8 x 12 of the first.
+    top, bottom, left, right = (outputs.distances[1][0, :, 1, 2] * 64).tolist()
+    expected = [32 - left, 16 - top, 32 + right, 16 + bottom]
+    np.testing.assert_allclose(boxes[0, 96 + 6 + 2], expected, atol=1e-2)
+    with pytest.raises(UserError, match="raw export"):
+        OnnxModel(report.path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": (64, 90)}, "64 x 90: both must be multiples of 32"),
+        ({"batch": 0}, "batch 0"),
+        ({"opset": 17}, "opset 17: must be 18 to"),
+        ({"path": "model.pt"}, "must end in .onnx"),
+    ],
+)
+def test_wrong_settings(options: dict[str, Any], message: str, model: FSAF, tmp_path: Path) -> None:
+    options = {"size": SIZE, **options}
+    path = tmp_path / options.pop("path", "model.onnx")
+    with pytest.raises(UserError, match=message):
+        export_onnx(model, CLASSES, CONFIG, path, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_places_that_cannot_be_written(
+    model: FSAF, fixed: ExportReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=r"file/model\.onnx: cannot write"):
+        export(model, tmp_path / "file" / "model.onnx")
+    (tmp_path / "export.json").mkdir()
+    monkeypatch.setattr("fsaf.exporting.export.export_onnx", lambda *_, **__: fixed)
+    with pytest.raises(UserError, match=r"export\.json: cannot write"):
+        export_detector(
+            Detector(model, CLASSES, CONFIG), tmp_path / "model.onnx", [np.zeros((*SIZE, 3), np.uint8)]
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["export.json", "file"]
+
+
+def test_missing_package(model: FSAF, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r"pip install 'fsaf\[export\]'"):
+        export_onnx(model, CLASSES, CONFIG, tmp_path / "model.onnx", size=SIZE)
+
+
+def test_a_file_that_disagrees_is_not_written(
+    model: FSAF, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"an earlier file")
+    run: Callable[..., tuple[Tensor, ...]] = check_module.run_session
+
+    def shifted(*arguments: Any) -> tuple[Tensor, ...]:
+        boxes, *others = run(*arguments)
+        return (boxes + 0.2, *others)
+
+    monkeypatch.setattr(check_module, "run_session", shifted)
+    with pytest.raises(UserError, match="not written, because onnxruntime and PyTorch disagree"):
+        export(model, tmp_path / "model.onnx")
+    assert [x.name for x in tmp_path.iterdir()] == ["model.onnx"]
+    assert (tmp_path / "model.onnx").read_bytes() == b"an earlier file"
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing\.onnx: no such file"):
+        OnnxModel(tmp_path / "nothing.onnx")
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.5])
+def test_damaged_file(keep: float, fixed: ExportReport, tmp_path: Path) -> None:
+    content = fixed.path.read_bytes()
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(content[: int(keep if keep > 1 else keep * len(content))])
+    with pytest.raises(UserError, match=r"damaged\.onnx: (onnxruntime cannot open|not written by)"):
+        OnnxModel(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": None}, "not written by `fsaf export`"),
+        ({"classes": None}, "metadata is damaged"),
+        ({"classes": "{"}, "metadata is damaged"),
+        ({"classes": '{"names": ["a"], "ids": []}'}, "metadata is damaged"),
+        ({"version": "2"}, "newer fsaf"),
+        ({"config": '{"predict": {"nms_iou": 7}}'}, "nms_iou"),
+    ],
+)
+def test_changed_metadata(
+    change: dict[str, str | None], message: str, fixed: ExportReport, tmp_path: Path
+) -> None:
+    file = onnx.load(fixed.path)
+    metadata = {x.key: x.value for x in file.metadata_props} | change
+    onnx.helper.set_model_props(file, {key: value for key, value in metadata.items() if value is not None})
+    onnx.save(file, tmp_path / "changed.onnx")
+    with pytest.raises(UserError, match=message):
+        OnnxModel(tmp_path / "changed.onnx")

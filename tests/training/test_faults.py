@@ -1,0 +1,236 @@
+"""Damaged checkpoints, a full disk, a loader process that dies: one message, and nothing is lost."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+import kills
+from checkpoints.test_format import checkpoint
+from fsaf.checkpoints.format import checkpoints_at, load_checkpoint, load_newest, save_checkpoint
+from fsaf.config import Config
+from fsaf.errors import UserError
+from fsaf.files import write_text
+from fsaf.recipe import build_config
+from fsaf.training import run, start, trainer
+from many_processes import FORK, equal
+from synthetic import eight_pictures, recipe, write_coco
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("eight")
+    write_coco(folder, eight_pictures())
+    write_coco(folder, eight_pictures(1)[:2], "val", first_id=501)
+    return folder
+
+
+def config(root: Path, out: Path, **overrides: Any) -> Config:
+    """One epoch of four steps, a checkpoint after each."""
+    settings = {"model__backbone": "test_efficientnet", "data__batch_size": 2, "train__epochs": 1}
+    settings |= {"train__save_every": 1, "train__evaluate_every": 0}
+    return build_config(recipe(root, out, **{**settings, **overrides}), where="the test's recipe")
+
+
+def train(root: Path, out: Path, **overrides: Any) -> str:
+    with (out.parent / "said.txt").open("w") as file:
+        trainer.train(config(root, out, **overrides), Console(file=file, width=400))
+    return (out.parent / "said.txt").read_text()
+
+
+def in_process(function: Callable[..., None], folder: Path, *arguments: Any) -> str:
+    """The mistake that ends training in a process of its own."""
+    if FORK is None:
+        pytest.skip("FSAF_PROCESSES: no fork server on this system")
+    said = folder / "mistake.txt"
+    process = FORK.Process(target=function, args=(arguments[0], said, *arguments[1:]))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    return said.read_text()
+
+
+# -- checkpoints ------------------------------------------------------------------------------------------
+
+
+def test_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    for value in range(5):
+        save_checkpoint(path, checkpoint(float(value)), keep=3)
+        found = [float(load_checkpoint(file)["model"]["weight"][0]) for file in checkpoints_at(path)]
+        assert found == [float(v) for v in range(value, max(value - 3, -1), -1)]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["last-1.pt", "last-2.pt", "last.pt"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "gone"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "last.pt"
+    for value in (1.0, 2.0):
+        save_checkpoint(path, checkpoint(value), keep=2)
+    harm(path, damage)
+    found, file, faults = load_newest(path)
+    assert file.name == "last-1.pt" and found["model"]["weight"].tolist() == [1.0] * 40
+    assert [fault.split(":")[0] for fault in faults] == ([] if damage == "gone" else [str(path)])
+    harm(file, damage)
+    with pytest.raises(UserError, match=r"last\.pt"):
+        load_newest(path)
+
+
+def harm(path: Path, damage: str) -> None:
+    data = bytearray(path.read_bytes())
+    weights = (
+        data.index(torch.full((40,), 1.0 if "-1" in path.name else 2.0).numpy().tobytes())
+        if damage == "bit"
+        else 0
+    )
+    data[weights] ^= 1
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes({"cut": data[: len(data) // 2], "bit": data, "empty": b""}[damage])
+
+
+def test_pytorch_itself_takes_a_flipped_bit(tmp_path: Path) -> None:
+    """Why ``load_checkpoint`` compares checksums."""
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint(2.0))
+    harm(path, "bit")
+    assert torch.load(path, weights_only=True)["model"]["weight"].tolist() != [2.0] * 40
+    with pytest.raises(UserError, match=r"last\.pt: not a readable checkpoint.*checksum"):
+        load_checkpoint(path)
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(root: Path, tmp_path: Path) -> None:
+    train(root, tmp_path / "whole")
+    train(root, tmp_path / "a", train__max_steps=3)
+    last = tmp_path / "a" / "checkpoints" / "last.pt"
+    last.write_bytes(last.read_bytes()[:-100])
+    said = train(root, tmp_path / "a", resume=True, train__max_steps=3)
+    (warning,) = [line for line in said.splitlines() if line.startswith("warning")]
+    assert str(last) in warning and str(last.with_name("last-1.pt")) in warning
+    assert load_checkpoint(last)["training"]["step"] == 3
+    # The damaged file has not taken the place of the good one.
+    assert load_checkpoint(last.with_name("last-1.pt"))["training"]["step"] in (2, 3)
+    train(root, tmp_path / "a", resume=True)
+    models = [load_checkpoint(tmp_path / n / "checkpoints" / "last.pt")["model"] for n in ("whole", "a")]
+    assert equal(*models)
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
+        for n in ("whole", "a")
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == 4
+
+
+def test_a_run_without_last_pt_is_a_run_all_the_same(root: Path, tmp_path: Path) -> None:
+    """Where a power failure has taken the file, not the one before."""
+    train(root, tmp_path / "a", train__max_steps=2)
+    (tmp_path / "a" / "checkpoints" / "last.pt").unlink()
+    with pytest.raises(UserError, match="holds a run already"):
+        train(root, tmp_path / "a")
+    assert "last-1.pt" in train(root, tmp_path / "a", resume=True)
+
+
+# -- the disk ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "file"), [(3_000_000, "checkpoints/last.pt"), (2_500, "metrics.jsonl"), (100, "config.yaml")]
+)
+def test_a_full_disk_is_told_and_keeps_what_there_is(
+    root: Path, tmp_path: Path, limit: int, file: str
+) -> None:
+    """No file may grow beyond the limit: checkpoints have 4 MB, the records of an epoch 3.6 kB."""
+    out = tmp_path / "run"
+    train(root, out, train__max_steps=2, data__batch_size=1)
+    last = out / "checkpoints" / "last.pt"
+    assert last.stat().st_size > 3_000_000
+    before = {name: (out / name).read_bytes() for name in ("checkpoints/last.pt", "config.yaml")}
+    settings = {
+        "resume": True,
+        "data__batch_size": 1,
+        "train__save_every": 0 if file == "metrics.jsonl" else 1,
+    }
+    message = in_process(kills.train_limited, tmp_path, config(root, out, **settings), limit)
+    assert message.startswith(str(out if file == "config.yaml" else out / file))
+    assert "cannot write" in message and "File too large" in message and "free some space" in message
+    assert last.read_bytes() == before["checkpoints/last.pt"]
+    assert file != "config.yaml" or (out / "config.yaml").read_bytes() == before["config.yaml"]
+    assert not list(out.rglob("*.tmp"))
+    train(root, out, **settings)
+    assert load_checkpoint(last)["training"]["step"] == 8
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 9))
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(root, out, train__max_steps=1)
+    left = [out / ".evaluation.json.77.tmp", out / "checkpoints" / ".last.pt.77.tmp"]
+    for path in left:
+        path.write_bytes(b"half")
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    train(root, out, resume=True, train__max_steps=2)
+    assert not any(path.exists() for path in left)
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+
+
+def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.json", "old")
+    (tmp_path / "b.json").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        write_text(tmp_path / "b.json", "new")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.json", "b.json"]
+
+
+# -- loader processes ---------------------------------------------------------------------------------------
+
+
+def test_a_loader_process_that_dies_is_told_with_its_image(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(root, out, train__max_steps=1)
+    settings = config(root, out, resume=True, data__workers=2, data__shuffle=False)
+    message = in_process(kills.train_losing_a_worker, tmp_path, settings, "0017.png")
+    picture = root / "images" / "train" / "0017.png"
+    assert message.startswith(f"a loader process ended with SIGKILL while reading {picture} (out of memory?")
+    assert f"the last good checkpoint is {out / 'checkpoints' / 'last.pt'}" in message
+    train(root, out, resume=True)
+    assert load_checkpoint(out / "checkpoints" / "last.pt")["training"]["step"] == 4
+
+
+# -- random numbers -----------------------------------------------------------------------------------------
+
+
+def test_dropout_and_the_loss_scale_go_on_where_they_were(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fp16 with a dynamic scale that has changed, dropout, a checkpoint in the middle of a record."""
+    monkeypatch.setattr(start, "FSAF", kills.Dropping)
+    settings = {"train__precision": "fp16", "log__every": 4, "train__save_every": 3}
+    train(root, tmp_path / "whole", **settings)
+    train(root, tmp_path / "a", **settings)
+    kept = tmp_path / "a" / "checkpoints" / "last-1.pt"
+    assert load_checkpoint(kept)["training"]["step"] == 3
+    shutil.move(kept, kept.with_name("last.pt"))
+    torch.manual_seed(99)
+    train(root, tmp_path / "a", **settings, resume=True)
+    ends = []
+    for name in ("whole", "a"):
+        last = load_checkpoint(tmp_path / name / "checkpoints" / "last.pt")
+        (row,) = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        ends.append(
+            (last["model"], last["training"], {key: row[key] for key in ("loss", "grad_norm", "level_share")})
+        )
+    assert equal(*ends)
+    # It would end elsewhere without the saved state: dropout counts.
+    shutil.move(tmp_path / "a" / "checkpoints" / "last-1.pt", kept.with_name("last.pt"))
+    assert load_checkpoint(kept.with_name("last.pt"))["training"]["step"] == 3
+    monkeypatch.setattr(run, "set_random_state", lambda *_: None)
+    train(root, tmp_path / "a", **settings, resume=True)
+    other = load_checkpoint(tmp_path / "a" / "checkpoints" / "last.pt")["model"]
+    assert not equal(other, ends[0][0])

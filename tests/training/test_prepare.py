@@ -1,0 +1,129 @@
+"""Opening the splits of a config, and what training leaves out."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fsaf.training.prepare import for_training, open_for_training
+
+from fsaf.config import Config, DataConfig, SplitConfig, TrainConfig
+from fsaf.data.readers.coco import read_coco
+from fsaf.data.readers.splits import open_split
+from fsaf.data.records import Classes, Records
+from fsaf.errors import UserError
+from synthetic import Picture, write_coco
+
+SPLIT = SplitConfig(annotations="annotations/train.json", images="images/train")
+
+
+def read(folder: Path, pictures: list[Picture]) -> Records:
+    return read_coco(write_coco(folder, pictures), folder / "images" / "train")
+
+
+def test_paths_start_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_coco(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])])
+    records = open_split(DataConfig(root=str(tmp_path), train=SPLIT), "train")
+    assert [image.id for image in records.images] == [11]
+    monkeypatch.chdir(tmp_path)
+    assert open_split(DataConfig(train=SPLIT), "train").source == Path("annotations/train.json")
+    absolute = SplitConfig(
+        annotations=str(tmp_path / "annotations" / "train.json"), images=str(tmp_path / "images" / "train")
+    )
+    other = DataConfig(root="elsewhere", val=absolute)
+    assert open_split(other, "val", Classes(names=("red",), ids=(7,))).classes.ids == (7,)
+
+
+@pytest.mark.parametrize(
+    ("split", "key"),
+    [(SplitConfig(), "annotations"), (SplitConfig(annotations="a.json"), "images")],
+)
+def test_a_split_that_is_not_set_names_its_key(split: SplitConfig, key: str) -> None:
+    with pytest.raises(UserError, match=rf"data\.val\.{key} is not set.*--data\.val\.{key} PATH"):
+        open_split(DataConfig(val=split), "val")
+
+
+def test_training_without_a_validation_split_is_told(tmp_path: Path) -> None:
+    """An evaluation each epoch was asked for, and there will be none, nor the checkpoint that it chooses."""
+    write_coco(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])])
+    data = DataConfig(root=str(tmp_path), train=SPLIT)
+    _, validation, notes = open_for_training(Config(data=data))
+    assert validation is None and any("no validation split" in note and "best.pt" in note for note in notes)
+    asked_for = Config(data=data, train=TrainConfig(evaluate_every=0))
+    assert not any("best.pt" in note for note in open_for_training(asked_for)[2])
+
+
+def test_other_classes_to_evaluate_on_are_refused_without_talk_of_a_checkpoint(tmp_path: Path) -> None:
+    """In training there is none."""
+    write_coco(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])])
+    val = write_coco(tmp_path, [Picture(height=40, width=40)], "val")
+    val.write_text(val.read_text().replace("green", "teal"))
+    with pytest.raises(
+        UserError, match="the detector has 3 classes, category 3 is 'green'; here it is 'teal'"
+    ) as error:
+        open_for_training(Config(data=DataConfig(root=str(tmp_path))))
+    assert "checkpoint" not in str(error.value)
+
+
+def test_half_a_validation_split_is_refused(tmp_path: Path) -> None:
+    """Images without their annotations are a mistake, not a wish for no evaluation."""
+    write_coco(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])])
+    data = DataConfig(root=str(tmp_path), train=SPLIT, val=SplitConfig(images="images/train"))
+    with pytest.raises(UserError, match=r"data\.val\.annotations is not set"):
+        open_for_training(Config(data=data))
+    config = Config(data=data, train=TrainConfig(evaluate_every=0))
+    assert open_for_training(config)[1] is None
+
+
+def test_training_leaves_out_images_without_boxes_and_small_ones(tmp_path: Path) -> None:
+    pictures = [
+        Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)]),
+        Picture(height=40, width=40),
+        Picture(height=31, width=400, objects=[(1, 1, 20, 20, 7)]),
+        Picture(height=32, width=32, objects=[(1, 1, 20, 20, 3), (1, 1, 0, 5, 3)]),
+    ]
+    records = read(tmp_path, pictures)
+    kept, notes = for_training(records, DataConfig())
+    assert [image.id for image in kept.images] == [11, 14]
+    assert kept.classes == records.classes and kept.source == records.source
+    assert notes == [
+        "1 images under 32 pixels left out",
+        "1 images without boxes left out",
+        "1 boxes under a pixel or outside their image left out",
+    ]
+    kept, notes = for_training(records, DataConfig(keep_empty=True, min_size=1))
+    assert [image.id for image in kept.images] == [11, 12, 13, 14]
+    assert len(notes) == 1
+
+
+@pytest.mark.parametrize("crowds", [[], [(1, 1, 20, 20, 7)]], ids=["empty", "crowd only"])
+def test_no_boxes_at_all_is_refused(tmp_path: Path, crowds: list[tuple[int, int, int, int, int]]) -> None:
+    records = read(tmp_path, [Picture(height=40, width=40, crowds=crowds)])
+    with pytest.raises(UserError, match=r"train\.json: no boxes at all"):
+        for_training(records, DataConfig(keep_empty=True))
+
+
+def test_no_image_large_enough_is_refused(tmp_path: Path) -> None:
+    records = read(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])])
+    with pytest.raises(UserError, match=r"under 41 pixels \(data\.min_size\)"):
+        for_training(records, DataConfig(min_size=41))
+
+
+def test_nothing_left_for_two_reasons_names_both(tmp_path: Path) -> None:
+    """The image with a box is small, and the large one has none: not every image is small."""
+    pictures = [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)]), Picture(height=50, width=50)]
+    with pytest.raises(UserError, match=r"data\.min_size\) or without boxes \(data\.keep_empty"):
+        for_training(read(tmp_path, pictures), DataConfig(min_size=41))
+
+
+def test_a_listed_image_that_is_not_there_is_named_before_training(tmp_path: Path) -> None:
+    records = read(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])] * 2)
+    records.images[1].path.unlink()
+    with pytest.raises(UserError, match=r"0012\.png: no such image \(listed in .*train\.json, id 12\)"):
+        for_training(records, DataConfig())
+
+
+def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
+    path = write_coco(tmp_path, [])
+    assert json.loads(path.read_text())["images"] == []
+    with pytest.raises(UserError, match=r"train\.json: lists no images"):
+        open_split(DataConfig(root=str(tmp_path), train=SPLIT), "train")

@@ -1,0 +1,59 @@
+"""The state of a run: which folder it takes, and when it goes on from what is there."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fsaf.checkpoints.format import load_checkpoint
+from fsaf.config import Config, ModelConfig, TrainConfig
+from fsaf.data.records import Classes
+from fsaf.errors import UserError
+from fsaf.training import start as module
+from fsaf.training.run import Run
+from fsaf.training.start import start_run
+
+CLASSES = Classes(names=("a", "b"), ids=(1, 2))
+
+
+def start(out: Path, resume: Any = False, **train: Any) -> Run:
+    model = ModelConfig(backbone="test_efficientnet", weights="none", channels=64, convs=0, norm="group")
+    config = Config(out=str(out), resume=resume, model=model, train=TrainConfig(**train))
+    return start_run(config, CLASSES, torch.device("cpu"))
+
+
+def test_steps_that_fp16_skipped_do_not_stop_a_run_that_goes_on_in_another_precision(tmp_path: Path) -> None:
+    """Where nothing is skipped, a gradient that is not finite is a fault; these were skipped."""
+    first = start(tmp_path, precision="fp16")
+    row = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0, float("inf")] + [0.2] * 5)
+    first.window.terms, first.window.ids = [row], [[7]]
+    first.save("last.pt")
+    start(tmp_path, True, precision="fp16").save("last.pt")
+    second = start(tmp_path, True, precision="fp32")
+    second.save("last.pt")
+    assert load_checkpoint(tmp_path / "checkpoints" / "last.pt")["config"]["train"]["precision"] == "fp32"
+
+
+def test_the_folder_is_the_main_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another machine may have a run of that name in a folder of its own, and does not look at it."""
+    start(tmp_path).save("last.pt")
+    with pytest.raises(UserError, match="holds a run already"):
+        start(tmp_path)
+    monkeypatch.setattr(module.group, "from_main", lambda make: tmp_path)
+    assert start(tmp_path).step == 0
+
+
+def test_a_restart_goes_on_with_what_its_own_launch_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun also starts processes again that stopped at "holds a run already"."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
+    start(tmp_path).save("last.pt")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert start(tmp_path).config.resume is True
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "second")
+    with pytest.raises(UserError, match="holds a run already"):
+        start(tmp_path)
+    assert start(tmp_path, "auto").config.resume is True
+    assert start(tmp_path / "new").config.resume is False
