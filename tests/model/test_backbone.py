@@ -1,11 +1,54 @@
 """The backbone's features, what of it stays frozen, and errors for names that do not fit."""
 
 import pytest
+import timm
 import torch
 from torch import nn
 
 from fsaf.errors import UserError
-from fsaf.model.backbone import Backbone
+from fsaf.model.backbone import Backbone, find_features
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("convnext_tiny", [192, 384, 768]),
+        ("cspdarknet53", [256, 512, 1024]),
+        ("csatv2", [32, 72, 168]),
+        ("dla34", [128, 256, 512]),
+        ("mambaout_femto", [96, 192, 288]),
+        ("swin_tiny_patch4_window7_224", [192, 384, 768]),
+        ("swinv2_tiny_window8_256", [192, 384, 768]),
+        ("vgg11", [512, 512, 512]),
+    ],
+)
+def test_features_of_the_strides_are_found_and_are_channels_first(name: str, channels: list[int]) -> None:
+    with torch.device("meta"):
+        backbone = Backbone(name).eval()
+        features = backbone(torch.zeros(2, 3, 352, 480))
+    assert backbone.channels == channels
+    shapes = [(2, c, 352 // s, 480 // s) for c, s in zip(channels, (8, 16, 32), strict=True)]
+    assert [tuple(x.shape) for x in features] == shapes
+
+
+@pytest.mark.parametrize("name", ["test_mambaout", "dla34"])
+def test_features_are_those_that_timm_computes(name: str) -> None:
+    """``forward_intermediates`` and ``FeatureListNet`` are two ways by which timm gets them."""
+    backbone = Backbone(name).eval()
+    whole = timm.create_model(name).eval()
+    state = {key.replace("stages_", "stages."): value for key, value in backbone.body.state_dict().items()}
+    assert not whole.load_state_dict(state, strict=False).unexpected_keys
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = whole.forward_intermediates(images, indices=3, intermediates_only=True)
+        for mine, theirs in zip(backbone(images), expected, strict=True):
+            torch.testing.assert_close(mine, theirs)
+
+
+def test_looking_for_features_draws_no_random_numbers() -> None:
+    before = torch.get_rng_state()
+    find_features("convnext_tiny")
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +100,8 @@ def test_frozen_stages_of_an_efficientnet() -> None:
         ("test_convnext", ("stem_", "stages_0.", "stages_1.")),
         ("repvgg_a0", ("stem.", "stages_0.")),
         ("swin_tiny_patch4_window7_224", ("patch_embed.", "layers_0.", "layers_1.")),
+        ("davit_tiny", ("stem.", "stages_0.", "stages_1.")),
+        ("cspnext_s", ("model.stem.", "model.stages.0.")),
     ],
 )
 def test_frozen_stages_of_networks_that_timm_takes_apart(name: str, parts: tuple[str, ...]) -> None:
@@ -103,10 +148,45 @@ def test_an_unknown_name_says_what_is_near() -> None:
     assert "resnet50" in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["vgg11", "vit_tiny_patch16_224", "levit_128"])
-def test_a_model_without_the_strides_is_refused(name: str) -> None:
-    with torch.device("meta"), pytest.raises(UserError, match=rf"model\.backbone '{name}'.*8, 16, 32"):
+@pytest.mark.parametrize(
+    ("name", "strides"),
+    [("vit_tiny_patch16_224", "16"), ("levit_128", "16, 32, 64"), ("nest_tiny", "4, 8, 16")],
+)
+def test_a_model_without_the_strides_is_refused(name: str, strides: str) -> None:
+    message = (
+        rf"model\.backbone '{name}': has feature maps with strides \[{strides}\], and needs 8, 16, 32; take"
+    )
+    with pytest.raises(UserError, match=message):
         Backbone(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("visformer_small", r"AssertionError: Input height \(128\) doesn't match model \(112\)\."),
+        ("maxvit_tiny_tf_224", r"AssertionError: height \(64\) must be divisible by window \(7\)"),
+        ("halonet26t", "AssertionError"),
+        ("coatnet_0_224", "RuntimeError: .*"),
+        ("mobilevitv2_050", r"ValueError: .*\(256, 26, 42\).*\(256, 25, 42\).*"),
+    ],
+)
+def test_a_model_that_fails_on_images_of_other_sizes_is_refused(name: str, reason: str) -> None:
+    message = (
+        rf"model\.backbone '{name}': fails on images of 256 x 320 or 800 x 1344 pixels \({reason}\); take"
+    )
+    with pytest.raises(UserError, match=message) as error:
+        Backbone(name)
+    assert "strict_img_size" not in str(error.value)
+
+
+def test_a_model_without_feature_maps_is_refused() -> None:
+    with pytest.raises(UserError, match=r"model\.backbone 'tresnet_l': timm returns no feature maps.*; take"):
+        Backbone("tresnet_l")
+
+
+def test_an_unknown_tag_of_a_known_model_is_refused() -> None:
+    with pytest.raises(UserError, match=r"model\.backbone 'resnet18.nobody': .*nobody.*; take"):
+        Backbone("resnet18.nobody")
 
 
 def test_stages_that_cannot_be_told_apart_cannot_be_frozen() -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fsaf.errors import UserError
-from fsaf.model.backbone import Backbone, create_body
+from fsaf.model.backbone import Backbone
 
 
 def load_backbone_weights(backbone: Backbone, name: str, source: str) -> None:
@@ -24,7 +24,7 @@ def load_backbone_weights(backbone: Backbone, name: str, source: str) -> None:
     if source == "none":
         return
     if source == "hub":
-        state = _from_hub(name)
+        state = _from_hub(backbone, name)
     elif source == "package":
         state = lite0_from_package(name)
     else:
@@ -62,15 +62,16 @@ def lite0_from_package(name: str = "tf_efficientnet_lite0") -> dict[str, Tensor]
     return dict(zip(ours, theirs.values(), strict=True))
 
 
-def _from_hub(name: str) -> dict[str, Tensor]:
+def _from_hub(backbone: Backbone, name: str) -> dict[str, Tensor]:
     try:
-        model = create_body(name, pretrained=True)
+        model = timm.create_model(name, pretrained=True, **backbone.features.options)
     except Exception as error:  # the hub client raises many kinds: offline, not found, no weights
         raise UserError(
             f"model.weights hub: no weights for {name!r} ({type(error).__name__}). Without network, give "
             "a file with --model.weights PATH, or start from random weights with --model.weights none"
         ) from error
-    return model.state_dict()
+    state: dict[str, Tensor] = model.state_dict()
+    return state
 
 
 def _from_file(path: Path) -> dict[str, Tensor]:
