@@ -21,7 +21,8 @@ ALLOWED = {
     "training/window.py": {".cpu"},
     # onnxruntime takes arrays; the exporter traces on the CPU.
     "exporting/onnx.py": {".cpu"},
-    "detection/onnx.py": {".cpu"},
+    "exporting/check.py": {"cpu"},
+    "detection/exported.py": {".cpu"},
     "cli/main.py": {"cpu"},
     # The CPU is listed beside the accelerators; processes also speak about it by gloo.
     "cli/info.py": {"cpu"},

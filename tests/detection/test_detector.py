@@ -239,7 +239,7 @@ def test_save_and_load(random_detector: Detector, tmp_path: Path) -> None:
     random_detector.save(path)
     again = load(str(path), "cpu")
     assert again.classes == CLASSES and to_dict(again.config) == to_dict(random_detector.config)
-    assert not again.model.training  # type: ignore[union-attr]
+    assert not again.model.training
     picture = noise(64, 96)
     same(again.predict(picture), random_detector.predict(picture))
     again.save(tmp_path / "b.pt")

@@ -16,6 +16,7 @@ from torch import Tensor
 from fsaf.config import Config, DataConfig, ModelConfig, PredictConfig
 from fsaf.data.records import Classes
 from fsaf.detection.detector import Detector, Result
+from fsaf.detection.network import TorchNetwork
 from fsaf.detection.postprocess import Detections
 from fsaf.detection.views import Found, merge, plan_tiles, plan_views
 from fsaf.errors import UserError
@@ -50,7 +51,7 @@ class SeesMarks(Detector):
             CLASSES,
             Config(data=data, predict=PredictConfig(**predict)),
         )
-        self.model = FSAF.__new__(FSAF)  # never run
+        self.network = TorchNetwork(FSAF.__new__(FSAF))  # never run
         self.sees = sees
         self.shapes: list[tuple[int, ...]] = []
 
@@ -277,7 +278,7 @@ def test_batches_have_the_shapes_of_the_recipe_scaled() -> None:
 
 def test_an_exported_file_refuses_scales() -> None:
     detector = SeesMarks(DATA)
-    detector.model = types.SimpleNamespace(path="a.onnx")  # type: ignore[assignment]
+    detector.network = types.SimpleNamespace(name="a.onnx", fixed_size=(64, 96))  # type: ignore[assignment]
     with pytest.raises(UserError, match=r"a\.onnx.*predict\.scales.*\[0\.5, 1\.0\]"):
         detector.predict(paint(64, 96, []), scales=[0.5, 1.0])
     scene: Scene = [(4, 10, 20, 12, 0)]

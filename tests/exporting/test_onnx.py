@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import fsaf.exporting.check as check_module
 from fsaf.config import Config, DataConfig, ModelConfig, PredictConfig
 from fsaf.data.records import Classes
-from fsaf.detection.detector import Detector
-from fsaf.detection.onnx import OnnxModel
+from fsaf.detection.detector import Detector, load
+from fsaf.detection.onnx import OnnxSession
 from fsaf.detection.postprocess import postprocess
 from fsaf.errors import UserError
 from fsaf.exporting.export import export_detector
@@ -35,16 +35,27 @@ CONFIG = Config(
 SIZE = (64, 96)
 
 
-@pytest.fixture(scope="module")
-def model() -> FSAF:
+def random_network(config: Config) -> FSAF:
     """Random weights, moved so that scores spread and boxes differ from place to place."""
     torch.manual_seed(0)
-    model = FSAF(CONFIG.model, len(CLASSES))
-    for layer, bias, std in ((model.head.classes, -1.5, 0.15), (model.head.distances, 0.3, 0.02)):
-        assert layer.bias is not None
-        nn.init.normal_(layer.weight, std=std)
-        nn.init.constant_(layer.bias, bias)
+    model = FSAF(config.model, len(CLASSES))
+    head = model.head
+    for layer, bias, std in (
+        (head.classes, -1.5, 0.15),
+        (head.distances, 0.3, 0.02),
+        (head.anchor_classes, -1.5, 0.15),
+        (head.anchor_deltas, 0.0, 0.02),
+    ):
+        if layer is not None:
+            assert layer.bias is not None
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.constant_(layer.bias, bias)
     return model.eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> FSAF:
+    return random_network(CONFIG)
 
 
 def pictures(count: int) -> tuple[Tensor, Tensor]:
@@ -85,7 +96,7 @@ def test_report(fixed: ExportReport) -> None:
 def test_detections_equal_pytorch(kind: str, count: int, model: FSAF, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(kind).path
     images, sizes = pictures(count)
-    found = OnnxModel(path)(images, sizes)
+    found = load(path).detect(images, sizes)
     with torch.inference_mode():
         expected = postprocess(model(images, sizes), sizes, CONFIG.predict)
     assert (expected.labels_bm >= 0).sum() > 10 * count
@@ -99,7 +110,7 @@ def test_mirrored_views_and_tiles_of_a_file(fixed: ExportReport, model: FSAF) ->
     pixels = np.random.default_rng(0).integers(0, 256, (96, 144, 3), dtype=np.uint8)
     found, expected = (
         Detector(one, CLASSES, config).predict(pixels, flip=True, tile=96, score_threshold=0.2)
-        for one in (OnnxModel(fixed.path), model)
+        for one in (load(fixed.path).network, model)
     )
     assert len(expected) > 40 and found.names == expected.names and found.levels is None
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.02)
@@ -124,8 +135,8 @@ def test_inputs_and_outputs(fixed: ExportReport, dynamic: ExportReport) -> None:
         "scores": (["batch", 40], "tensor(float)"),
         "labels": (["batch", 40], "tensor(int64)"),
     }
-    assert OnnxModel(fixed.path).input_shape == (2, 3, 64, 96)
-    assert OnnxModel(dynamic.path).input_shape == (None, 3, 64, 96)
+    assert OnnxSession(fixed.path).input_shape == (2, 3, 64, 96)
+    assert OnnxSession(dynamic.path).input_shape == (None, 3, 64, 96)
 
 
 def test_graph_is_valid_and_suppression_is_one_operator(fixed: ExportReport, dynamic: ExportReport) -> None:
@@ -145,7 +156,7 @@ def test_metadata(fixed: ExportReport) -> None:
     assert json.loads(metadata["config"])["predict"]["max_detections"] == 40
     assert json.loads(metadata["preprocessing"])["pad_to"] == [64, 96]
     assert "secret" not in str(metadata)
-    opened = OnnxModel(fixed.path)
+    opened = load(fixed.path)
     assert opened.classes == CLASSES
     assert opened.config.predict == CONFIG.predict
     assert [tuple(shape) for shape in opened.config.data.shapes or []] == [SIZE]
@@ -153,7 +164,7 @@ def test_metadata(fixed: ExportReport) -> None:
 
 def test_no_detections(fixed: ExportReport, model: FSAF) -> None:
     """Nothing above the threshold: fixed shapes all the same, and nothing left over from padding."""
-    found = OnnxModel(fixed.path)(*pictures(1), replace(CONFIG.predict, score_threshold=0.9999))
+    found = load(fixed.path).detect(*pictures(1), replace(CONFIG.predict, score_threshold=0.9999))
     assert found.boxes_bm4.shape == (1, 40, 4)
     assert (found.labels_bm == -1).all() and (found.scores_bm == 0).all() and (found.boxes_bm4 == 0).all()
 
@@ -161,7 +172,7 @@ def test_no_detections(fixed: ExportReport, model: FSAF) -> None:
 def test_stricter_settings(fixed: ExportReport, model: FSAF) -> None:
     images, sizes = pictures(2)
     settings = replace(CONFIG.predict, score_threshold=0.3, max_detections=12)
-    found = OnnxModel(fixed.path)(images, sizes, settings)
+    found = load(fixed.path).detect(images, sizes, settings)
     with torch.inference_mode():
         expected = postprocess(model(images, sizes), sizes, settings)
     assert (expected.labels_bm >= 0).sum() > 0 and torch.equal(found.labels_bm, expected.labels_bm)
@@ -180,16 +191,16 @@ def test_stricter_settings(fixed: ExportReport, model: FSAF) -> None:
 )
 def test_settings_that_are_built_in(change: dict[str, Any], fixed: ExportReport) -> None:
     with pytest.raises(UserError, match="export the checkpoint again"):
-        OnnxModel(fixed.path)(*pictures(1), replace(CONFIG.predict, **change))
+        load(fixed.path).detect(*pictures(1), replace(CONFIG.predict, **change))
 
 
 def test_image_of_another_size(fixed: ExportReport) -> None:
     with pytest.raises(UserError, match=r"takes images padded to 64 x 96 .* not 96 x 64"):
-        OnnxModel(fixed.path)(pictures(1)[0].transpose(2, 3), torch.tensor([[96, 64]]))
+        load(fixed.path).detect(pictures(1)[0].transpose(2, 3), torch.tensor([[96, 64]]))
 
 
 def test_raw(model: FSAF, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    report = export(model, tmp_path / "raw.onnx", raw=True)
+    report = export(model, tmp_path / "raw.onnx", outputs="raw")
     assert capfd.readouterr() == ("", ""), "the exporter's chatter"
     assert report.comparison is not None and report.comparison.detections == 5 * (96 + 24 + 6 + 2 + 1)
     images, sizes = pictures(1)
@@ -202,8 +213,31 @@ def test_raw(model: FSAF, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
     top, bottom, left, right = (outputs.distances[1][0, :, 1, 2] * 64).tolist()
     expected = [32 - left, 16 - top, 32 + right, 16 + bottom]
     np.testing.assert_allclose(boxes[0, 96 + 6 + 2], expected, atol=1e-2)
-    with pytest.raises(UserError, match="raw export"):
-        OnnxModel(report.path)
+
+
+@pytest.mark.parametrize("outputs", ["raw", "head"])
+@pytest.mark.parametrize("branches", [["anchor_free"], ["anchor_based"], ["anchor_free", "anchor_based"]])
+def test_a_file_without_suppression_detects_as_the_checkpoint(
+    outputs: Any, branches: Any, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, model=replace(CONFIG.model, branches=branches))
+    network = random_network(config)
+    images, sizes = pictures(3)
+    options: Any = {"size": SIZE, "outputs": outputs, "images": images, "sizes_b2": sizes}
+    if outputs == "raw" and branches != ["anchor_free"]:
+        with pytest.raises(UserError, match="raw: anchors' outputs are not written so"):
+            export_onnx(network, CLASSES, config, tmp_path / "model.onnx", **options)
+        return
+    report = export_onnx(network, CLASSES, config, tmp_path / "model.onnx", **options)
+    assert report.comparison is not None and report.comparison.max_box_difference < 0.01
+    settings = replace(CONFIG.predict, score_threshold=0.02, nms_iou=0.4)  # nothing is built in
+    found = load(report.path).detect(images, sizes, settings)
+    expected = Detector(network, CLASSES, config).detect(images, sizes, settings)
+    assert (expected.labels_bm >= 0).sum() > 30
+    torch.testing.assert_close(found.boxes_bm4, expected.boxes_bm4, rtol=0, atol=0.01)
+    torch.testing.assert_close(found.scores_bm, expected.scores_bm, rtol=0, atol=1e-4)
+    assert torch.equal(found.labels_bm, expected.labels_bm)
+    assert torch.equal(found.levels_bm, expected.levels_bm)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +297,7 @@ def test_a_file_that_disagrees_is_not_written(
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing\.onnx: no such file"):
-        OnnxModel(tmp_path / "nothing.onnx")
+        load(tmp_path / "nothing.onnx")
 
 
 @pytest.mark.parametrize("keep", [0, 100, 0.5])
@@ -272,7 +306,7 @@ def test_damaged_file(keep: float, fixed: ExportReport, tmp_path: Path) -> None:
     path = tmp_path / "damaged.onnx"
     path.write_bytes(content[: int(keep if keep > 1 else keep * len(content))])
     with pytest.raises(UserError, match=r"damaged\.onnx: (onnxruntime cannot open|not written by)"):
-        OnnxModel(path)
+        load(path)
 
 
 @pytest.mark.parametrize(
@@ -294,4 +328,4 @@ def test_changed_metadata(
     onnx.helper.set_model_props(file, {key: value for key, value in metadata.items() if value is not None})
     onnx.save(file, tmp_path / "changed.onnx")
     with pytest.raises(UserError, match=message):
-        OnnxModel(tmp_path / "changed.onnx")
+        load(tmp_path / "changed.onnx")

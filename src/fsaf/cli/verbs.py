@@ -54,6 +54,8 @@ def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from rich.console import Console
 
     from fsaf.data.readers.splits import check_images, notes_on, open_split
+    from fsaf.detection.detector import is_exported
+    from fsaf.device import HOST
     from fsaf.processes import group
     from fsaf.run_folder.commands import note_command
     from fsaf.scoring.evaluate import evaluate as run
@@ -66,8 +68,9 @@ def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     if not args.out and not _is_file(checkpoint):
         raise UserError(f"{checkpoint}: is no file in a run folder; say where to write with --out FOLDER")
     out = Path(args.out) if args.out else _run_folder(checkpoint)
-    with group.join(args.device or "auto") as device:
-        detector = _open(args, overrides, device)
+    exported = is_exported(checkpoint)  # its runtime has the device; PyTorch need not know it
+    with group.join(HOST if exported else args.device or "auto") as device:
+        detector = _open(args, overrides, None if exported else device)
         check_folder(out)
         records = open_split(detector.config.data, "val", detector.classes)
         check_images(records, detector.config.data)
@@ -79,7 +82,7 @@ def evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         print(format_table(metrics))
         print(f"\n{metrics['images']} images at {metrics['images_per_second']:.1f} img/s")
         write_evaluation(out, metrics, predictions, detector.config.data, detector.classes)
-        note_command(out, device)
+        note_command(out, detector.network.device)
     print(f"written: {out / 'evaluation.json'}, {out / 'predictions.json'}")
     _draw_report(out)
 
@@ -161,7 +164,7 @@ def export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         batch=args.batch or 1,
         dynamic_batch=args.batch == 0,
         opset=args.opset,
-        raw=args.raw,
+        outputs="raw" if args.raw else "detections",
         float_images=args.float_images,
     )
     print(report.summary())

@@ -1,4 +1,4 @@
-"""Pictures in, detections out: the same for a PyTorch checkpoint and an ONNX file."""
+"""Pictures in, detections out: the same for a PyTorch checkpoint and an exported file."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,23 +13,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fsaf.checkpoints.any_format import read_checkpoint
-from fsaf.checkpoints.format import checkpoint_classes, load_weights, make_checkpoint, save_checkpoint
+from fsaf.checkpoints.format import make_checkpoint, save_checkpoint
 from fsaf.checkpoints.hub import upload, write_folder
 from fsaf.config import Config, PredictConfig
 from fsaf.data.records import Classes
-from fsaf.detection.onnx import OnnxModel
+from fsaf.detection.network import Network, TorchNetwork, open_checkpoint
+from fsaf.detection.onnx import open_onnx
 from fsaf.detection.picture import Picture, open_picture, prepare_view, stack
-from fsaf.detection.postprocess import Detections, postprocess
+from fsaf.detection.postprocess import Detections
 from fsaf.detection.views import Found, View, from_view, merge, plan_views
-from fsaf.device import resolve_device
 from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
-from fsaf.recipe import build_config
 
 if TYPE_CHECKING:
     import supervision
 
+RUNTIMES = {".onnx": open_onnx}
+"""Functions that open exported files, by suffix. All other files are checkpoints."""
 
 Batch: TypeAlias = list[tuple[int, int, View]]
 """Views that run together, each with the numbers of its picture and of the view among that picture's."""
@@ -94,24 +94,27 @@ class Result:
 class Detector:
     """A trained network, its classes, and the settings it was trained with.
 
-    model: the network, on its device; or a file that runs in onnxruntime.
+    model: an ``FSAF`` on its device, or the ``Network`` of an exported file.
     """
 
-    def __init__(self, model: FSAF | OnnxModel, classes: Classes, config: Config) -> None:
-        self.model, self.classes, self.config = model, classes, config
+    def __init__(self, model: FSAF | Network, classes: Classes, config: Config) -> None:
+        self.network: Network = TorchNetwork(model) if isinstance(model, FSAF) else model
+        self.classes, self.config = classes, config
+
+    @property
+    def model(self) -> FSAF:
+        """The PyTorch network. Raises UserError for an exported file, which holds none."""
+        if self.network.module is None:
+            raise UserError(f"{self.network.name}: is an exported file; this needs the checkpoint")
+        return self.network.module
 
     @torch.inference_mode()
     def detect(self, images: Tensor, sizes_b2: Tensor, settings: PredictConfig | None = None) -> Detections:
-        """Detections of a padded batch, in pixels of the resized images.
+        """Return the detections of a padded batch, in pixels of the resized images.
 
         images: (B, 3, H, W) uint8 RGB. sizes_b2: (B, 2) height, width of each inside its padding.
         """
-        settings = settings or self.config.predict
-        if not isinstance(self.model, FSAF):
-            return self.model(images, sizes_b2, settings)
-        device = self.model.mean.device
-        sizes = sizes_b2.to(device)
-        return postprocess(self.model(images.to(device), sizes), sizes, settings)
+        return self.network.detect(images, sizes_b2, settings or self.config.predict)
 
     def predict(
         self,
@@ -160,9 +163,9 @@ class Detector:
         if batch_size < 1:
             raise UserError(f"batch_size = {batch_size}: must be at least 1")
         settings = settings or self.config.predict
-        if not isinstance(self.model, FSAF) and settings.scales != [1.0]:
+        if self.network.fixed_size and settings.scales != [1.0]:
             raise UserError(
-                f"{self.model.path}: takes images of one size, so predict.scales can only be [1.0], not "
+                f"{self.network.name}: takes images of one size, so predict.scales can only be [1.0], not "
                 f"{settings.scales}; take the checkpoint instead"
             )
         iterator = iter(images)
@@ -206,8 +209,6 @@ class Detector:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a checkpoint that ``fsaf.load`` takes: weights, classes, config."""
-        if not isinstance(self.model, FSAF):
-            raise UserError("this detector came from an ONNX file; save works on a checkpoint's")
         save_checkpoint(Path(path), make_checkpoint(self.model.state_dict(), self.classes, self.config))
 
     def save_pretrained(self, folder: str | PathLike[str], card: str = "") -> None:
@@ -215,8 +216,6 @@ class Detector:
 
         card: text of its README.md; ``fsaf publish`` writes one from a run's figures.
         """
-        if not isinstance(self.model, FSAF):
-            raise UserError("this detector came from an ONNX file; a folder holds a checkpoint's weights")
         write_folder(Path(folder), make_checkpoint(self.model.state_dict(), self.classes, self.config), card)
 
     def push_to_hub(self, repository: str, *, private: bool = False, card: str = "") -> str:
@@ -234,19 +233,13 @@ def load(path: str | PathLike[str], device: str | torch.device | None = None) ->
 
     Also a folder that ``fsaf publish`` wrote, or ``hf:USER/NAME`` on the Hugging Face hub.
 
-    device: as ``fsaf.device.resolve_device``; by default an accelerator if there is one, else the CPU.
-    Raises UserError where the file is missing, damaged or something else.
+    device: auto, cpu, cuda, npu, npu:1 and so on; by default an accelerator if there is one, else the CPU.
+    Raises UserError if the file is missing, damaged or something else, or if the device is not there.
     """
-
     path = Path(path)
-    if path.suffix == ".onnx":
-        onnx_model = OnnxModel(path)
-        return Detector(onnx_model, onnx_model.classes, onnx_model.config)
-    checkpoint = read_checkpoint(path)
-    config = build_config(checkpoint["config"], where=str(path))
-    classes = checkpoint_classes(checkpoint)
-    model = FSAF(config.model, len(classes))
-    load_weights(model, checkpoint["model"], str(path))
-    chosen = device if isinstance(device, torch.device) else resolve_device(device or "auto")
-    model = model.eval().to(chosen).to(memory_format=torch.channels_last)
-    return Detector(model, classes, config)
+    return Detector(*RUNTIMES.get(path.suffix, open_checkpoint)(path, device))
+
+
+def is_exported(path: Path) -> bool:
+    """Return True if another library than PyTorch runs the file."""
+    return path.suffix in RUNTIMES

@@ -36,7 +36,8 @@ class Candidates(NamedTuple):
     boxes_bk4: Tensor
     scores_bk: Tensor
     labels_bk: Tensor
-    levels_bk: Tensor
+    levels_bk: Tensor | None
+    """None if not known, as in a file with suppression inside."""
 
 
 def postprocess(outputs: RawOutputs, sizes_b2: Tensor, config: PredictConfig) -> Detections:
@@ -113,7 +114,7 @@ def suppress(candidates: Candidates, config: PredictConfig) -> Detections:
         torch.where(found_bm[:, :, None], boxes_bm4, 0.0),
         torch.where(found_bm, scores_bk.gather(1, index_bm), 0.0),
         torch.where(found_bm, labels_bk.gather(1, index_bm), -1),
-        torch.where(found_bm, levels_bk.gather(1, index_bm), -1),
+        None if levels_bk is None else torch.where(found_bm, levels_bk.gather(1, index_bm), -1),
     )
 
 

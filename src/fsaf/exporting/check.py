@@ -14,11 +14,16 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from fsaf.config import PredictConfig
+from fsaf.config import Config, PredictConfig
 from fsaf.data.records import Classes
-from fsaf.detection.onnx import open_session, run_session
+from fsaf.detection.exported import prepare_inputs, run_session, to_raw_outputs
+from fsaf.detection.file_info import Outputs
+from fsaf.detection.onnx import OnnxSession
 from fsaf.detection.postprocess import Detections
 from fsaf.errors import UserError
+from fsaf.model.anchors import decode_deltas
+from fsaf.model.detector import RawOutputs
+from fsaf.model.points import decode_boxes
 
 BOX_TOLERANCE = 0.1
 """Pixels of the resized image."""
@@ -60,46 +65,67 @@ def check_file(
     network: nn.Module,
     images: Tensor,
     sizes_b2: Tensor,
-    settings: PredictConfig,
+    outputs: Outputs,
+    config: Config,
     classes: Classes,
     name: str,
 ) -> Comparison:
     """Run file and network on ``images`` (n, 3, H, W) uint8 with ``sizes_b2`` (n, 2) and compare.
 
-    Raises UserError, calling the file ``name``, where they differ by more than the tolerances.
+    Raises UserError, calling the file ``name``, if they differ by more than the tolerances.
     """
-    session = open_session(path)
+    session = OnnxSession(path, "cpu")
+    mean = config.model.mean
+
+    def run_network(images: Tensor, sizes_b2: Tensor) -> tuple[Tensor, ...]:
+        return network(*prepare_inputs(session, images, sizes_b2, mean))
+
     comparison = Comparison(images=len(images))
     ours: list[tuple[Tensor, ...]] = []
     theirs: list[tuple[Tensor, ...]] = []
     with torch.inference_mode():
-        network(images[:1], sizes_b2[:1])  # the first run of each also sets things up
-        run_session(session, images[:1], sizes_b2[:1])
+        run_network(images[:1], sizes_b2[:1])  # the first run of each also sets things up
+        run_session(session, images[:1], sizes_b2[:1], mean)
         for chunk, sizes in zip(images.split(1), sizes_b2.split(1), strict=True):
             start = time.perf_counter()
-            ours.append(network(chunk, sizes))
+            ours.append(run_network(chunk, sizes))
             comparison.torch_seconds += (time.perf_counter() - start) / len(images)
         start = time.perf_counter()
-        theirs.append(run_session(session, images, sizes_b2))
+        theirs.append(run_session(session, images, sizes_b2, mean))
         comparison.onnx_seconds = (time.perf_counter() - start) / len(images)
     expected, found = ([torch.cat(x) for x in zip(*parts, strict=True)] for parts in (ours, theirs))
-    if len(expected) == 2:
-        _compare_raw(expected, found, comparison, name)
+    if outputs == "detections":
+        both = Detections(*expected), Detections(*found)
+        compare_detections(*both, config.predict, classes, comparison, name)
     else:
-        compare_detections(Detections(*expected), Detections(*found), settings, classes, comparison, name)
+        size = (images.shape[2], images.shape[3])
+        a, b = (to_raw_outputs(x, outputs, config, size) for x in (expected, found))
+        _compare_raw(a, b, comparison, name)
     return comparison
 
 
-def _compare_raw(expected: list[Tensor], found: list[Tensor], comparison: Comparison, name: str) -> None:
-    scores = (expected[0].sigmoid() - found[0].sigmoid()).abs().max().item()
-    boxes = (expected[1] - found[1]).abs().max().item()
+def _compare_raw(expected: RawOutputs, found: RawOutputs, comparison: Comparison, name: str) -> None:
+    scores = boxes = 0.0
+    for a, b in zip(_decode(expected), _decode(found), strict=True):
+        scores = max(scores, (a[0] - b[0]).abs().max().item())
+        boxes = max(boxes, (a[1] - b[1]).abs().max().item())
+        comparison.detections += a[1].shape[0] * a[1].shape[2]
     comparison.max_score_difference, comparison.max_box_difference = scores, boxes
-    comparison.detections = expected[1].shape[0] * expected[1].shape[1]
     if not (scores <= SCORE_TOLERANCE and boxes <= BOX_TOLERANCE):  # so that NaN fails too
         raise UserError(
             f"{name}: not written, because onnxruntime and PyTorch disagree: boxes by up to {boxes:.3g} px, "
             f"scores by up to {scores:.3g}. {REMEDY}"
         )
+
+
+def _decode(outputs: RawOutputs) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield scores and boxes (n, 4, P), not clipped, of each branch."""
+    if outputs.logits:
+        logits, distances, points = outputs.flat()
+        yield logits.sigmoid(), decode_boxes(distances, points)
+    if outputs.anchor_logits:
+        logits, deltas, anchors, _ = outputs.flat_anchors()
+        yield logits.sigmoid(), decode_deltas(deltas, anchors)
 
 
 def compare_detections(

@@ -13,7 +13,6 @@ from fsaf.detection.picture import Picture, prepare, stack
 from fsaf.errors import UserError
 from fsaf.exporting.onnx import ExportReport, export_onnx
 from fsaf.files import write_text
-from fsaf.model.detector import FSAF
 
 
 def export_detector(
@@ -27,10 +26,9 @@ def export_detector(
     """Write ``detector`` to ``path``, check it on ``pictures``, and note both in ``export.json`` beside it.
 
     size: (H, W) that images are padded to; by default the first of the recipe's batch shapes. options: of
-    ``export_onnx``. Raises UserError where the file and PyTorch disagree; no file is left then.
+    ``export_onnx``. Raises UserError if the file and PyTorch disagree; no file is left then.
     """
-    if not isinstance(detector.model, FSAF):
-        raise UserError("this detector is an ONNX file already; export a checkpoint")
+    model = detector.model
     if not pictures:
         raise UserError("there is no picture to check the file on; give some with --images")
     data = detector.config.data
@@ -39,7 +37,7 @@ def export_detector(
     fixed = replace(data, shapes=[size], pad=None)
     images, sizes = stack([prepare(picture, fixed) for picture in pictures])
     report = export_onnx(
-        detector.model,
+        model,
         detector.classes,
         detector.config,
         path,

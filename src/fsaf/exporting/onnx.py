@@ -1,6 +1,6 @@
 """Write a detector as one ONNX file: normalisation, network, decoding and suppression inside.
 
-Shapes: N images, H and W of the padded images, C classes, P locations of all levels, M max_detections.
+Shapes: N images, H and W of the padded images.
 """
 
 import contextlib
@@ -10,8 +10,8 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from fsaf._version import __version__
-from fsaf.config import Config, PredictConfig, to_dict
+from fsaf.config import Config
 from fsaf.data.records import Classes
 from fsaf.data.shapes import MULTIPLE
-from fsaf.detection.onnx import FORMAT, VERSION
-from fsaf.detection.postprocess import postprocess
+from fsaf.detection.file_info import Outputs, make_metadata, output_names
 from fsaf.errors import UserError, import_extra
 from fsaf.exporting.check import Comparison, check_file
+from fsaf.exporting.modules import make_module
 from fsaf.model.detector import FSAF
-from fsaf.model.points import decode_boxes
 
 LOWEST_OPSET = 18
 """PyTorch's exporter writes no older ones."""
@@ -43,7 +42,7 @@ class ExportReport:
     seconds: float
     """Time to write the file, without the comparison."""
     comparison: Comparison | None
-    """None where no images were given to compare with."""
+    """None if no images were given to compare with."""
 
     def summary(self) -> str:
         """What a person wants to know, in a line or two."""
@@ -60,30 +59,6 @@ class ExportReport:
         )
 
 
-class WithDetections(nn.Module):
-    """images, sizes -> boxes, scores, labels."""
-
-    def __init__(self, model: FSAF, settings: PredictConfig) -> None:
-        super().__init__()
-        self.model, self.settings = model, settings
-
-    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = postprocess(self.model(images, sizes), sizes, self.settings)
-        return found.boxes_bm4, found.scores_bm, found.labels_bm
-
-
-class WithRawOutputs(nn.Module):
-    """images, sizes -> logits (N, C, P), and boxes (N, P, 4) decoded but not clipped."""
-
-    def __init__(self, model: FSAF) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        logits_bcp, distances_b4p, points = self.model(images, sizes).flat()
-        return logits_bcp, decode_boxes(distances_b4p, points).transpose(1, 2)
-
-
 def export_onnx(
     model: FSAF,
     classes: Classes,
@@ -94,22 +69,26 @@ def export_onnx(
     batch: int = 1,
     dynamic_batch: bool = False,
     opset: int | None = None,
-    raw: bool = False,
+    outputs: Outputs = "detections",
     float_images: bool = False,
+    fixed_size: bool = False,
+    check_graph: Callable[[Any], None] = lambda graph: None,
     images: Tensor | None = None,
     sizes_b2: Tensor | None = None,
 ) -> ExportReport:
     """Write ``model`` to ``path``; the file appears only once it is whole and, if asked, checked.
 
     size: (H, W) that images are padded to, multiples of 32. batch: N, unless ``dynamic_batch`` leaves it to
-    the caller of the file. opset: of ONNX, 18 or later; by default the one PyTorch prefers. raw: write
-    ``WithRawOutputs`` instead of ``WithDetections``. float_images: take float32 0..255 instead of uint8.
-    images, sizes_b2: (n, 3, H, W) uint8 and (n, 2), real preprocessed images, any number; the file is run on
-    them by onnxruntime and must agree with PyTorch.
+    the caller of the file. opset: of ONNX, 18 or later; by default the one PyTorch prefers. outputs: see
+    ``fsaf.exporting.modules``. float_images: take float32 0..255 instead of uint8. fixed_size: leave out the
+    input ``sizes``; the caller fills the padding with the mean colour. check_graph: called with the graph,
+    of onnx_ir, before the file is written; it may raise.
+    images, sizes_b2: (n, 3, H, W) uint8 and (n, 2), real preprocessed images, any number; onnxruntime runs
+    the file on them and must agree with PyTorch.
     Raises UserError for wrong settings, a missing package, or a file that disagrees.
     """
     _check_settings(path, size, batch, opset)
-    if raw and config.model.branches != ["anchor_free"]:
+    if outputs == "raw" and config.model.branches != ["anchor_free"]:
         raise UserError(
             "raw: anchors' outputs are not written so; export a detector with anchors without --raw"
         )
@@ -118,18 +97,22 @@ def export_onnx(
     except OSError as error:
         raise UserError(f"{path}: cannot write the file ({error})") from error
     start = time.perf_counter()
-    frozen = copy.deepcopy(model).cpu().float().eval()
-    network = WithRawOutputs(frozen) if raw else WithDetections(frozen, config.predict)
+    network = make_module(copy.deepcopy(model).cpu().float().eval(), outputs, config.predict, size).eval()
     # A dynamic batch must not be 1 while tracing, where PyTorch takes 1 for a constant.
     count = 2 if dynamic_batch else batch
     dtype = torch.float32 if float_images else torch.uint8
     example = (torch.zeros(count, 3, *size, dtype=dtype), torch.tensor([size] * count))
-    program = _trace(network.eval(), example, raw, dynamic_batch, opset)
+    names = output_names(outputs, config)
+    program = _trace(network, example[: 1 if fixed_size else 2], names, dynamic_batch, opset)
     written = program.model.opset_imports[""]
     if opset is not None and written != opset:
         raise UserError(f"opset {opset}: this PyTorch's exporter could write opset {written} only; take that")
+    check_graph(program.model.graph)
+    metadata = make_metadata(classes, config, size, outputs, fixed_size)
     program.model.producer_name, program.model.producer_version = "fsaf", __version__
-    program.model.metadata_props.update(make_metadata(classes, config, size, raw))
+    program.model.metadata_props.update(
+        {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+    )
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -139,7 +122,7 @@ def export_onnx(
         if images is not None:
             if sizes_b2 is None:
                 sizes_b2 = torch.tensor([size] * len(images))
-            comparison = check_file(temporary, network, images, sizes_b2, config.predict, classes, str(path))
+            comparison = check_file(temporary, network, images, sizes_b2, outputs, config, classes, str(path))
         megabytes = temporary.stat().st_size / 1e6
         temporary.replace(path)
     except OSError as error:
@@ -147,33 +130,6 @@ def export_onnx(
     finally:
         temporary.unlink(missing_ok=True)
     return ExportReport(path=path, megabytes=megabytes, opset=written, seconds=seconds, comparison=comparison)
-
-
-def make_metadata(classes: Classes, config: Config, size: tuple[int, int], raw: bool) -> dict[str, str]:
-    """The file's ``metadata_props``: what a program needs to prepare images and name detections.
-
-    The stored config asks for the file's own batch shape, and names no path of this machine.
-    """
-    data = replace(config.data, shapes=[size], pad=None, root=None, train=type(config.data.train)())
-    data = replace(data, val=type(config.data.val)())
-    own = replace(config, data=data, model=replace(config.model, weights="none"), init=None, out=None)
-    preprocessing = {
-        "colour": "RGB",
-        "range": [0, 255],
-        "resize": {"short_side": data.short_side, "long_side": data.long_side, "antialias": data.antialias},
-        "pad_to": list(size),
-        "pad_multiple": MULTIPLE,
-        "pad_where": "right and bottom",
-        "normalisation": "inside the file; padding becomes 0 after it",
-    }
-    return {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "outputs": "raw" if raw else "detections",
-        "classes": json.dumps({"names": list(classes.names), "ids": list(classes.ids)}),
-        "config": json.dumps(to_dict(own)),
-        "preprocessing": json.dumps(preprocessing),
-    }
 
 
 def _check_settings(path: Path, size: tuple[int, int], batch: int, opset: int | None) -> None:
@@ -194,7 +150,11 @@ def _check_settings(path: Path, size: tuple[int, int], batch: int, opset: int | 
 
 
 def _trace(
-    network: nn.Module, example: tuple[Tensor, Tensor], raw: bool, dynamic_batch: bool, opset: int | None
+    network: nn.Module,
+    example: tuple[Tensor, ...],
+    output_names: list[str],
+    dynamic_batch: bool,
+    opset: int | None,
 ) -> Any:
     free = {0: torch.export.Dim("batch", min=1)}
     with _quiet():
@@ -203,9 +163,9 @@ def _trace(
             example,
             dynamo=True,
             verbose=False,
-            input_names=["images", "sizes"],
-            output_names=["logits", "boxes"] if raw else ["boxes", "scores", "labels"],
-            dynamic_shapes=(free, free) if dynamic_batch else None,
+            input_names=["images", "sizes"][: len(example)],
+            output_names=output_names,
+            dynamic_shapes=(free,) * len(example) if dynamic_batch else None,
             opset_version=opset,
             custom_translation_table={torch.ops.fsaf.nms.default: _translate_nms},
         )

@@ -17,10 +17,10 @@ from fsaf.files import write_text
 from fsaf.run_folder.read import read_text
 
 
-def note_command(run: Path, device: torch.device) -> None:
+def note_command(run: Path, device: torch.device | str) -> None:
     """Append this process' command line, the time, ``device`` and versions to the folder's record.
 
-    Raises UserError where it cannot be written.
+    device: of PyTorch, or the name of another library's. Raises UserError if the record cannot be written.
     """
     program = Path(sys.argv[0])
     name = "fsaf" if program.name == "__main__.py" else program.name
@@ -61,11 +61,15 @@ def read_commands(run: Path, notes: list[str]) -> list[dict[str, Any]]:
     return commands
 
 
-def _name(device: torch.device) -> str:
-    """``cuda:0 (NVIDIA H100)``, or ``cpu`` with its kind."""
+def _name(device: torch.device | str) -> str:
+    """Return ``cuda:0 (NVIDIA H100)``, or ``cpu`` with its kind."""
+    try:
+        device = torch.device(device)
+        module = torch.get_device_module(device)
+    except (RuntimeError, AttributeError):  # PyTorch does not know it; another library runs there
+        return str(device)
     if not is_accelerator(device):
         return f"{device.type} ({platform.processor() or platform.machine()})"
-    module = torch.get_device_module(device)
     return (
         f"{device} ({module.get_device_name(device)})" if hasattr(module, "get_device_name") else str(device)
     )

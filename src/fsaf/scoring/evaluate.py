@@ -103,7 +103,7 @@ def _view_batches(
     before_batch: Callable[[], None],
 ) -> Iterator[list[dict[str, Any]]]:
     """The same where each image is seen in several views."""
-    detector = Detector(detector.model, detector.classes, replace(detector.config, data=data))
+    detector = Detector(detector.network, detector.classes, replace(detector.config, data=data))
     size = data.batch_size
     chunks = [records.images[start : start + size] for start in range(0, len(records.images), size)]
     mine = chunks[group.rank() :: group.processes()]

@@ -1,0 +1,96 @@
+"""Metadata that an exported file carries, in it or beside it: outputs, classes, config, preprocessing."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from fsaf.config import Config, to_dict
+from fsaf.data.records import Classes
+from fsaf.data.shapes import MULTIPLE
+from fsaf.errors import UserError
+from fsaf.recipe import build_config
+
+FORMAT = "fsaf"
+VERSION = 1
+"""Version of inputs, outputs and metadata."""
+
+Outputs = Literal["detections", "raw", "head"]
+"""Boxes, scores, labels after suppression; logits and boxes of all locations; or what the head computes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileInfo:
+    """Metadata of an exported file."""
+
+    classes: Classes
+    config: Config
+    outputs: Outputs
+
+
+def make_metadata(
+    classes: Classes, config: Config, size: tuple[int, int], outputs: Outputs, fixed_size: bool
+) -> dict[str, Any]:
+    """Return what a program needs to prepare images and name detections: the file's ``metadata_props``.
+
+    The stored config asks for the file's own batch shape, and names no path of this machine.
+    """
+    data = replace(config.data, shapes=[size], pad=None, root=None, train=type(config.data.train)())
+    data = replace(data, val=type(config.data.val)())
+    own = replace(config, data=data, model=replace(config.model, weights="none"), init=None, out=None)
+    preprocessing = {
+        "colour": "RGB",
+        "range": [0, 255],
+        "resize": {"short_side": data.short_side, "long_side": data.long_side, "antialias": data.antialias},
+        "pad_to": list(size),
+        "pad_multiple": MULTIPLE,
+        "pad_where": "right and bottom",
+        "pad_with": list(config.model.mean) if fixed_size else "anything",
+        "normalisation": "inside the file; padding becomes 0 after it",
+    }
+    return {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "outputs": outputs,
+        "classes": {"names": list(classes.names), "ids": list(classes.ids)},
+        "config": to_dict(own),
+        "preprocessing": preprocessing,
+    }
+
+
+def output_names(outputs: Outputs, config: Config) -> list[str]:
+    """Return the names of a file's outputs, in order."""
+    if outputs == "detections":
+        return ["boxes", "scores", "labels"]
+    if outputs == "raw":
+        return ["logits", "boxes"]
+    free, based = (kind in config.model.branches for kind in ("anchor_free", "anchor_based"))
+    return ["logits", "distances"] * free + ["anchor_logits", "anchor_deltas"] * based
+
+
+def read_info(metadata: Mapping[str, Any], path: Path) -> FileInfo:
+    """Read a file's metadata; ``classes`` and ``config`` may be JSON text.
+
+    Raises UserError, naming ``path``, if another program or a newer fsaf wrote it, or if it is damaged.
+    """
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path}: not written by `fsaf export` (it carries no classes and config of ours)")
+    try:
+        version, outputs = int(metadata["version"]), metadata["outputs"]
+        classes, config = (
+            json.loads(value) if isinstance(value, str) else value
+            for value in (metadata["classes"], metadata["config"])
+        )
+        names, ids = tuple(map(str, classes["names"])), tuple(map(int, classes["ids"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: its metadata is damaged ({error!r}); export it again") from error
+    if version > VERSION:
+        raise UserError(f"{path}: written by a newer fsaf (format {version}); upgrade fsaf")
+    if len(names) != len(ids) or outputs not in get_args(Outputs):
+        raise UserError(
+            f"{path}: its metadata is damaged ({len(names)} names, {len(ids)} ids, outputs {outputs!r}); "
+            "export it again"
+        )
+    config = build_config(config, where=str(path))
+    return FileInfo(classes=Classes(names=names, ids=ids), config=config, outputs=outputs)

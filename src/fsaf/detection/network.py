@@ -1,0 +1,96 @@
+"""The network of a detector behind one interface, whatever runs it: PyTorch here, exported files elsewhere.
+
+Shapes: B batch, H and W of the padded images.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fsaf.checkpoints.any_format import read_checkpoint
+from fsaf.checkpoints.format import checkpoint_classes, load_weights
+from fsaf.config import Config, PredictConfig
+from fsaf.data.records import Classes
+from fsaf.detection.postprocess import Candidates, Detections, find_candidates, postprocess
+from fsaf.device import resolve_device
+from fsaf.model.detector import FSAF
+from fsaf.recipe import build_config
+
+
+class Network(Protocol):
+    """What a ``Detector`` asks of its network.
+
+    images are (B, 3, H, W) uint8 RGB, padded at the right and bottom; sizes_b2 is (B, 2), height and width of
+    each image inside its padding. Both may be on any device.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name for messages: the path of a file."""
+
+    @property
+    def device(self) -> str:
+        """Device that runs it: ``cpu``, ``npu:0``."""
+
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """The only (H, W) it takes, or None if it takes any."""
+
+    @property
+    def module(self) -> FSAF | None:
+        """The PyTorch network, or None for an exported file."""
+
+    def detect(self, images: Tensor, sizes_b2: Tensor, settings: PredictConfig) -> Detections:
+        """Return the detections of a batch, in pixels of the resized images."""
+
+    def candidates(self, images: Tensor, sizes_b2: Tensor, settings: PredictConfig) -> Candidates:
+        """Return what suppression chooses from. A file with suppression inside returns its detections."""
+
+
+class TorchNetwork:
+    """An ``FSAF`` on its device."""
+
+    name = "this detector"
+    fixed_size = None
+
+    def __init__(self, module: FSAF) -> None:
+        self.module = module
+
+    @property
+    def device(self) -> str:
+        """Device of the weights."""
+        return str(self.module.mean.device)
+
+    def detect(self, images: Tensor, sizes_b2: Tensor, settings: PredictConfig) -> Detections:
+        """Run the network and its post-processing on the device of its weights."""
+        device = self.module.mean.device
+        sizes_b2 = sizes_b2.to(device)
+        return postprocess(self.module(images.to(device), sizes_b2), sizes_b2, settings)
+
+    def candidates(self, images: Tensor, sizes_b2: Tensor, settings: PredictConfig) -> Candidates:
+        """Run the network and stop before suppression."""
+        device = self.module.mean.device
+        sizes_b2 = sizes_b2.to(device)
+        return find_candidates(self.module(images.to(device), sizes_b2), sizes_b2, settings)
+
+
+Opened = tuple[Network, Classes, Config]
+"""What the function that opens a file returns: the arguments of ``Detector``."""
+
+
+def open_checkpoint(path: Path, device: str | torch.device | None) -> Opened:
+    """Open a checkpoint of any format with PyTorch.
+
+    device: as ``fsaf.device.resolve_device``; None is ``auto``. Raises UserError if the file is missing,
+    damaged or something else.
+    """
+    checkpoint = read_checkpoint(path)
+    config = build_config(checkpoint["config"], where=str(path))
+    classes = checkpoint_classes(checkpoint)
+    model = FSAF(config.model, len(classes))
+    load_weights(model, checkpoint["model"], str(path))
+    chosen = device if isinstance(device, torch.device) else resolve_device(device or "auto")
+    model = model.eval().to(chosen).to(memory_format=torch.channels_last)
+    return TorchNetwork(model), classes, config

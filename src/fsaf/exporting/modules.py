@@ -1,0 +1,70 @@
+"""The network as an exported file computes it.
+
+Shapes: N images, C classes, P locations of all levels, M max_detections. images are (N, 3, H, W), sizes
+(N, 2): height and width of each image inside its padding. Without sizes all images fill H x W.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fsaf.config import PredictConfig
+from fsaf.detection.exported import Outputs
+from fsaf.detection.postprocess import postprocess
+from fsaf.model.detector import FSAF
+from fsaf.model.points import decode_boxes
+
+
+class WithDetections(nn.Module):
+    """Compute boxes (N, M, 4), scores (N, M) and labels (N, M): decoding and suppression inside."""
+
+    size: Tensor
+
+    def __init__(self, model: FSAF, settings: PredictConfig, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.model, self.settings = model, settings
+        self.register_buffer("size", torch.tensor([size]))
+
+    def forward(self, images: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return boxes, scores and labels."""
+        outputs = self.model(images, sizes)
+        limits = self.size.expand(images.shape[0], 2) if sizes is None else sizes
+        found = postprocess(outputs, limits, self.settings)
+        return found.boxes_bm4, found.scores_bm, found.labels_bm
+
+
+class WithRawOutputs(nn.Module):
+    """Compute logits (N, C, P), and boxes (N, P, 4) decoded but not clipped."""
+
+    def __init__(self, model: FSAF) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return logits and boxes."""
+        logits_bcp, distances_b4p, points = self.model(images, sizes).flat()
+        return logits_bcp, decode_boxes(distances_b4p, points).transpose(1, 2)
+
+
+class WithHead(nn.Module):
+    """Compute what the head computes, all levels in one: logits (N, C, P) and distances (N, 4, P).
+
+    Of a branch with anchors (N, 9 * C, P) and (N, 9 * 4, P), after those.
+    """
+
+    def __init__(self, model: FSAF) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return each field of ``RawOutputs`` that the network has."""
+        outputs = self.model(images, sizes)
+        return tuple(torch.cat([x.flatten(2) for x in levels], 2) for levels in outputs if levels)
+
+
+def make_module(
+    model: FSAF, outputs: Outputs, settings: PredictConfig, size: tuple[int, int]
+) -> WithDetections | WithRawOutputs | WithHead:
+    """Return the network with the outputs asked for."""
+    if outputs == "detections":
+        return WithDetections(model, settings, size)
+    return WithRawOutputs(model) if outputs == "raw" else WithHead(model)
