@@ -115,7 +115,6 @@ def main() -> None:
         print(f"{record.id:>12} {len(expected[1]):>6} {len(found):>6} {count:>8} {score:>11.1e} {box:>12.1e}")
 
     model, settings = detector.model, detector.config.objective
-    assert isinstance(model, FSAF)
     pair = replace(records, images=records.images[:2])
     loader, _ = make_loader(Images(pair, data, augment=True), len(pair.images), workers=0, train=True)
     batch = next(iter(loader))
