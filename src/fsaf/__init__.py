@@ -1,6 +1,7 @@
 """FSAF: the Feature Selective Anchor-Free detector for PyTorch, on NPU, CUDA and CPU.
 
-``fsaf.load(checkpoint)`` opens a detector, ``detector.predict(images)`` uses it.
+``fsaf.train(config)`` trains one, ``fsaf.load(checkpoint)`` opens it, ``detector.predict(images)`` uses it.
+``fsaf.check``, ``fsaf.evaluate`` and ``fsaf.export`` do what the verbs of those names do.
 """
 
 import importlib
@@ -9,13 +10,26 @@ from typing import TYPE_CHECKING, Any
 from fsaf._version import __version__
 
 if TYPE_CHECKING:
+    from fsaf.api import check, evaluate, export
     from fsaf.config import Config
     from fsaf.detection.detector import Detector, Result, load
     from fsaf.errors import UserError
     from fsaf.model.detector import FSAF
     from fsaf.training.trainer import train
 
-__all__ = ["FSAF", "Config", "Detector", "Result", "UserError", "__version__", "load", "train"]
+__all__ = [
+    "FSAF",
+    "Config",
+    "Detector",
+    "Result",
+    "UserError",
+    "__version__",
+    "check",
+    "evaluate",
+    "export",
+    "load",
+    "train",
+]
 
 _HOMES = {
     "Config": "fsaf.config",
@@ -23,6 +37,9 @@ _HOMES = {
     "FSAF": "fsaf.model.detector",
     "Result": "fsaf.detection.detector",
     "UserError": "fsaf.errors",
+    "check": "fsaf.api",
+    "evaluate": "fsaf.api",
+    "export": "fsaf.api",
     "load": "fsaf.detection.detector",
     "train": "fsaf.training.trainer",
 }

@@ -95,7 +95,7 @@ def test_a_card_says_what_it_does_not_know(trained_run: Path) -> None:
     checkpoint["classes"]["names"][0] = "<b>*green*|"
     text = write_card(checkpoint, {"AP": None, "images": 4}, name="x", folder="x", repository="me/x")
     assert "does not say how it was trained" in text and "No licence has been stated" in text
-    assert "fsaf.load('hf:me/x')" in text and "from_pretrained('me/x')" in text
+    assert "fsaf.load('hf:me/x')" in text and "`detector.model`" in text
     assert "| AP | - |" in text and "\\<b\\>\\*green\\*\\|" in text and "license" not in text.split("---")[1]
 
 

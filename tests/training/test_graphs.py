@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from fsaf.training.start import start_run
 from torch import Tensor
 
 from fsaf.cli import main
@@ -17,6 +16,7 @@ from fsaf.data.records import Classes
 from fsaf.device import GRAPHS, GraphTools
 from fsaf.training.graphs import WARM_UP, CapturedStep
 from fsaf.training.run import Run
+from fsaf.training.start import start_run
 from fsaf.training.step import ForwardLoss, train_step
 from objective.scenes import NUM_CLASSES, as_batch, scene_boxes
 from synthetic import Picture, recipe, write_coco

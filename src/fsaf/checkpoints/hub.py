@@ -1,8 +1,7 @@
 """Detectors on the Hugging Face hub, and the folders that are uploaded there.
 
-A folder holds ``model.safetensors`` and ``config.json``, as ``PyTorchModelHubMixin`` writes and reads them
-for the network alone (``FSAF.from_pretrained``); ``config.json`` also holds, under ``fsaf``, what makes a
-detector of it: recipe and classes. ``README.md`` is the model card (``fsaf.reporting.card``).
+A folder holds ``model.safetensors``, the weights; ``config.json``, with recipe and classes under ``fsaf``;
+and ``README.md``, the model card (``fsaf.reporting.card``).
 """
 
 import json
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fsaf.checkpoints.format import FORMAT, check_content, checkpoint_classes, load_weights
 from fsaf.config import Config, SplitConfig, to_dict
@@ -24,32 +23,36 @@ from fsaf.recipe import build_config
 PREFIX = "hf:"
 """``hf:USER/NAME``, or ``hf:USER/NAME@REVISION``, is a repository on the hub (``any_format.is_on_hub``)."""
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+SHORT_CARD = """\
+---
+library_name: fsaf
+pipeline_tag: object-detection
+---
+
+An object detector of fsaf. `fsaf.load` opens this folder, or `hf:USER/NAME` once it is on the hub.
+"""
 
 
 def write_folder(folder: Path, checkpoint: dict[str, Any], card: str) -> None:
     """Write a checkpoint, and the text of its card, as a folder for the hub: whole, or not at all.
 
-    card: empty for the one that the mixin writes, which says little. The recipe in the folder names no place
-    of this machine. Raises UserError where there is something at ``folder``.
+    card: empty for one that says what it is and no more. The recipe in the folder names no place of this
+    machine. Raises UserError if there is something at ``folder``, or if the weights do not fit the recipe.
     """
     check_free(folder)
     config = build_config(checkpoint["config"], where="the checkpoint")
     classes = checkpoint_classes(checkpoint)
-    model = FSAF(config.model, len(classes))
-    load_weights(model, checkpoint["model"], "the checkpoint")
+    load_weights(FSAF(config.model, len(classes)), checkpoint["model"], "the checkpoint")
     public = {key: checkpoint[key] for key in ("format", "version", "classes")}
-    about = {
-        "settings": to_dict(config.model),
-        "num_classes": len(classes),
-        "fsaf": {**public, "config": to_dict(without_places(config))},
-    }
+    about = {"fsaf": {**public, "config": to_dict(without_places(config))}}
+    weights = {name: tensor.contiguous() for name, tensor in checkpoint["model"].items()}
     name, there = f".{folder.name}.{os.getpid()}.tmp", folder.exists()
     draft = folder / name if there else folder.with_name(name)
     try:
         draft.mkdir(parents=True)
-        if card:
-            (draft / CARD).write_text(card, encoding="utf-8")
-        model.save_pretrained(draft, config=about)
+        (draft / CARD).write_text(card or SHORT_CARD, encoding="utf-8")
+        (draft / CONFIG).write_text(json.dumps(about, indent=2, sort_keys=True), encoding="utf-8")
+        save_file(weights, draft / WEIGHTS, metadata={"format": "pt"})
         (draft / WEIGHTS).chmod((draft / CONFIG).stat().st_mode)  # they come readable for their owner alone
         if there:
             for file in list(draft.iterdir()):
@@ -95,7 +98,7 @@ def read_folder(folder: Path) -> dict[str, Any]:
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise UserError(
                 f"{folder / CONFIG}: says nothing of classes and recipe, so it makes no detector; "
-                "the network alone opens with FSAF.from_pretrained"
+                "give a folder that fsaf publish has written"
             )
         check_content({**about, "model": {}}, folder)
         return {**about, "model": load_file(folder / WEIGHTS)}

@@ -212,7 +212,7 @@ class Detector:
         save_checkpoint(Path(path), make_checkpoint(self.model.state_dict(), self.classes, self.config))
 
     def save_pretrained(self, folder: str | PathLike[str], card: str = "") -> None:
-        """Write a folder for the Hugging Face hub, which ``fsaf.load`` and ``FSAF.from_pretrained`` take too.
+        """Write a folder for the Hugging Face hub, which ``fsaf.load`` takes too.
 
         card: text of its README.md; ``fsaf publish`` writes one from a run's figures.
         """

@@ -4,10 +4,9 @@ Shapes: B batch, C classes, H and W of the padded batch, P all locations of all 
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from fsaf.config import ModelConfig
@@ -50,19 +49,18 @@ class RawOutputs(NamedTuple):
         return logits_bcn, deltas_b4n, anchors_4n, [KINDS * height * width for height, width in shapes]
 
 
-class FSAF(nn.Module, PyTorchModelHubMixin, library_name="fsaf", tags=["object-detection"]):
+class FSAF(nn.Module):
     """Backbone, pyramid and head (Zhu, He and Savvides, CVPR 2019, section 3.1).
 
-    Weights are random; ``fsaf.model.weights`` loads pretrained ones, and ``FSAF.from_pretrained`` a network
-    from the Hugging Face hub or a folder of its kind. Classes and recipe lie there too: ``fsaf.load``.
+    Weights are random; ``fsaf.model.weights`` loads pretrained ones into the backbone; ``fsaf.load`` opens
+    a trained detector, whose ``model`` this is.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, settings: ModelConfig, num_classes: int) -> None:
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__()
-        config = settings  # under its own name the mixin would take it for the whole of config.json
         self.num_classes = num_classes
         self.backbone = Backbone(
             config.backbone, frozen_stages=config.frozen_stages, frozen_norm=config.frozen_norm
@@ -72,11 +70,6 @@ class FSAF(nn.Module, PyTorchModelHubMixin, library_name="fsaf", tags=["object-d
         speed_up(self)
         self.register_buffer("mean", torch.tensor(config.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
-
-    @classmethod
-    def _from_pretrained(cls, *, strict: bool = True, **options: Any) -> "FSAF":
-        """The mixin's, which by itself passes over tensors that are missing."""
-        return super()._from_pretrained(strict=strict, **options)
 
     def normalise(self, images: Tensor, sizes_b2: Tensor | None) -> Tensor:
         """Subtract the mean, divide by the deviation, and set the padding to zero.

@@ -106,7 +106,7 @@ def write_card(
         f"`{config.model.backbone}`, made with the Python package fsaf. It finds "
         f"{len(checkpoint['classes']['names'])} classes: {names}.",
         "## Use",
-        _usage(repository or folder, f"{PREFIX}{repository}" if repository else folder),
+        _usage(f"{PREFIX}{repository}" if repository else folder, published=bool(repository)),
         "## Figures",
         f"COCO's metrics on {figures.get('images', 'the')} images of {_text(dataset)}.",
         _table(("", "", "meaning"), [(k, _figure(figures.get(k)), text) for k, text in METRICS.items()]),
@@ -127,9 +127,9 @@ def write_card(
     return f"---\n{data.to_yaml().strip()}\n---\n\n" + "\n\n".join(parts) + "\n"
 
 
-def _usage(network: str, detector: str) -> str:
+def _usage(detector: str, *, published: bool) -> str:
     word = shlex.quote(detector)
-    note = "this folder; hf:USER/NAME once it is on the hub" if network == detector else "downloaded once"
+    note = "downloaded once" if published else "this folder; hf:USER/NAME once it is on the hub"
     return f"""```python
 import fsaf
 
@@ -140,7 +140,7 @@ for box, score, name in zip(result.boxes, result.scores, result.names):
 ```
 
 On the command line: `fsaf predict {word} photo.jpg`, `fsaf export {word} --out model.onnx`.
-The network alone, a PyTorch module: `fsaf.FSAF.from_pretrained({network!r})`."""
+The network alone, a PyTorch module: `detector.model`."""
 
 
 def _training(checkpoint: dict[str, Any], config: Config) -> str:
