@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import peers
 import torch
-from fsaf.data.workers import make_loader
 
 import fsaf
 from fsaf.checkpoints.any_format import read_checkpoint, write_checkpoint
@@ -28,8 +27,8 @@ from fsaf.config import DataConfig
 from fsaf.data.readers.coco import read_coco
 from fsaf.data.records import Records
 from fsaf.data.samples import Images
+from fsaf.data.workers import make_loader
 from fsaf.errors import UserError
-from fsaf.model.detector import FSAF
 from fsaf.objective.objective import objective
 
 
