@@ -7,7 +7,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from fsaf.config import ModelConfig, ObjectiveConfig, OptimConfig, PredictConfig, TrainConfig
 from fsaf.data.batch import Boxes, pad_boxes
-from fsaf.exporting.onnx import WithDetections, WithRawOutputs
+from fsaf.exporting.modules import WithDetections, WithRawOutputs
 from fsaf.model.detector import FSAF
 from fsaf.training.optim import make_optimizer
 from fsaf.training.precision import Precision
