@@ -88,7 +88,7 @@ def test_the_compiled_loss_equals_the_eager_one() -> None:
 def test_inference_exports(raw: bool) -> None:
     model = network().eval()
     settings = PredictConfig(score_threshold=0.001, max_detections=20)
-    module = WithRawOutputs(model) if raw else WithDetections(model, settings)
+    module = WithRawOutputs(model) if raw else WithDetections(model, settings, (64, 96))
     images, boxes = batch((64, 96), 3, seed=1)
     again = torch.export.export(module.eval(), (images, boxes.sizes)).module()
     other, moved = batch((64, 96), 5, seed=2)
