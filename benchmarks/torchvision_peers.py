@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fsaf.data.workers import make_loader
-from fsaf.training.prepare import open_for_training
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -22,6 +20,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from fsaf.config import Config
 from fsaf.data.batch import Batch
 from fsaf.data.samples import Images
+from fsaf.data.workers import make_loader
 from fsaf.detection.views import to_original
 from fsaf.device import resolve_device
 from fsaf.model.backbone import Backbone
@@ -31,6 +30,7 @@ from fsaf.model.weights import load_backbone_weights
 from fsaf.scoring.evaluate import write_evaluation
 from fsaf.scoring.metrics import coco_metrics, to_coco_results
 from fsaf.training.optim import MovingAverage, make_optimizer, set_rate
+from fsaf.training.prepare import open_for_training
 from fsaf.training.schedule import learning_rate, peak_rate
 
 LAYERS = 3
@@ -63,8 +63,8 @@ def make_detector(kind: str, config: Config, num_classes: int) -> nn.Module:
     options: dict[str, Any] = {
         "min_size": config.data.short_side,
         "max_size": config.data.long_side,
-        "image_mean": [value / 255 for value in model.mean],
-        "image_std": [value / 255 for value in model.std],
+        "image_mean": [value / 255 for value in model.mean or features.body.features.mean],
+        "image_std": [value / 255 for value in model.std or features.body.features.std],
         "score_thresh": predict.score_threshold,
         "nms_thresh": predict.nms_iou,
         "detections_per_img": predict.max_detections,

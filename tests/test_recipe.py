@@ -1,5 +1,6 @@
 """Recipes: YAML and command line to one checked config, every mistake named."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,21 @@ def test_recipes_are_the_published_ones(name: str) -> None:
     assert millions == pytest.approx(
         36.41 + {"r50": 25.56, "r101": 44.55, "x101": 83.46}[kind] - 25.56, abs=0.02
     )
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_another_backbone_brings_its_own_normalisation(name: str) -> None:
+    own = load_recipe(name).model
+    assert own.mean is not None and own.std is not None
+    with torch.device("meta"):
+        assert FSAF(replace(own, mean=None, std=None), 1).settings == own
+    other = load_recipe(name, ["--model.backbone", "convnext_tiny"]).model
+    assert (other.mean, other.std) == (None, None)
+    given = load_recipe(
+        name, ["--model.std", "[4, 5, 6]", "--model.backbone=vgg11", "--model.mean=[1,2,3]"]
+    ).model
+    assert (given.backbone, given.mean, given.std) == ("vgg11", (1, 2, 3), (4, 5, 6))
+    assert load_recipe(name, ["--model.weights", "none"]).model == replace(own, weights="none")
 
 
 def test_every_resized_image_fits_a_shape_of_the_recipes() -> None:

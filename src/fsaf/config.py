@@ -112,10 +112,10 @@ class ModelConfig:
     """Backbone stages that do not train: -1 none, 0 the stem, 1 the stem and stage 1, ..."""
     frozen_norm: bool = True
     """Keep the backbone's batch-norm statistics as loaded."""
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    """Mean of R, G, B (0..255) that the backbone was trained with."""
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    """Standard deviation of R, G, B (0..255)."""
+    mean: tuple[float, float, float] | None = None
+    """Mean of R, G, B (0..255), subtracted from images; if not given, what the backbone was trained with."""
+    std: tuple[float, float, float] | None = None
+    """Standard deviation of R, G, B (0..255), which images are divided by; if not given, the backbone's."""
 
     def __post_init__(self) -> None:
         once = 0 < len(self.branches) == len(set(self.branches))
@@ -130,7 +130,7 @@ class ModelConfig:
         )
         _check(self.convs >= 0, "model.convs", self.convs, "0 or more")
         _check(-1 <= self.frozen_stages <= 4, "model.frozen_stages", self.frozen_stages, "between -1 and 4")
-        _check(all(s > 0 for s in self.std), "model.std", self.std, "above 0")
+        _check(all(s > 0 for s in self.std or ()), "model.std", self.std, "above 0")
 
 
 @dataclass(kw_only=True)

@@ -42,6 +42,8 @@ def _shipped() -> Path:
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
     """Read a recipe and apply overrides; ``out`` defaults to ``runs/<recipe name>``.
 
+    If the overrides name a backbone, ``model.mean`` and ``model.std`` of the recipe do not apply: they belong
+    to its own backbone.
     Raises UserError naming the file or option, the value and what is allowed.
     """
     path = find_recipe(name)
@@ -49,6 +51,9 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
         base = yaml.load(path.read_text(encoding="utf-8"), Loader=_Recipe)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: not readable as YAML ({error})") from error
+    model = base.get("model") if isinstance(base, dict) else None
+    if isinstance(model, dict) and any(word.partition("=")[0] == "--model.backbone" for word in overrides):
+        base = {**base, "model": {key: model[key] for key in model if key not in ("mean", "std")}}
     config = build_config(base or {}, overrides, where=str(path))
     if config.out is None:
         config.out = str(Path("runs") / path.stem)

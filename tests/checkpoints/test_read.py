@@ -22,7 +22,8 @@ def test_every_tensor_of_the_r50_checkpoint_has_its_place(r50: Path, shapes: dic
     state, config, classes = from_mmdetection(load_plain(r50), str(r50))
     model = FSAF(config, len(classes))
     model.load_state_dict(state)
-    assert config == ModelConfig(weights="none")
+    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    assert config == ModelConfig(weights="none", mean=mean, std=std)
     assert classes == COCO
     # The same values in the same places, told by what MMDetection's modules are called.
     for name, tensor in (

@@ -1,6 +1,7 @@
 """Pictures of every kind in, boxes in their own pixels out; checkpoints there and back."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from fsaf.config import Config, DataConfig, ModelConfig, PredictConfig, to_dict
 from fsaf.data.records import Classes
 from fsaf.detection.detector import Detector, Result, load
 from fsaf.errors import UserError
+from fsaf.model import backbone
+from fsaf.model.backbone import find_features
 from fsaf.model.detector import FSAF
 from synthetic import COLORS, NAMES, Picture, SeesColours, paint
 
@@ -245,6 +248,19 @@ def test_save_and_load(random_detector: Detector, tmp_path: Path) -> None:
     again.save(tmp_path / "b.pt")
     first, second = (torch.load(p, weights_only=True)["model"] for p in (path, tmp_path / "b.pt"))
     assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_a_saved_detector_keeps_the_normalisation_in_use(
+    random_detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when another version of timm says something else of the backbone."""
+    random_detector.save(tmp_path / "model.pt")
+    features = find_features(random_detector.config.model.backbone)._replace(mean=(0.0,) * 3, std=(1.0,) * 3)
+    monkeypatch.setattr(backbone, "find_features", lambda name: features)
+    assert FSAF(replace(random_detector.config.model, mean=None), 1).mean.flatten().tolist() == [0, 0, 0]
+    again = load(tmp_path / "model.pt", "cpu")
+    assert torch.equal(again.model.mean, random_detector.model.mean)
+    assert torch.equal(again.model.std, random_detector.model.std)
 
 
 def test_the_public_names() -> None:

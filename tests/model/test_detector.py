@@ -18,13 +18,17 @@ def model(tiny_model_config: ModelConfig) -> FSAF:
     return FSAF(tiny_model_config, 6).eval()
 
 
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
 @torch.no_grad()
-def test_padding_is_zero_after_normalisation_whatever_it_held(model: FSAF) -> None:
+def test_padding_is_zero_after_normalisation_whatever_it_held(tiny_model_config: ModelConfig) -> None:
+    model = FSAF(replace(tiny_model_config, mean=MEAN, std=STD), 6).eval()
     images = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8)
     sizes = [(60, 97), (96, 40)]
     by_hand = torch.zeros(2, 3, 96, 128)
     for i, (height, width) in enumerate(sizes):
-        for c, (mean, std) in enumerate(zip((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), strict=True)):
+        for c, (mean, std) in enumerate(zip(MEAN, STD, strict=True)):
             by_hand[i, c, :height, :width] = (images[i, c, :height, :width].float() - mean) / std
     found = model(images, torch.tensor(sizes))
     expected = model.head(model.pyramid(model.backbone(by_hand)))
@@ -103,6 +107,30 @@ def test_resnet50_has_the_published_models_tensors(oracle_folder: Path) -> None:
         ours = FSAF(ModelConfig(weights="none"), 80).state_dict()
     assert len(ours) == len(published)
     assert Counter(tuple(x.shape) for x in ours.values()) == Counter(map(tuple, published.values()))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "mean", "std"),
+    [
+        ("resnet50.tv_in1k", MEAN, STD),
+        ("test_efficientnet", MEAN, STD),
+        ("tf_efficientnet_lite0", (127.5,) * 3, (127.5,) * 3),
+    ],
+)
+def test_normalisation_is_the_backbones_own(
+    backbone: str, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    """As timm's page of each model says; 255 times (0.485, 0.456, 0.406) and so on."""
+    model = FSAF(ModelConfig(backbone=backbone, channels=32), 1)
+    assert torch.equal(model.mean.flatten(), torch.tensor(mean))
+    assert torch.equal(model.std.flatten(), torch.tensor(std))
+    assert (model.settings.mean, model.settings.std) == (mean, std)
+
+
+def test_a_given_normalisation_is_taken(tiny_model_config: ModelConfig) -> None:
+    model = FSAF(replace(tiny_model_config, mean=(1.0, 2.0, 3.0)), 1)
+    assert model.mean.flatten().tolist() == [1, 2, 3]
+    assert torch.equal(model.std.flatten(), torch.tensor(STD))
 
 
 def test_normalisation_constants_are_not_in_the_state(model: FSAF) -> None:

@@ -15,6 +15,7 @@ from fsaf.training.run import Run
 from fsaf.training.start import start_run
 
 CLASSES = Classes(names=("a", "b"), ids=(1, 2))
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def start(out: Path, resume: Any = False, **train: Any) -> Run:
@@ -33,6 +34,15 @@ def test_steps_that_fp16_skipped_do_not_stop_a_run_that_goes_on_in_another_preci
     second = start(tmp_path, True, precision="fp32")
     second.save("last.pt")
     assert load_checkpoint(tmp_path / "checkpoints" / "last.pt")["config"]["train"]["precision"] == "fp32"
+
+
+def test_a_checkpoint_holds_the_backbones_normalisation(tmp_path: Path) -> None:
+    """Another version of timm may give that backbone another one."""
+    run = start(tmp_path)
+    run.save("last.pt")
+    stored = load_checkpoint(run.last_pt)["config"]["model"]
+    assert stored["mean"] == list(IMAGENET_MEAN) and stored["std"] == list(IMAGENET_STD)
+    assert (run.config.model.mean, run.config.model.std) == (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def test_the_folder_is_the_main_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,9 @@ BACKBONES = {
 }
 """The backbones of MMDetection's FSAF, told apart by names and shapes."""
 
+PUBLISHED = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+"""How MMDetection's FSAF normalises R, G and B, if a checkpoint does not say."""
+
 KIND = "ResNet-50, ResNet-101 or ResNeXt-101-64x4d"
 
 
@@ -183,7 +186,7 @@ def _normalisation(
                 "FSAF's published checkpoints have style='pytorch' and RGB input"
             )
     found = []
-    for key, default in (("mean", ModelConfig.mean), ("std", ModelConfig.std)):
+    for key, default in PUBLISHED.items():
         texts = set(re.findall(rf"\b{key}=\[([\d., ]+)\]", text))
         values = [tuple(float(part) for part in values.split(",") if part.strip()) for values in texts]
         found.append(values[0] if len(values) == 1 and len(values[0]) == 3 else default)

@@ -99,7 +99,8 @@ class Detector:
 
     def __init__(self, model: FSAF | Network, classes: Classes, config: Config) -> None:
         self.network: Network = TorchNetwork(model) if isinstance(model, FSAF) else model
-        self.classes, self.config = classes, config
+        self.classes = classes
+        self.config = replace(config, model=model.settings) if isinstance(model, FSAF) else config
 
     @property
     def model(self) -> FSAF:

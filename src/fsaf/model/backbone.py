@@ -26,6 +26,10 @@ class Features(NamedTuple):
     """Channels of C3, C4 and C5."""
     channels_last: bool
     """True if the model returns (B, H, W, C) instead of (B, C, H, W)."""
+    mean: tuple[float, float, float]
+    """Mean of R, G, B (0..255) that the model was trained with."""
+    std: tuple[float, float, float]
+    """Standard deviation of R, G, B (0..255)."""
 
 
 def find_features(name: str) -> Features:
@@ -72,7 +76,8 @@ def _try_model(name: str, options: dict[str, Any]) -> Features:
         if found not in (channels_first, channels_last):
             wrong = next(pair for pair in zip(found, channels_first, strict=True) if pair[0] != pair[1])
             raise ValueError("it returns a feature map {} instead of {}".format(*wrong))
-    return Features(options, channels, found == channels_last)
+    mean, std = (tuple(round(255 * x, 4) for x in body.pretrained_cfg[key]) for key in ("mean", "std"))
+    return Features(options, channels, found == channels_last, mean, std)
 
 
 def _refusal(name: str, reason: str) -> UserError:

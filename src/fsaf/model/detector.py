@@ -4,6 +4,7 @@ Shapes: B batch, C classes, H and W of the padded batch, P all locations of all 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -68,8 +69,12 @@ class FSAF(nn.Module):
         self.pyramid = Pyramid(self.backbone.channels, config.channels)
         self.head = Head(config.channels, config.convs, config.norm, num_classes, config.branches)
         speed_up(self)
-        self.register_buffer("mean", torch.tensor(config.mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
+        features = self.backbone.features
+        mean, std = config.mean or features.mean, config.std or features.std
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+        self.settings = replace(config, mean=mean, std=std)
+        """The settings with the mean and deviation in use. Checkpoints hold these: timm's may change."""
 
     def normalise(self, images: Tensor, sizes_b2: Tensor | None) -> Tensor:
         """Subtract the mean, divide by the deviation, and set the padding to zero.

@@ -36,7 +36,7 @@ def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
     notes = [] if config.resume else _initial_weights(model, classes, config)
     model = model.to(device).to(memory_format=torch.channels_last)
     run = Run(
-        config=config,
+        config=replace(config, model=model.settings),
         classes=classes,
         out=out,
         model=model,
