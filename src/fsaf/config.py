@@ -117,6 +117,12 @@ class ModelConfig:
     std: tuple[float, float, float] | None = None
     """Standard deviation of R, G, B (0..255), which images are divided by; if not given, the backbone's."""
 
+    @property
+    def mean_colour(self) -> tuple[float, float, float]:
+        """``mean`` of a network that is built, which has one: it becomes 0 when images are normalised."""
+        assert self.mean is not None
+        return self.mean
+
     def __post_init__(self) -> None:
         once = 0 < len(self.branches) == len(set(self.branches))
         _check(once, "model.branches", self.branches, "anchor_free, anchor_based, or both, each once")

@@ -154,7 +154,7 @@ class _File:
                 f"{self.name}: takes images padded to {height} x {width} (height x width), "
                 f"not {images.shape[2]} x {images.shape[3]}; export the checkpoint again for another size"
             )
-        return run_session(self.session, images, sizes_b2, self.info.config.model.mean)
+        return run_session(self.session, images, sizes_b2, self.info.config.model.mean_colour)
 
 
 class RawFile(_File):

@@ -46,7 +46,7 @@ def make_metadata(
         "pad_to": list(size),
         "pad_multiple": MULTIPLE,
         "pad_where": "right and bottom",
-        "pad_with": list(config.model.mean) if fixed_size else "anything",
+        "pad_with": list(config.model.mean_colour) if fixed_size else "anything",
         "normalisation": "inside the file; padding becomes 0 after it",
     }
     return {

@@ -75,7 +75,7 @@ def check_file(
     Raises UserError, calling the file ``name``, if they differ by more than the tolerances.
     """
     session = OnnxSession(path, "cpu")
-    mean = config.model.mean
+    mean = config.model.mean_colour
 
     def run_network(images: Tensor, sizes_b2: Tensor) -> tuple[Tensor, ...]:
         return network(*prepare_inputs(session, images, sizes_b2, mean))

@@ -11,7 +11,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,7 @@ def export_onnx(
     the file on them and must agree with PyTorch.
     Raises UserError for wrong settings, a missing package, or a file that disagrees.
     """
+    config = replace(config, model=model.settings)
     _check_settings(path, size, batch, opset)
     if outputs == "raw" and config.model.branches != ["anchor_free"]:
         raise UserError(
