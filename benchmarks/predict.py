@@ -26,6 +26,7 @@ from fsaf.detection.detector import Detector, Result
 from fsaf.detection.postprocess import Detections, postprocess
 from fsaf.device import is_accelerator
 from fsaf.measuring.benchmark import random_classes
+from fsaf.model.convolution import use_winograd
 from fsaf.model.detector import FSAF
 from fsaf.recipe import load_recipe
 
@@ -144,6 +145,7 @@ def quickstart(args: argparse.Namespace, device: torch.device) -> dict[str, Any]
     """The small network of ``fsaf quickstart``, random weights, one image of 288 x 384."""
     config = load_recipe("digits_lite0", ["--model.weights=none"])
     model = peers.weights_by_rule(FSAF(config.model, 10)).eval().to(device)
+    use_winograd(model)
     detector = Detector(model.to(memory_format=torch.channels_last), random_classes(10), config)
     images, sizes = pictures(1, 288, 384), torch.tensor([[288, 384]])
     times = timing.alternate({"fsaf": lambda: detector.detect(images, sizes)}, args.repeat * 3, device, 3)

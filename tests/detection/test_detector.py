@@ -15,9 +15,11 @@ import fsaf
 from fsaf.config import Config, DataConfig, ModelConfig, PredictConfig, to_dict
 from fsaf.data.records import Classes
 from fsaf.detection.detector import Detector, Result, load
+from fsaf.device import has_winograd
 from fsaf.errors import UserError
 from fsaf.model import backbone
 from fsaf.model.backbone import find_features
+from fsaf.model.convolution import Conv3x3
 from fsaf.model.detector import FSAF
 from synthetic import COLORS, NAMES, Picture, SeesColours, paint
 
@@ -261,6 +263,21 @@ def test_a_saved_detector_keeps_the_normalisation_in_use(
     again = load(tmp_path / "model.pt", "cpu")
     assert torch.equal(again.model.mean, random_detector.model.mean)
     assert torch.equal(again.model.std, random_detector.model.std)
+
+
+def test_winograd_is_used_on_a_cpu_unless_turned_off(random_detector: Detector, tmp_path: Path) -> None:
+    def used(detector: Detector) -> bool:
+        return any(isinstance(module, Conv3x3) for module in detector.model.modules())
+
+    assert not used(random_detector)
+    random_detector.save(tmp_path / "model.pt")
+    opened = load(tmp_path / "model.pt", "cpu")
+    plain = load(tmp_path / "model.pt", "cpu", winograd=False)
+    assert used(opened) is has_winograd(torch.device("cpu")) and not used(plain)
+    picture = noise(64, 96)
+    same(opened.predict(picture), plain.predict(picture), atol=1e-2)
+    plain.save(tmp_path / "plain.pt")
+    assert not used(load(tmp_path / "plain.pt", "cpu"))
 
 
 def test_the_public_names() -> None:

@@ -1,6 +1,7 @@
 """3x3 convolutions on a CPU: results and gradients are those of ``nn.Conv2d``."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from fsaf.config import ModelConfig
 from fsaf.device import has_winograd
 from fsaf.model import convolution
-from fsaf.model.convolution import MIN_WORK, Conv3x3, speed_up
+from fsaf.model.convolution import MIN_WORK, Conv3x3, use_winograd
 from fsaf.model.detector import FSAF
 
 winograd = pytest.mark.skipif(not has_winograd(torch.device("cpu")), reason="PyTorch came without NNPACK")
@@ -25,7 +26,7 @@ def pair(
     """A plain convolution and one of ours with the same weights."""
     plain = nn.Conv2d(*channels, 3, stride=stride, padding=1, bias=bias)
     ours = nn.Sequential(copy.deepcopy(plain))
-    speed_up(ours)
+    use_winograd(ours)
     assert type(ours[0]) is Conv3x3
     return plain, ours[0]  # type: ignore[return-value]
 
@@ -104,17 +105,93 @@ def test_only_convolutions_of_that_kind_change() -> None:
         nn.Conv2d(32, 32, 3, padding=2, dilation=2),
         nn.Conv2d(32, 32, 3, padding=1, padding_mode="reflect"),
     )
-    speed_up(others)
+    use_winograd(others)
     assert {type(module) for module in others} == {nn.Conv2d}
 
 
-def test_a_detector_has_the_weights_it_had(tiny_model_config: ModelConfig) -> None:
-    model = FSAF(tiny_model_config, 3)
-    changed = [name for name, module in model.named_modules() if isinstance(module, Conv3x3)]
-    assert any(name.startswith("head.") for name in changed)
-    again = FSAF(tiny_model_config, 3)
-    again.load_state_dict(model.state_dict())
-    images = torch.randint(0, 256, (1, 3, 256, 320), dtype=torch.uint8)
+def test_it_is_turned_on_and_off_in_place() -> None:
+    plain, ours = pair()
+    model = nn.Sequential(ours)
+    use_winograd(model, on=False)
+    assert type(ours) is nn.Conv2d
+    use_winograd(model)
+    assert type(ours) is Conv3x3
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), plain.parameters(), strict=True))
+
+
+def test_only_networks_on_a_cpu_change() -> None:
+    with torch.device("meta"):
+        elsewhere = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1))
+    use_winograd(elsewhere)
+    assert type(elsewhere[0]) is nn.Conv2d
+
+
+def count(model: nn.Module) -> int:
+    return sum(type(module) is Conv3x3 for module in model.modules())
+
+
+@pytest.fixture
+def detector(tiny_model_config: ModelConfig) -> FSAF:
+    model = FSAF(tiny_model_config, 3).eval()
+    assert count(model) == 0
+    use_winograd(model)
+    assert count(model.head) == 4 and count(model.backbone) > 0
+    return model
+
+
+def test_a_detectors_outputs_and_state_are_the_same(detector: FSAF, tiny_model_config: ModelConfig) -> None:
+    plain = FSAF(tiny_model_config, 3).eval()
+    plain.load_state_dict(detector.state_dict())
+    images = torch.randint(0, 256, (1, 3, *SIZE), dtype=torch.uint8)
     with torch.no_grad():
-        for one, other in zip(model.eval()(images).logits, again.eval()(images).logits, strict=True):
-            assert torch.equal(one, other)
+        for one, other in zip(detector(images).logits, plain(images).logits, strict=True):
+            close(one, other)
+
+
+SIZE = (512, 512)
+"""Its maps are large enough for Winograd's algorithm."""
+
+
+class Flat(nn.Module):
+    """The network with outputs that ``torch.jit.trace`` takes."""
+
+    def __init__(self, network: FSAF) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.network(images)
+        return (*outputs.logits, *outputs.distances)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore::torch.jit.TracerWarning")
+@torch.no_grad()
+def test_a_traced_network_can_be_saved(detector: FSAF, tmp_path: Path) -> None:
+    module, images = Flat(detector), 255 * torch.rand(1, 3, *SIZE)
+    torch.jit.trace(module, images).save(tmp_path / "traced.pt")
+    again = torch.jit.load(tmp_path / "traced.pt")
+    for found, expected in zip(again(images), module(images), strict=True):
+        close(found, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize("kind", ["grad", "vmap", "jvp"])
+def test_torch_func_transforms_the_network(detector: FSAF, kind: str) -> None:
+    images, weights = 255 * torch.rand(1, 3, *SIZE), dict(detector.head.named_parameters())
+    levels = [x.detach() for x in detector.pyramid(detector.backbone(detector.normalise(images, None)))]
+
+    def loss(weights: dict[str, Tensor]) -> Tensor:
+        outputs = torch.func.functional_call(detector.head, weights, (levels,))
+        return torch.stack([x.square().mean() for part in outputs[:2] for x in part]).sum()
+
+    def transformed() -> list[Tensor]:
+        if kind == "grad":
+            return list(torch.func.grad(loss)(weights).values())
+        if kind == "vmap":
+            return [torch.func.vmap(loss)({name: torch.stack([x, 2 * x]) for name, x in weights.items()})]
+        return list(torch.func.jvp(loss, (weights,), (weights,)))
+
+    found = transformed()
+    use_winograd(detector, on=False)
+    for one, other in zip(found, transformed(), strict=True):
+        close(one, other)

@@ -9,7 +9,9 @@ import torch
 from fsaf.checkpoints.format import load_checkpoint
 from fsaf.config import Config, ModelConfig, TrainConfig
 from fsaf.data.records import Classes
+from fsaf.device import has_winograd
 from fsaf.errors import UserError
+from fsaf.model.convolution import Conv3x3
 from fsaf.training import start as module
 from fsaf.training.run import Run
 from fsaf.training.start import start_run
@@ -18,9 +20,9 @@ CLASSES = Classes(names=("a", "b"), ids=(1, 2))
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
-def start(out: Path, resume: Any = False, **train: Any) -> Run:
+def start(out: Path, resume: Any = False, winograd: bool = True, **train: Any) -> Run:
     model = ModelConfig(backbone="test_efficientnet", weights="none", channels=64, convs=0, norm="group")
-    config = Config(out=str(out), resume=resume, model=model, train=TrainConfig(**train))
+    config = Config(out=str(out), resume=resume, winograd=winograd, model=model, train=TrainConfig(**train))
     return start_run(config, CLASSES, torch.device("cpu"))
 
 
@@ -43,6 +45,17 @@ def test_a_checkpoint_holds_the_backbones_normalisation(tmp_path: Path) -> None:
     stored = load_checkpoint(run.last_pt)["config"]["model"]
     assert stored["mean"] == list(IMAGENET_MEAN) and stored["std"] == list(IMAGENET_STD)
     assert (run.config.model.mean, run.config.model.std) == (IMAGENET_MEAN, IMAGENET_STD)
+
+
+def test_winograd_is_used_on_a_cpu_unless_turned_off(tmp_path: Path) -> None:
+    def used(run: Run) -> list[bool]:
+        return [
+            any(isinstance(module, Conv3x3) for module in model.modules())
+            for model in (run.model, run.evaluated)
+        ]
+
+    assert used(start(tmp_path / "a", ema=0.9)) == 2 * [has_winograd(torch.device("cpu"))]
+    assert used(start(tmp_path / "b", winograd=False, ema=0.9)) == [False, False]
 
 
 def test_the_folder_is_the_main_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

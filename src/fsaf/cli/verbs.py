@@ -368,8 +368,11 @@ def _open(
     """The detector of ``args.checkpoint`` with overridden settings of data and post-processing."""
     from fsaf.config import to_dict
     from fsaf.detection.detector import load
+    from fsaf.model.convolution import use_winograd
     from fsaf.recipe import build_config
 
     detector = load(args.checkpoint, device or args.device)
     detector.config = build_config(to_dict(detector.config), overrides, where=args.checkpoint)
+    if detector.network.module is not None:
+        use_winograd(detector.network.module, detector.config.winograd)
     return detector

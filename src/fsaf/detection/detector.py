@@ -23,6 +23,7 @@ from fsaf.detection.picture import Picture, open_picture, prepare_view, stack
 from fsaf.detection.postprocess import Detections
 from fsaf.detection.views import Found, View, from_view, merge, plan_views
 from fsaf.errors import UserError
+from fsaf.model.convolution import use_winograd
 from fsaf.model.detector import FSAF
 
 if TYPE_CHECKING:
@@ -229,16 +230,25 @@ class Detector:
             return upload(Path(folder) / "hub", repository, private=private)
 
 
-def load(path: str | PathLike[str], device: str | torch.device | None = None) -> Detector:
+def load(
+    path: str | PathLike[str], device: str | torch.device | None = None, *, winograd: bool | None = None
+) -> Detector:
     """Open a checkpoint (ours, or an MMDetection FSAF: ``fsaf.checkpoints``) or an exported ``.onnx`` file.
 
     Also a folder that ``fsaf publish`` wrote, or ``hf:USER/NAME`` on the Hugging Face hub.
 
     device: auto, cpu, cuda, npu, npu:1 and so on; by default an accelerator if there is one, else the CPU.
+    winograd: compute 3x3 convolutions on a CPU by Winograd's algorithm (``fsaf.model.convolution``); None
+    takes the checkpoint's key ``winograd``.
     Raises UserError if the file is missing, damaged or something else, or if the device is not there.
     """
     path = Path(path)
-    return Detector(*RUNTIMES.get(path.suffix, open_checkpoint)(path, device))
+    network, classes, config = RUNTIMES.get(path.suffix, open_checkpoint)(path, device)
+    if winograd is not None:
+        config = replace(config, winograd=winograd)
+    if network.module is not None:
+        use_winograd(network.module, config.winograd)
+    return Detector(network, classes, config)
 
 
 def is_exported(path: Path) -> bool:

@@ -27,6 +27,7 @@ from fsaf.data.workers import make_loader
 from fsaf.detection.detector import Detector
 from fsaf.device import is_accelerator, peak_memory, resolve_device
 from fsaf.errors import UserError
+from fsaf.model.convolution import use_winograd
 from fsaf.model.detector import FSAF
 from fsaf.objective.objective import objective
 from fsaf.training.graphs import WARM_UP as CAPTURE_AFTER
@@ -231,6 +232,7 @@ def measure_prediction(
 ) -> dict[str, Any]:
     """Latency from one padded image in memory to its detections."""
     model = FSAF(config.model, len(classes)).eval().to(device).to(memory_format=torch.channels_last)
+    use_winograd(model, config.winograd)
     detector = Detector(model, classes, config)
     images, boxes = random_batch(1, *shape, 1, len(classes))
     precision = Precision(config.train, device)

@@ -1,15 +1,15 @@
-"""3x3 convolutions in float32 on a CPU: the same sums in less time.
+"""Faster float32 3x3 convolutions on a CPU, with the weights and results of ``nn.Conv2d``.
 
-Two things are done otherwise than PyTorch does them by itself:
+``use_winograd`` turns the convolutions of a network that lies on a CPU into these. They differ in two ways:
 
-- Forward pass, and gradient with respect to the input: by Winograd's algorithm (Lavin and Gray, CVPR 2016) as
-  NNPACK has it, which comes with PyTorch. It takes a fifth of the multiplications and a third of the time.
-  Its rounding differs from a plain sum's by about 1e-5 of the values.
-- Gradient with respect to the weights: on a CPU with AVX2, oneDNN takes three to four times as long for it in
-  channels-last layout as in the other, so it gets the other.
+- The forward pass and the gradient of the input use Winograd's algorithm (Lavin and Gray, CVPR 2016) in
+  NNPACK, which is part of PyTorch: a fifth of the multiplications and a third of the time. Rounding differs
+  from that of a plain sum by about 1e-5 of the values.
+- The gradient of the weights is computed in contiguous layout: on CPUs with AVX2, oneDNN takes three to four
+  times as long in channels-last layout.
 
-On other devices, in other types, in compiled and exported graphs, and for small maps everything is as
-``nn.Conv2d`` does it. docs/performance.md has the measurements.
+``nn.Conv2d`` itself runs on other devices, for other types and small maps, and in compiled, exported, traced
+(``torch.jit.trace``) and transformed (``torch.func``) programs. docs/performance.md has the measurements.
 """
 
 from typing import Any
@@ -22,18 +22,16 @@ from torch.autograd.function import once_differentiable
 from fsaf.device import has_winograd
 
 MIN_WORK = 200_000
-"""Locations times channels (of the fewer, in or out) of an image from which this is faster."""
+"""Locations of an image times its channels (the fewer of in and out) from which this is faster."""
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution, padded by one, in one group; weights and results as ``nn.Conv2d``'s."""
+    """A 3x3 convolution with padding 1 and one group."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W)."""
-        # Subclasses of Tensor trace, and have no memory to give to a library.
         if (
-            torch.compiler.is_compiling()
-            or type(x) is not Tensor
+            _is_transformed(x)
             or x.dtype is not torch.float32
             or not has_winograd(x.device)
             or torch.is_autocast_enabled(x.device.type)
@@ -43,19 +41,36 @@ class Conv3x3(nn.Conv2d):
         return _Function.apply(x, self.weight, self.bias, self.stride[0])
 
 
-def speed_up(model: nn.Module) -> None:
-    """Turn the convolutions of ``model`` that are of that kind into ``Conv3x3``, in place."""
-    for module in model.modules():
-        if (
-            type(module) is nn.Conv2d
-            and module.kernel_size == (3, 3)
-            and module.padding == (1, 1)
-            and module.dilation == (1, 1)
-            and module.stride in ((1, 1), (2, 2))
-            and module.groups == 1
-            and module.padding_mode == "zeros"
-        ):
-            module.__class__ = Conv3x3
+def _is_transformed(x: Tensor) -> bool:
+    """Return True if PyTorch records or transforms the program, which custom functions do not allow."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or type(x) is not Tensor  # fake and functional tensors have no memory that NNPACK could read
+    )
+
+
+def use_winograd(model: nn.Module, on: bool = True) -> None:
+    """Turn the 3x3 convolutions of ``model`` that lie on a CPU into ``Conv3x3``, in place.
+
+    on: False turns them back into ``nn.Conv2d``. The weights stay as they are.
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d) and type(layer) in (nn.Conv2d, Conv3x3):  # no subclass of timm's
+            fast = on and _fits(layer) and has_winograd(layer.weight.device)
+            layer.__class__ = Conv3x3 if fast else nn.Conv2d
+
+
+def _fits(layer: nn.Conv2d) -> bool:
+    return (
+        layer.kernel_size == (3, 3)
+        and layer.padding == (1, 1)
+        and layer.dilation == (1, 1)
+        and layer.stride in ((1, 1), (2, 2))
+        and layer.groups == 1
+        and layer.padding_mode == "zeros"
+    )
 
 
 class _Function(torch.autograd.Function):
@@ -87,7 +102,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Te
     if stride != 1 or not len(x):
         return F.conv2d(x, weight, bias, stride, 1)
     planes, kernels = x.contiguous(), weight.contiguous()
-    # Image by image: NNPACK takes its slow way for more than one.
+    # Image by image: NNPACK is slow for more than one.
     rows = [torch._nnpack_spatial_convolution(row, kernels, bias, [1, 1], [1, 1]) for row in planes.split(1)]
     return rows[0] if len(rows) == 1 else torch.cat(rows)
 

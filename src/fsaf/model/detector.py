@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from fsaf.config import ModelConfig
 from fsaf.model.anchors import KINDS, make_anchors
 from fsaf.model.backbone import Backbone
-from fsaf.model.convolution import speed_up
 from fsaf.model.head import Head
 from fsaf.model.points import STRIDES, Points, make_points
 from fsaf.model.pyramid import Pyramid
@@ -68,7 +67,6 @@ class FSAF(nn.Module):
         )
         self.pyramid = Pyramid(self.backbone.channels, config.channels)
         self.head = Head(config.channels, config.convs, config.norm, num_classes, config.branches)
-        speed_up(self)
         features = self.backbone.features
         mean, std = config.mean or features.mean, config.std or features.std
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)

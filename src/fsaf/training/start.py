@@ -10,6 +10,7 @@ from fsaf.checkpoints.format import checkpoints_at, load_newest
 from fsaf.config import Config
 from fsaf.data.records import Classes
 from fsaf.errors import UserError, check_folder
+from fsaf.model.convolution import use_winograd
 from fsaf.model.detector import FSAF
 from fsaf.model.weights import load_backbone_weights
 from fsaf.processes import group
@@ -35,6 +36,7 @@ def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
     model = FSAF(config.model, len(classes))
     notes = [] if config.resume else _initial_weights(model, classes, config)
     model = model.to(device).to(memory_format=torch.channels_last)
+    use_winograd(model, config.winograd)
     run = Run(
         config=replace(config, model=model.settings),
         classes=classes,
