@@ -107,8 +107,8 @@ def find_provider(device: str, available: Collection[str]) -> Provider:
     return Provider(f"{kind}:{number}", provider, package, [(provider, {"device_id": number}), CPU_PROVIDER])
 
 
-def npu_number(device: str) -> int:
-    """Return the number of the NPU called ``device`` (auto, npu, npu:1), for a library that is not PyTorch.
+def find_npu(device: str) -> tuple[str, int]:
+    """Return name (``npu:1``) and number of the NPU called ``device`` (auto, npu, npu:1), for ais_bench.
 
     Raises UserError if it is another device, or if its number is too large.
     """
@@ -116,7 +116,7 @@ def npu_number(device: str) -> int:
     if kind not in ("auto", "npu"):
         raise UserError(f"device {device!r}: OM files run on an NPU only; give npu, or the ONNX file instead")
     check_number(device, "npu", number)
-    return number
+    return f"npu:{number}", number
 
 
 def split_device(device: str) -> tuple[str, int]:

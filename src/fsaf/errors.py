@@ -48,9 +48,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def import_extra(name: str) -> Any:
     """Import and return a module of the extra ``fsaf[export]``.
 
-    Raises UserError with the line that installs it if it is absent.
+    Raises UserError with the line that installs it if it is absent, or with the reason if it is broken.
     """
     try:
         return importlib.import_module(name)
     except ImportError as error:
+        if not isinstance(error, ModuleNotFoundError) or error.name != name:
+            raise UserError(f"{name}: is installed, but cannot be imported ({error})") from error
         raise UserError(f"ONNX files need the package {name}: pip install 'fsaf[export]'") from error

@@ -135,3 +135,16 @@ def test_a_missing_onnxruntime_is_named(path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"onnxruntime: pip install 'fsaf\[export\]'"):
         load(path)
+
+
+def test_an_onnxruntime_that_is_there_but_broken(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a build for NumPy 1 beside NumPy 2 is; installing it again would not help."""
+    (tmp_path / "onnxruntime.py").write_text('raise ImportError("numpy failed")')
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        UserError, match=r"onnxruntime: is installed, but cannot be imported \(numpy failed\)"
+    ):
+        load(path)

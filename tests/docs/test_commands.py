@@ -28,13 +28,19 @@ LANGUAGES = {"sh", "bash", "python", "yaml", "json", "text"}
 SHELL = [block for page in PAGES for block in blocks(page) if block.language in ("sh", "bash")]
 
 # Commands in blocks that are neither parsed nor run, by their first word, and why.
-OTHER_PROGRAMS = {"export": "sets a variable of the shell", "hf": "another program"}
+OTHER_PROGRAMS = {
+    "export": "sets a variable of the shell",
+    "hf": "another program",
+    "atc": "Ascend's compiler",
+    "python3": "Ascend's ais_bench",
+}
 
 # Words of commands that are parsed but not run here.
 RUN_ELSEWHERE = {
     "--dry-run": "takes seconds; tests/measuring/test_dry_run.py",
     "--init": "tests/training/test_transfer.py",
-    "export": "takes seconds; tests/test_your_data.py and tests/export",
+    "export": "takes seconds; tests/test_your_data.py and tests/exporting",
+    "fsaf.om": "comes of Ascend's compiler; tests/detection/test_om.py",
     "runs/quickstart/model.onnx": "comes of the export; tests/exporting/test_onnx.py",
     "demo": "serves until it is stopped; tests/demo opens it in a browser",
     "quickstart": "tests/cli/test_quickstart.py",

@@ -11,11 +11,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import fsaf.exporting.check as check_module
-from fsaf.config import Config, DataConfig, ModelConfig, PredictConfig
-from fsaf.data.records import Classes
+from fsaf.config import DataConfig
 from fsaf.detection.detector import Detector, load
 from fsaf.detection.onnx import OnnxSession
 from fsaf.detection.postprocess import postprocess
@@ -23,47 +22,12 @@ from fsaf.errors import UserError
 from fsaf.exporting.export import export_detector
 from fsaf.exporting.onnx import ExportReport, export_onnx
 from fsaf.model.detector import FSAF
-
-CLASSES = Classes(names=("naïve", "dög", "猫"), ids=(7, 3, 90))
-CONFIG = Config(
-    init="/secret/start.pt",
-    model=ModelConfig(
-        backbone="test_efficientnet", weights="none", channels=64, convs=1, norm="group", frozen_stages=-1
-    ),
-    predict=PredictConfig(candidates=150, max_detections=40),
-)
-SIZE = (64, 96)
-
-
-def random_network(config: Config) -> FSAF:
-    """Random weights, moved so that scores spread and boxes differ from place to place."""
-    torch.manual_seed(0)
-    model = FSAF(config.model, len(CLASSES))
-    head = model.head
-    for layer, bias, std in (
-        (head.classes, -1.5, 0.15),
-        (head.distances, 0.3, 0.02),
-        (head.anchor_classes, -1.5, 0.15),
-        (head.anchor_deltas, 0.0, 0.02),
-    ):
-        if layer is not None:
-            assert layer.bias is not None
-            nn.init.normal_(layer.weight, std=std)
-            nn.init.constant_(layer.bias, bias)
-    return model.eval()
+from random_networks import CLASSES, CONFIG, SIZE, pictures, random_network
 
 
 @pytest.fixture(scope="module")
 def model() -> FSAF:
     return random_network(CONFIG)
-
-
-def pictures(count: int) -> tuple[Tensor, Tensor]:
-    """Padded images of several sizes; the padding holds noise, which must not matter."""
-    generator = torch.Generator().manual_seed(count)
-    images = torch.randint(0, 256, (count, 3, *SIZE), generator=generator, dtype=torch.uint8)
-    sizes = torch.tensor([[64, 96], [50, 96], [64, 71]])
-    return images, sizes.repeat(-(-count // 3), 1)[:count]
 
 
 def export(model: FSAF, path: Path, **options: Any) -> ExportReport:

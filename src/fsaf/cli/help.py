@@ -47,6 +47,7 @@ EXAMPLES = {
     "export": (
         "fsaf export runs/mine/checkpoints/best.pt",
         "fsaf export runs/mine/checkpoints/best.pt --size 384 512 --batch 0",
+        "fsaf export runs/mine/checkpoints/best.pt --for ascend --out fsaf.onnx",
     ),
     "publish": (
         "fsaf publish runs/mine/checkpoints/best.pt --license apache-2.0",

@@ -67,7 +67,7 @@ def make_parser(only: str | None = None) -> argparse.ArgumentParser:
     add_keys_to(child, keys)
 
     child = verb("evaluate", verbs.evaluate, "Score a detector on a data set with COCO's metrics.")
-    child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt or .onnx file")
+    child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt, .onnx or .om file")
     child.add_argument("--out", help="folder for evaluation.json and predictions.json (the run's)")
     child.add_argument("--device", help=device)
     child.add_argument("--devices", type=int, default=1, metavar="N", help=devices)
@@ -84,7 +84,7 @@ def make_parser(only: str | None = None) -> argparse.ArgumentParser:
         verbs.predict,
         "Detect objects in images and videos; write annotated images and videos, or JSON lines.",
     )
-    child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt or .onnx file")
+    child.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt, .onnx or .om file")
     child.add_argument(
         "images",
         metavar="IMAGE",
@@ -128,7 +128,22 @@ def make_parser(only: str | None = None) -> argparse.ArgumentParser:
     child.add_argument("--batch", type=int, default=1, help="images a run; 0 leaves it free (1)")
     child.add_argument("--opset", type=int, help="ONNX opset (what PyTorch prefers)")
     child.add_argument("--raw", action="store_true", help="logits and boxes of all locations, no NMS")
-    child.add_argument("--float-images", action="store_true", help="take float32 0..255 instead of uint8")
+    child.add_argument(
+        "--float-images",
+        action=argparse.BooleanOptionalAction,
+        help="take float32 0..255 instead of uint8 (uint8; for ascend float32)",
+    )
+    child.add_argument(
+        "--fixed-size",
+        action="store_true",
+        help="one input, without sizes: padding holds the mean colour",
+    )
+    child.add_argument(
+        "--for",
+        dest="target",
+        choices=("ascend",),
+        help="write what Ascend's compiler ATC reads, and print its command",
+    )
     child.add_argument("--images", nargs="+", help="images to check the file on (the recipe's val split)")
     child.add_argument("--check", type=int, default=8, help="how many of them (8)")
     child.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
@@ -191,7 +206,7 @@ def make_parser(only: str | None = None) -> argparse.ArgumentParser:
 
     child = verb("demo", verbs.demo, "Show a page to try a detector on pictures, on this machine only.")
     child.add_argument(
-        "checkpoint", metavar="CHECKPOINT", nargs="*", help=".pt, .pth or .onnx files (those in runs/)"
+        "checkpoint", metavar="CHECKPOINT", nargs="*", help=".pt, .pth, .onnx or .om files (those in runs/)"
     )
     child.add_argument("--host", default="127.0.0.1", help="address to serve on (127.0.0.1)")
     child.add_argument("--port", type=int, default=7860, help="port to serve on (7860)")

@@ -144,6 +144,7 @@ def export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """``fsaf export``."""
     from fsaf.annotation.sources import find_sources
     from fsaf.data.readers.splits import open_split
+    from fsaf.exporting.ascend import ascend_commands
     from fsaf.exporting.export import export_detector
 
     detector = _open(args, overrides)
@@ -156,18 +157,23 @@ def export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
             raise UserError(
                 f"no images to check the file on ({error}); give some with --images PATH"
             ) from error
+    size = tuple(args.size) if args.size else None
     report = export_detector(
         detector,
         Path(args.out) if args.out else _beside(Path(args.checkpoint), ".onnx"),
         pictures[: args.check],
-        size=tuple(args.size) if args.size else None,
+        size=size,
+        target=args.target,
         batch=args.batch or 1,
         dynamic_batch=args.batch == 0,
         opset=args.opset,
         outputs="raw" if args.raw else "detections",
         float_images=args.float_images,
+        fixed_size=args.fixed_size,
     )
     print(report.summary())
+    if args.target:
+        print(f"\n{ascend_commands(report.path, report.input_shape)}")
 
 
 def publish(args: argparse.Namespace, overrides: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from fsaf.checkpoints.hub import upload, write_folder
 from fsaf.config import Config, PredictConfig
 from fsaf.data.records import Classes
 from fsaf.detection.network import Network, TorchNetwork, open_checkpoint
+from fsaf.detection.om import open_om
 from fsaf.detection.onnx import open_onnx
 from fsaf.detection.picture import Picture, open_picture, prepare_view, stack
 from fsaf.detection.postprocess import Detections
@@ -29,7 +30,7 @@ from fsaf.model.detector import FSAF
 if TYPE_CHECKING:
     import supervision
 
-RUNTIMES = {".onnx": open_onnx}
+RUNTIMES = {".onnx": open_onnx, ".om": open_om}
 """Functions that open exported files, by suffix. All other files are checkpoints."""
 
 Batch: TypeAlias = list[tuple[int, int, View]]

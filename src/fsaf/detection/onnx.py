@@ -29,7 +29,7 @@ class OnnxSession:
                 str(path), options, providers=chosen.options, enable_fallback=0
             )
         except Exception as error:  # onnxruntime's own kinds have no common public parent
-            reason = str(error).split("\n")[0]
+            reason = str(error).split("\n")[0][-200:]
             raise UserError(f"{path}: onnxruntime cannot open it on {chosen.device} ({reason})") from error
         if self._session.get_providers()[0] != chosen.name:  # it only warns, and leaves all to the CPU
             raise UserError(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,9 +44,10 @@ class Comparison:
     """The largest differences between ONNX and PyTorch."""
 
     images: int
+    compared: Literal["detections", "locations"] = "detections"
+    """Locations in a file without suppression."""
     detections: int = 0
-    """Compared one by one; 0 says that neither found anything, so only that much was checked. In a raw file,
-    locations."""
+    """Number of detections, or locations, compared one by one. 0 if neither side found anything."""
     max_box_difference: float = 0.0
     """Pixels of the resized image."""
     max_score_difference: float = 0.0
@@ -106,6 +107,7 @@ def check_file(
 
 def _compare_raw(expected: RawOutputs, found: RawOutputs, comparison: Comparison, name: str) -> None:
     scores = boxes = 0.0
+    comparison.compared = "locations"
     for a, b in zip(_decode(expected), _decode(found), strict=True):
         scores = max(scores, (a[0] - b[0]).abs().max().item())
         boxes = max(boxes, (a[1] - b[1]).abs().max().item())

@@ -39,6 +39,8 @@ class ExportReport:
     path: Path
     megabytes: float
     opset: int
+    input_shape: tuple[int | None, int, int, int]
+    """(N, 3, H, W) of the images; N is None if it is free."""
     seconds: float
     """Time to write the file, without the comparison."""
     comparison: Comparison | None
@@ -53,7 +55,7 @@ class ExportReport:
         if not c.detections:
             return f"{text}\nwarning: nothing is detected on the {c.images} images, so little was compared"
         return (
-            f"{text}\nequal to PyTorch on {c.images} images, {c.detections} detections: boxes within "
+            f"{text}\nequal to PyTorch on {c.images} images, {c.detections:,} {c.compared}: boxes within "
             f"{c.max_box_difference:.2g} px, scores within {c.max_score_difference:.1g}; "
             f"{1e3 * c.onnx_seconds:.0f} ms an image by onnxruntime, {1e3 * c.torch_seconds:.0f} by PyTorch"
         )
@@ -70,7 +72,7 @@ def export_onnx(
     dynamic_batch: bool = False,
     opset: int | None = None,
     outputs: Outputs = "detections",
-    float_images: bool = False,
+    float_images: bool | None = None,
     fixed_size: bool = False,
     check_graph: Callable[[Any], None] = lambda graph: None,
     images: Tensor | None = None,
@@ -130,7 +132,14 @@ def export_onnx(
         raise UserError(f"{path}: cannot write the file ({error})") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return ExportReport(path=path, megabytes=megabytes, opset=written, seconds=seconds, comparison=comparison)
+    return ExportReport(
+        path=path,
+        megabytes=megabytes,
+        opset=written,
+        input_shape=(None if dynamic_batch else batch, 3, *size),
+        seconds=seconds,
+        comparison=comparison,
+    )
 
 
 def _check_settings(path: Path, size: tuple[int, int], batch: int, opset: int | None) -> None:

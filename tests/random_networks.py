@@ -1,0 +1,44 @@
+"""Small detectors with random weights that find something everywhere, and padded images for them."""
+
+import torch
+from torch import Tensor, nn
+
+from fsaf.config import Config, ModelConfig, PredictConfig
+from fsaf.data.records import Classes
+from fsaf.model.detector import FSAF
+
+CLASSES = Classes(names=("naïve", "dög", "猫"), ids=(7, 3, 90))
+CONFIG = Config(
+    init="/secret/start.pt",
+    model=ModelConfig(
+        backbone="test_efficientnet", weights="none", channels=64, convs=1, norm="group", frozen_stages=-1
+    ),
+    predict=PredictConfig(candidates=150, max_detections=40),
+)
+SIZE = (64, 96)
+
+
+def random_network(config: Config = CONFIG) -> FSAF:
+    """Random weights, moved so that scores spread and boxes differ from place to place."""
+    torch.manual_seed(0)
+    model = FSAF(config.model, len(CLASSES))
+    head = model.head
+    for layer, bias, std in (
+        (head.classes, -1.5, 0.15),
+        (head.distances, 0.3, 0.02),
+        (head.anchor_classes, -1.5, 0.15),
+        (head.anchor_deltas, 0.0, 0.02),
+    ):
+        if layer is not None:
+            assert layer.bias is not None
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.constant_(layer.bias, bias)
+    return model.eval()
+
+
+def pictures(count: int) -> tuple[Tensor, Tensor]:
+    """Padded images of several sizes; the padding holds noise, which must not matter."""
+    generator = torch.Generator().manual_seed(count)
+    images = torch.randint(0, 256, (count, 3, *SIZE), generator=generator, dtype=torch.uint8)
+    sizes = torch.tensor([[64, 96], [50, 96], [64, 71]])
+    return images, sizes.repeat(-(-count // 3), 1)[:count]
