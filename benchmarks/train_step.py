@@ -22,8 +22,6 @@ import peers
 import timing
 import torch
 from dataloader import write_pictures
-from fsaf.data.workers import make_loader
-from fsaf.training.start import start_run
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -31,6 +29,7 @@ from fsaf.config import Config
 from fsaf.data.batch import Boxes
 from fsaf.data.readers.coco import read_coco
 from fsaf.data.samples import Images
+from fsaf.data.workers import make_loader
 from fsaf.device import is_accelerator
 from fsaf.measuring.benchmark import copy_rate, matrix_rate, random_batch, random_classes, step_flops, wait
 from fsaf.model.detector import FSAF
@@ -39,6 +38,7 @@ from fsaf.recipe import load_recipe
 from fsaf.training.graphs import CapturedStep, open_tools
 from fsaf.training.precision import TYPES
 from fsaf.training.run import Run
+from fsaf.training.start import start_run
 from fsaf.training.step import ForwardLoss, compile_forward_loss, train_step
 
 CLASSES, BOXES, RATE = 80, 20, 1e-6
@@ -75,7 +75,7 @@ def start(config: Config, checkpoint: Path, device: torch.device) -> tuple[Run, 
     forward_loss = ForwardLoss(run.model, config.objective, run.precision)
     if config.train.compile:
         compile_forward_loss(forward_loss)
-    if config.train.cuda_graphs:
+    if config.train.graphs:
         return run, CapturedStep(run, forward_loss, open_tools(device), print)
     return run, lambda images, boxes, rate: train_step(run, forward_loss, images, boxes, rate)
 
@@ -135,7 +135,7 @@ def one_batch(
         model = peers.Torchvision(name, str(device), shape)
         inputs, one = model.in_memory(ours_images, boxes), model.trainer(args.precision)
         contenders[f"torchvision {name}"] = lambda inputs=inputs, one=one: one(*inputs)
-    for _ in range(4 if config.train.cuda_graphs else 0):
+    for _ in range(4 if config.train.graphs else 0):
         contenders["fsaf"]()  # compiled and captured before anything is measured
     figures["memory_bytes"] = {name: memory(call, device) for name, call in contenders.items()}
     times = timing.alternate(contenders, args.repeat, device)
@@ -222,7 +222,7 @@ def main() -> None:
     args.precision = args.precision or ("bf16" if fast else "fp32")
     args.repeat = args.repeat or (1 if args.quick else 20 if fast else 3)
     graphs = str(fast and not args.eager and device.type == "cuda").lower()
-    options = ["--model.weights=none", f"--train.precision={args.precision}", f"--train.cuda_graphs={graphs}"]
+    options = ["--model.weights=none", f"--train.precision={args.precision}", f"--train.graphs={graphs}"]
     options.append(f"--train.compile={str(fast and not args.eager).lower()}")
     config = load_recipe("fsaf_r50_fpn_1x_coco", options)
     figures: dict[str, Any] = {"batches": []}

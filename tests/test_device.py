@@ -5,7 +5,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fsaf.device import peak_memory, process_group_backend, resolve_device, runs_in, total_memory
+import fsaf.device.programs
+from fsaf.device import (
+    can_compile,
+    check_compile,
+    peak_memory,
+    process_group_backend,
+    resolve_device,
+    runs_in,
+    total_memory,
+)
 from fsaf.errors import UserError
 
 
@@ -77,3 +86,36 @@ def test_memory_where_torch_accelerator_cannot_tell(monkeypatch: pytest.MonkeyPa
 def test_a_type_that_a_device_cannot_compute_in() -> None:
     assert runs_in(torch.device("cpu"), torch.bfloat16)
     assert not runs_in(torch.device("cpu"), torch.int8)
+
+
+@pytest.mark.parametrize(
+    ("device", "tools", "works", "because"),
+    [
+        ("cpu", {"g++"}, True, "C++ compiler g++"),
+        ("cpu", {"clang++"}, True, "C++ compiler clang++"),
+        ("cpu", set(), False, "no C++ compiler"),
+        ("mps", {"clang++"}, True, "C++ compiler clang++"),
+        ("cuda", {"g++"}, False, "the package triton is not installed"),
+        ("cuda", {"g++", "triton"}, True, "triton 9, C++ compiler g++"),
+        ("cuda", {"triton"}, False, "no C++ compiler"),
+        ("xpu", {"g++", "pytorch-triton-xpu"}, True, "pytorch-triton-xpu 9, C++ compiler g++"),
+    ],
+)
+def test_can_compile(
+    monkeypatch: pytest.MonkeyPatch, device: str, tools: set[str], works: bool, because: str
+) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(fsaf.device.programs.shutil, "which", lambda name: name if name in tools else None)
+    monkeypatch.setattr(fsaf.device.programs, "version", lambda name: "9" if name in tools else None)
+    answer, why = can_compile(torch.device(device))
+    assert answer is works
+    assert because in why
+
+
+def test_another_back_end_of_the_compiler_needs_no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fsaf.device.programs.shutil, "which", lambda name: None)
+    check_compile(torch.device("cpu"), "eager")
+    with pytest.raises(UserError, match=r"train.compile = true: cannot compile for cpu, no C\+\+ compiler"):
+        check_compile(torch.device("cpu"), "inductor")
+    with pytest.raises(UserError, match=r"train.compile_backend = 'inductr': not installed; .*inductor"):
+        check_compile(torch.device("cpu"), "inductr")

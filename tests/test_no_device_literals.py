@@ -1,4 +1,4 @@
-"""Devices are chosen in ``fsaf/device.py`` and followed everywhere else: no other file knows one by name."""
+"""Devices are chosen in ``fsaf/device`` and followed everywhere else: no other file knows one by name."""
 
 import ast
 from collections.abc import Iterator
@@ -12,7 +12,11 @@ SOURCE = Path(fsaf.__file__).parent
 ACCELERATORS = {"cuda", "npu", "xpu", "mps", "hpu", "nccl", "hccl", "xccl"}
 
 ALLOWED = {
-    "device.py": {*ACCELERATORS, "cpu"},
+    "device/choice.py": {*ACCELERATORS, "cpu"},
+    "device/placement.py": {"cuda", "npu", "cpu"},
+    "device/programs.py": {"cuda", "npu", "xpu"},
+    "device/providers.py": {"cuda", "npu", "cpu"},
+    "device/state.py": {"mps", "cpu"},
     # Results leave the device to be written, drawn or logged.
     "annotation/draw.py": {".cpu"},
     "scoring/evaluate.py": {".cpu"},

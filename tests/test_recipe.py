@@ -276,3 +276,12 @@ def test_every_resized_image_fits_a_shape_of_the_recipes() -> None:
         height, width = (int(4000 * min(1, ratio)), int(4000 * min(1, 1 / ratio)))
         size = resized_size(height, width, 800, 1333)
         assert any(size[0] <= shape[0] and size[1] <= shape[1] for shape in shapes), size
+
+
+def test_an_old_name_of_a_key_is_taken_in_recipes_and_options(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text("train: {cuda_graphs: true}\n")
+    assert load_recipe(str(tmp_path / "old.yaml")).train.graphs
+    assert build_config({}, ["--train.cuda_graphs=true"], where="here").train.graphs
+    assert build_config({}, ["--train.cuda_graphs", "true"], where="here").train.graphs
+    with pytest.raises(UserError, match=r"here: has train.graphs and also its old name train.cuda_graphs"):
+        build_config({"train": {"cuda_graphs": True, "graphs": True}}, where="here")

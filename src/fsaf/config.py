@@ -278,8 +278,12 @@ class TrainConfig:
     """fp16 only: a fixed factor (the original used 32), or ``dynamic``."""
     compile: bool = False
     """Compile network and objective (torch.compile), once a batch shape."""
-    cuda_graphs: bool = False
+    compile_backend: str = "inductor"
+    """Back end of torch.compile: ``inductor``, or another that is installed, such as ``npugraphs``."""
+    graphs: bool = False
     """Capture the whole step on the device as one graph a batch shape (CUDA, NPU); one process only."""
+    exact_fp32: bool = False
+    """Do not let convolutions round float32 to TF32 (CUDA) or HF32 (NPU), for reference runs."""
     ema: float = 0.0
     """Decay of the moving average of weights that is evaluated and saved as best; 0 is off."""
     accumulate: int = 1
@@ -342,6 +346,10 @@ class Config:
     """Length, precision, evaluation."""
     log: LogConfig = field(default_factory=LogConfig)
     """What is written down."""
+
+
+RENAMED = {"train.cuda_graphs": "train.graphs"}
+"""Old names of keys, which recipes, checkpoints and the command line may still use."""
 
 
 def to_dict(config: object) -> dict[str, Any]:

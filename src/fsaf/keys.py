@@ -113,3 +113,10 @@ def _read_texts() -> dict[str, dict[str, str]]:
                 assert isinstance(field.target, ast.Name) and isinstance(text.value, ast.Constant)
                 texts[field.target.id] = " ".join(str(text.value.value).replace("``", "").split())
     return found
+
+
+def with_new_name(option: str) -> str:
+    """Return a word of the command line, ``--key.sub`` or ``--key.sub=value``, with its key's new name."""
+    name, equals, value = option.partition("=")
+    new = config.RENAMED.get(name.removeprefix("--"))
+    return f"--{new}{equals}{value}" if new and name.startswith("--") else option

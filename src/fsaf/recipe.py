@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import copy
 import dataclasses
 import io
 import typing
@@ -13,9 +14,9 @@ from typing import Any, Literal
 import jsonargparse
 import yaml
 
-from fsaf.config import Config
+from fsaf.config import RENAMED, Config
 from fsaf.errors import UserError, nearest
-from fsaf.keys import choices_of, nearest_key, recipe_keys
+from fsaf.keys import choices_of, nearest_key, recipe_keys, with_new_name
 
 
 def find_recipe(name: str) -> Path:
@@ -65,6 +66,7 @@ def build_config(base: Any, overrides: Sequence[str] = (), *, where: str) -> Con
 
     Raises UserError naming where, the key, the value and what is allowed.
     """
+    base, overrides = _with_new_names(base, where), [with_new_name(option) for option in overrides]
     _check_groups(base, Config, where, "")
     _check_overrides(overrides)
     parser = config_parser()
@@ -82,6 +84,20 @@ def build_config(base: Any, overrides: Sequence[str] = (), *, where: str) -> Con
         raise
     except (argparse.ArgumentError, jsonargparse.ArgumentError, TypeError, ValueError) as error:
         raise UserError(f"{_one_line(error)}; `fsaf train --help` lists every option") from error
+
+
+def _with_new_names(base: Any, where: str) -> Any:
+    """Copy ``base`` with the keys of ``RENAMED`` under their new names."""
+    base = copy.deepcopy(base)
+    for old, new in RENAMED.items():
+        section, name = old.split(".")
+        group = base.get(section) if isinstance(base, dict) else None
+        if not isinstance(group, dict) or name not in group:
+            continue
+        if (new_name := new.split(".")[1]) in group:
+            raise UserError(f"{where}: has {new} and also its old name {old}; leave out {old}")
+        group[new_name] = group.pop(name)
+    return base
 
 
 class _Recipe(yaml.SafeLoader):

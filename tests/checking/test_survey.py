@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fsaf.training.prepare import open_for_training
 from PIL import Image
 
 from fsaf.checking.fix import CHANGES
@@ -19,6 +18,7 @@ from fsaf.data.faults import BOXES_DROPPED, KINDS
 from fsaf.data.readers.formats import find_splits
 from fsaf.data.readers.splits import open_split
 from fsaf.errors import UserError
+from fsaf.training.prepare import open_for_training
 from other_formats import same_records, write_voc, write_yolo
 from synthetic import eight_pictures, write_coco
 

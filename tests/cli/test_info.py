@@ -51,30 +51,6 @@ def test_an_accelerator_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("device", "tools", "works", "because"),
-    [
-        ("cpu", {"g++"}, True, "C++ compiler g++"),
-        ("cpu", {"clang++"}, True, "C++ compiler clang++"),
-        ("cpu", set(), False, "no C++ compiler"),
-        ("mps", {"clang++"}, True, "C++ compiler clang++"),
-        ("cuda", {"g++"}, False, "the package triton is not installed"),
-        ("cuda", {"g++", "triton"}, True, "triton 9, C++ compiler g++"),
-        ("cuda", {"triton"}, False, "no C++ compiler"),
-        ("xpu", {"g++", "pytorch-triton-xpu"}, True, "pytorch-triton-xpu 9, C++ compiler g++"),
-    ],
-)
-def test_can_compile(
-    monkeypatch: pytest.MonkeyPatch, device: str, tools: set[str], works: bool, because: str
-) -> None:
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(info.shutil, "which", lambda name: name if name in tools else None)
-    monkeypatch.setattr(info, "version", lambda name: "9" if name in tools else None)
-    answer, why = info.can_compile(torch.device(device))
-    assert answer is works
-    assert because in why
-
-
 def test_the_table_is_aligned() -> None:
     lines = info.format_info(info.collect("cpu")).splitlines()
     wide = max(len(line.split("  ")[0]) for line in lines) + 2

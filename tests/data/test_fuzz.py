@@ -20,8 +20,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from fsaf.data.workers import make_loader
-from fsaf.training.prepare import for_training, open_for_training
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -34,10 +32,12 @@ from fsaf.data.readers.formats import find_splits
 from fsaf.data.readers.splits import open_split
 from fsaf.data.records import Records
 from fsaf.data.samples import Images
+from fsaf.data.workers import make_loader
 from fsaf.errors import UserError
 from fsaf.model.detector import RawOutputs
 from fsaf.model.points import STRIDES
 from fsaf.objective.objective import objective
+from fsaf.training.prepare import for_training, open_for_training
 from other_formats import write_voc, write_yolo
 from synthetic import Picture, write_coco
 

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from fsaf.data.workers import make_loader
 from PIL import Image
 
 from fsaf.config import DataConfig
@@ -17,6 +16,7 @@ from fsaf.data.readers.coco import read_coco
 from fsaf.data.records import Records
 from fsaf.data.sampler import Draw
 from fsaf.data.samples import Collate, Images
+from fsaf.data.workers import make_loader
 from fsaf.errors import UserError
 from synthetic import COLORS, GROUND, Picture, write_coco
 

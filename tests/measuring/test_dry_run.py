@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from fsaf.data.workers import make_loader
-from fsaf.training.prepare import open_for_training
 from rich.console import Console
 
 from fsaf.cli import main
 from fsaf.config import Config, to_dict
 from fsaf.data.samples import Images
+from fsaf.data.workers import make_loader
 from fsaf.errors import UserError
 from fsaf.measuring import dry_run as module
 from fsaf.measuring.dry_run import Batches, DryRun, Trial, count_batches, dry_run, format_dry_run
 from fsaf.recipe import build_config
+from fsaf.training.prepare import open_for_training
 from fsaf.training.trainer import train
 from synthetic import Picture, eight_pictures, recipe, write_coco
 
@@ -110,7 +110,7 @@ def test_it_tells_what_training_does_and_writes_nothing(
         (["--init", "none.pt"], "none.pt: no such checkpoint"),
         (["--out", "mine.yaml/run"], "is a file"),
         (["--devices", "0"], "--devices 0: must be at least 1"),
-        (["--train.cuda_graphs", "true"], "captures no graphs"),
+        (["--train.graphs", "true"], "captures no graphs"),
     ],
 )
 def test_it_refuses_what_training_refuses(

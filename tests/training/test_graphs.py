@@ -33,7 +33,7 @@ def start(out: Path, device: torch.device, optimizer: Any, precision: Any, scale
             backbone="test_efficientnet", weights="none", channels=64, convs=1, norm="group", frozen_stages=0
         ),
         optim=OptimConfig(name=optimizer, weight_decay=0.05),
-        train=TrainConfig(precision=precision, loss_scale=scale, ema=0.9, cuda_graphs=True),
+        train=TrainConfig(precision=precision, loss_scale=scale, ema=0.9, graphs=True),
     )
     return start_run(config, CLASSES, device)
 
@@ -98,7 +98,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> GraphTools:
     """Graphs on the CPU."""
     with monkeypatch.context() as patch:
         patch.setitem(GRAPHS, "cpu", "CUDAGraph")
-        patch.setattr("fsaf.device.is_accelerator", lambda device: True)
+        patch.setattr("fsaf.device.programs.is_accelerator", lambda device: True)
         patch.setattr(torch, "get_device_module", lambda device: simulated_graph.MODULE)
         return GraphTools(torch.device("cpu"))
 
@@ -127,12 +127,10 @@ def test_where_there_are_no_graphs_training_says_so(
 ) -> None:
     write_coco(tmp_path, [Picture(height=64, width=96, objects=[(5, 5, 30, 30, 7)])])
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe(tmp_path, tmp_path / "run")))
-    status = main(
-        ["train", str(tmp_path / "tiny.yaml"), "--train.cuda_graphs=true", "--train.evaluate_every=0"]
-    )
+    status = main(["train", str(tmp_path / "tiny.yaml"), "--train.graphs=true", "--train.evaluate_every=0"])
     assert status == 2
     message = capsys.readouterr().err
-    assert "train.cuda_graphs = true: device cpu captures no graphs; leave it false" in message
+    assert "train.graphs = true: device cpu captures no graphs; leave it false" in message
     assert not (tmp_path / "run").exists()
 
 

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from fsaf.training.prepare import for_training, open_for_training
 
 from fsaf.config import Config, DataConfig, SplitConfig, TrainConfig
 from fsaf.data.readers.coco import read_coco
 from fsaf.data.readers.splits import open_split
 from fsaf.data.records import Classes, Records
 from fsaf.errors import UserError
+from fsaf.training.prepare import for_training, open_for_training
 from synthetic import Picture, write_coco
 
 SPLIT = SplitConfig(annotations="annotations/train.json", images="images/train")

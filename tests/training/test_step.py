@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from fsaf.training.start import start_run
 from torch import Tensor
 
 from fsaf.config import Config, ModelConfig, ObjectiveConfig, OptimConfig, TrainConfig
@@ -18,6 +17,7 @@ from fsaf.testing import Recorder, first_difference
 from fsaf.training.optim import MovingAverage, make_optimizer
 from fsaf.training.precision import Precision
 from fsaf.training.run import Run
+from fsaf.training.start import start_run
 from fsaf.training.step import FirstSteps, ForwardLoss, train_step
 from objective.scenes import NUM_CLASSES, as_batch, scene_boxes
 

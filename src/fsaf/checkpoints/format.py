@@ -9,9 +9,11 @@ from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from fsaf.config import Config, to_dict
 from fsaf.data.records import Classes
+from fsaf.device import to_host
 from fsaf.errors import UserError
 from fsaf.files import write_whole
 
@@ -23,15 +25,16 @@ def make_checkpoint(
     model: dict[str, Tensor], classes: Classes, config: Config, training: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """A checkpoint: weights for inference, class names and ids, the config, and what resuming needs."""
+    # Copies, since a file holds all of the memory that a view is part of.
     checkpoint = {
         "format": FORMAT,
         "version": VERSION,
         "config": to_dict(config),
         "classes": {"names": list(classes.names), "ids": list(classes.ids)},
-        "model": model,
+        "model": tree_map_only(Tensor, to_host, model),
     }
     if training is not None:
-        checkpoint["training"] = training
+        checkpoint["training"] = tree_map_only(Tensor, to_host, training)
     return checkpoint
 
 

@@ -1,15 +1,21 @@
 """What this machine offers to fsaf: versions, devices, and what is chosen on the device at hand."""
 
-import importlib.metadata
 import os
 import platform
-import shutil
 from typing import Any
 
 import torch
 
+from fsaf import environment
 from fsaf.detection.nms import has_kernel
-from fsaf.device import TRITON, process_group_backend, resolve_device, runs_in, total_memory
+from fsaf.device import (
+    can_compile,
+    process_group_backend,
+    resolve_device,
+    runs_in,
+    total_memory,
+    version,
+)
 
 REQUIRED = ("fsaf", "torch", "torchvision", "timm")
 OPTIONAL = ("onnx", "onnxscript", "onnxruntime", "gradio", "supervision", "scikit-learn", "pycocotools")
@@ -31,17 +37,10 @@ def collect(device: str = "auto") -> dict[str, Any]:
         "precision": {"bf16": runs_in(chosen, torch.bfloat16), "fp16": runs_in(chosen, torch.float16)},
         "process_groups": {"backend": backend, "available": _has_backend(backend)},
         "compile": dict(zip(("works", "because"), can_compile(chosen), strict=True)),
-        "fallbacks": {"nms": None if has_kernel(chosen.type) else "tensor operations of fixed shapes"},
+        "fallbacks": {"nms": None if has_kernel(chosen.type) else "on the CPU"},
+        "environment": environment.variables(),
         "optional": {name: version(name) for name in OPTIONAL},
     }
-
-
-def version(package: str) -> str | None:
-    """Version of an installed package; None where it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def devices() -> list[dict[str, Any]]:
@@ -56,23 +55,6 @@ def devices() -> list[dict[str, Any]]:
         name = module.get_device_name(index) if hasattr(module, "get_device_name") else accelerator.type
         found.append({"name": str(each), "what": name, "memory": total_memory(each)})
     return found
-
-
-def can_compile(device: torch.device) -> tuple[bool, str]:
-    """Whether the tools that ``torch.compile`` calls for ``device`` are here; which, or what is missing.
-
-    PyTorch's compiler writes C++ for a CPU and MPS, and Triton, which needs a C compiler too, for the others.
-    """
-    compiler = next((name for name in _compilers() if shutil.which(name)), None)
-    if compiler is None:
-        return False, "no C++ compiler found (CXX, g++, clang++, cl)"
-    packages = TRITON.get(device.type, ())
-    if not packages:
-        return True, f"C++ compiler {compiler}"
-    found = next((package for package in packages if version(package)), None)
-    if found is None:
-        return False, f"the package {packages[0]} is not installed"
-    return True, f"{found} {version(found)}, C++ compiler {compiler}"
 
 
 def format_info(info: dict[str, Any]) -> str:
@@ -91,8 +73,10 @@ def format_info(info: dict[str, Any]) -> str:
         ("process groups", groups["backend"] + ("" if groups["available"] else " (not in this PyTorch)")),
         ("torch.compile", f"{'can work' if compiles['works'] else 'cannot work'}: {compiles['because']}"),
         ("suppression", info["fallbacks"]["nms"] or "torchvision's kernel"),
-        ("", ""),
     ]
+    settings = [f"{name}={value}" for name, value in info["environment"].items() if value is not None]
+    rows += [("environment", ", ".join(settings) or "default")] if info["environment"] else []
+    rows.append(("", ""))
     rows += [(name, value or "not installed") for name, value in info["optional"].items()]
     wide = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{wide}}  {value}".rstrip() for name, value in rows)
@@ -105,10 +89,6 @@ def _gigabytes(count: int | None) -> str:
 def _has_backend(name: str) -> bool:
     distributed = torch.distributed
     return distributed.is_available() and distributed.is_backend_available(name)
-
-
-def _compilers() -> list[str]:
-    return [name for name in (os.environ.get("CXX"), "g++", "clang++", "cl") if name]
 
 
 def _cpu_name() -> str:

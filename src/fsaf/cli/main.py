@@ -14,8 +14,9 @@ from typing import Any
 from fsaf._version import __version__
 from fsaf.cli import verbs
 from fsaf.cli.help import SHELLS, Parser, add_keys, epilog, options_of
+from fsaf.environment import set_environment
 from fsaf.errors import Stopped, UserError, printable
-from fsaf.keys import Key, nearest_key, recipe_keys
+from fsaf.keys import Key, nearest_key, recipe_keys, with_new_name
 
 RESIZING = ("short_side", "long_side", "antialias", "exif_rotation", "shapes", "pad", "max_pixels")
 EVALUATION = ("root", "val.annotations", "val.images", "batch_size", "workers", *RESIZING)
@@ -259,7 +260,8 @@ def _tells() -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
-    words = sys.argv[1:] if argv is None else argv
+    words = [with_new_name(word) for word in (sys.argv[1:] if argv is None else argv)]
+    set_environment()
     verb = next((word for word in words if not word.startswith("-")), "")
     args, unknown = make_parser(verb).parse_known_args(words)
     try:

@@ -14,8 +14,8 @@ from fsaf.checkpoints.format import checkpoint_classes, load_weights
 from fsaf.config import Config, PredictConfig
 from fsaf.data.records import Classes
 from fsaf.detection.postprocess import Candidates, Detections, find_candidates, postprocess
-from fsaf.device import resolve_device
-from fsaf.model.detector import FSAF
+from fsaf.device import copy_images, place, resolve_device, use_exact_fp32
+from fsaf.model.detector import FSAF, RawOutputs
 from fsaf.recipe import build_config
 
 
@@ -65,15 +65,18 @@ class TorchNetwork:
 
     def detect(self, images: Tensor, sizes_b2: Tensor, settings: PredictConfig) -> Detections:
         """Run the network and its post-processing on the device of its weights."""
-        device = self.module.mean.device
-        sizes_b2 = sizes_b2.to(device)
-        return postprocess(self.module(images.to(device), sizes_b2), sizes_b2, settings)
+        outputs, sizes_b2 = self._run(images, sizes_b2)
+        return postprocess(outputs, sizes_b2, settings)
 
     def candidates(self, images: Tensor, sizes_b2: Tensor, settings: PredictConfig) -> Candidates:
         """Run the network and stop before suppression."""
+        outputs, sizes_b2 = self._run(images, sizes_b2)
+        return find_candidates(outputs, sizes_b2, settings)
+
+    def _run(self, images: Tensor, sizes_b2: Tensor) -> tuple[RawOutputs, Tensor]:
         device = self.module.mean.device
-        sizes_b2 = sizes_b2.to(device)
-        return find_candidates(self.module(images.to(device), sizes_b2), sizes_b2, settings)
+        sizes_b2 = sizes_b2.to(device, non_blocking=True)
+        return self.module(copy_images(images, device), sizes_b2), sizes_b2
 
 
 Opened = tuple[Network, Classes, Config]
@@ -92,5 +95,6 @@ def open_checkpoint(path: Path, device: str | torch.device | None) -> Opened:
     model = FSAF(config.model, len(classes))
     load_weights(model, checkpoint["model"], str(path))
     chosen = device if isinstance(device, torch.device) else resolve_device(device or "auto")
-    model = model.eval().to(chosen).to(memory_format=torch.channels_last)
-    return TorchNetwork(model), classes, config
+    if config.train.exact_fp32:
+        use_exact_fp32(chosen)
+    return TorchNetwork(place(model.eval(), chosen)), classes, config

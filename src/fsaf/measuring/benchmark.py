@@ -25,7 +25,7 @@ from fsaf.data.samples import Images
 from fsaf.data.shapes import fit_image, padded_shape
 from fsaf.data.workers import make_loader
 from fsaf.detection.detector import Detector
-from fsaf.device import is_accelerator, peak_memory, resolve_device
+from fsaf.device import copy_images, is_accelerator, peak_memory, place, resolve_device
 from fsaf.errors import UserError
 from fsaf.model.convolution import use_winograd
 from fsaf.model.detector import FSAF
@@ -139,9 +139,14 @@ def summary(times: list[float]) -> dict[str, float]:
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
     """Floating-point operations a second of a large matrix product: what the device reaches at most."""
-    side = 8192 if is_accelerator(device) else 1024
-    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    return 2 * side**3 / min(measure(lambda: left @ right, device, seconds, 5))
+    side = 1024
+    while True:
+        left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        best = min(measure(lambda: left @ right, device, seconds, 5))  # noqa: B023
+        # A product too short to fill the device is tried again at twice the side; a slow device stops.
+        if best > 0.002 or side == 8192:
+            return 2 * side**3 / best
+        side *= 2
 
 
 def copy_rate(device: torch.device, seconds: float = 1.0) -> float:
@@ -194,16 +199,16 @@ def measure_training(
     run.model.train()
     forward_loss = ForwardLoss(run.model, config.objective, run.precision)
     if config.train.compile:
-        compile_forward_loss(forward_loss)
+        compile_forward_loss(forward_loss, config.train.compile_backend)
     images, boxes = random_batch(size, *shape, min(BOXES, config.data.max_boxes), len(classes))
-    images, boxes = images.to(device), boxes.to(device)
+    images, boxes = copy_images(images, device), boxes.to(device)
     step = functools.partial(train_step, run, forward_loss)
-    if config.train.cuda_graphs:
+    if config.train.graphs:
         step = CapturedStep(run, forward_loss, open_tools(device), lambda _: None)  # type: ignore[assignment]
     if is_accelerator(device):
         torch.get_device_module(device).reset_peak_memory_stats(device)
     rate = 1e-9  # the weights stay as they are
-    warm_up = 2 + CAPTURE_AFTER if config.train.cuda_graphs else 2
+    warm_up = 2 + CAPTURE_AFTER if config.train.graphs else 2
     times = summary(measure(lambda: step(images, boxes, rate), device, seconds, warm_up=warm_up))
     forward, both = (parts * flops for flops in step_flops(config, len(classes), rows, shape))
     one = Boxes(*(field[:rows] for field in boxes))
@@ -215,7 +220,7 @@ def measure_training(
         "batch": size,
         "shape": list(shape),
         "compiled": config.train.compile,
-        "captured": config.train.cuda_graphs,
+        "captured": config.train.graphs,
         "seconds": times,
         "images_per_second": size / times["median"],
         "objective_share": parts * summary(alone)["median"] / times["median"],
@@ -231,7 +236,7 @@ def measure_prediction(
     config: Config, classes: Classes, shape: tuple[int, int], device: torch.device, seconds: float
 ) -> dict[str, Any]:
     """Latency from one padded image in memory to its detections."""
-    model = FSAF(config.model, len(classes)).eval().to(device).to(memory_format=torch.channels_last)
+    model = place(FSAF(config.model, len(classes)).eval(), device)
     use_winograd(model, config.winograd)
     detector = Detector(model, classes, config)
     images, boxes = random_batch(1, *shape, 1, len(classes))

@@ -141,7 +141,7 @@ def dry_run(config: Config, devices: int = 1, say: Callable[[str], None] = lambd
         group.own_device(config.device, device.type, devices - 1, devices)
     say("reading annotations")
     records, validation, notes = open_for_training(config)
-    tools = open_tools(device, devices) if config.train.cuda_graphs else None
+    tools = open_tools(device, devices) if config.train.graphs else None
     run = start_run(config, records.classes, device)
     _check_writable(run.out)
     rows = config.data.batch_size * config.train.accumulate
@@ -192,7 +192,7 @@ def _try(run: Run, batch: Batch, step: Step) -> Trial:
     run.model.train()
     images, boxes = batch.images.to(device), batch.boxes.to(device)
     started = time.perf_counter()
-    for _ in range(1 + (WARM_UP if config.train.cuda_graphs else 0)):
+    for _ in range(1 + (WARM_UP if config.train.graphs else 0)):
         terms, _ = step(images, boxes, 1e-9)
     wait(device)
     first = time.perf_counter() - started

@@ -93,15 +93,16 @@ class _Grid(NamedTuple):
 def _ranks(boxes_bg4: Tensor) -> tuple[Tensor, Tensor]:
     """Boxes in the order in which they win locations; of equal areas the later one does.
 
-    (B, G) float: 1 for the largest box, G for the smallest. (B, 1 + G) int64: box of each rank, 0 of none.
+    (B, G) float: 1 for the largest box, G for the smallest. (B, 1 + G) float: box of each rank, 0 of none;
+    floats, since an NPU scatters integers of 64 bits on a slow core.
     """
     area = (boxes_bg4[..., 2] - boxes_bg4[..., 0]) * (boxes_bg4[..., 3] - boxes_bg4[..., 1])
     index = torch.arange(area.shape[1], device=area.device)
     larger = area[:, None, :] > area[:, :, None]
     not_later = (area[:, None, :] == area[:, :, None]) & (index[None, :] <= index[:, None])
     rank_bg = (larger | not_later).float().sum(2)
-    index_bg = index.expand_as(area)
-    return rank_bg, index_bg.new_zeros(area.shape[0], area.shape[1] + 1).scatter(1, rank_bg.long(), index_bg)
+    index_bg = index.to(area.dtype).expand_as(area)
+    return rank_bg, area.new_zeros(area.shape[0], area.shape[1] + 1).scatter(1, rank_bg.long(), index_bg)
 
 
 def taking_part(
@@ -150,7 +151,7 @@ def assign(
         core_bghw = near_bghw if config.pos_scale == config.neg_scale else grid.touches(core_box, real_bg)
         # The smallest box whose core holds the location wins it.
         best.append(grid.highest(rank_bg, core_bghw, boxes.xyxy))
-        box.append(torch.gather(by_rank_bg, 1, best[-1].long()))
+        box.append(torch.gather(by_rank_bg, 1, best[-1].long()).long())
 
         # In the shadow of g, of which the core is a part: what is not won by g is ignored for g's class.
         near_bgp, box_b1p, lost_bp = near_bghw.flatten(2), box[-1][:, None, :], best[-1] == 0
@@ -163,7 +164,8 @@ def assign(
 
     label_bp = torch.gather(boxes.labels, 1, box_bp)
     class_c = torch.arange(num_classes, device=device)
-    own_ignored_bp = torch.gather(ignored_bcp, 1, label_bp[:, None, :])[:, 0] & won_bp
+    # As floats: an NPU gathers booleans on a slow core.
+    own_ignored_bp = (torch.gather(ignored_bcp.float(), 1, label_bp[:, None, :])[:, 0] > 0) & won_bp
     if config.foreground_dominate:
         own_bcp = (label_bp[:, None, :] == class_c[:, None]) & won_bp[:, None, :]
         ignored_bcp = ignored_bcp & ~own_bcp

@@ -17,6 +17,7 @@ from fsaf.data.samples import Images
 from fsaf.data.workers import make_loader
 from fsaf.detection.detector import Detector
 from fsaf.detection.views import to_original
+from fsaf.device import is_accelerator
 from fsaf.errors import UserError
 from fsaf.files import write_text
 from fsaf.processes import group
@@ -74,6 +75,8 @@ def _plain_batches(
         train=False,
         rank=group.rank(),
         world=group.processes(),
+        pin_memory=detector.network.module is not None
+        and is_accelerator(detector.network.module.mean.device),
     )
     for batch in track(loader, "evaluating", console=console, disable=_quiet(console), transient=True):
         before_batch()

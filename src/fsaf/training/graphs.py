@@ -37,7 +37,7 @@ class _Captured:
 def open_tools(device: torch.device, processes: int = 1) -> GraphTools:
     """What captures graphs on ``device``. Raises UserError where it has none, and for several processes."""
     if processes > 1:
-        raise UserError("train.cuda_graphs = true: works in one process; with several leave it false")
+        raise UserError("train.graphs = true: works in one process; with several leave it false")
     return GraphTools(device)
 
 
@@ -69,7 +69,9 @@ class CapturedStep:
         self.run.step += 1
         if done < WARM_UP:
             with self.tools.beside():
-                return update(self.run, self.forward_loss, images, boxes)
+                terms, norm = update(self.run, self.forward_loss, images, boxes)
+            # A graph of gradients that lives on would tie the captured step to this step's stream.
+            return tree_map(Tensor.detach, terms), norm
         if done == WARM_UP:
             self.captured[shape] = self._capture(images, boxes)
             size = " x ".join(map(str, shape))

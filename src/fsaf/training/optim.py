@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from fsaf.config import OptimConfig
+from fsaf.device import fused_step_can_be_skipped
+from fsaf.training.flat import Flat, FlatAdamW, FlatSGD
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -14,8 +16,9 @@ M = TypeVar("M", bound=nn.Module)
 def make_optimizer(model: nn.Module, config: OptimConfig, tensor_rate: bool = False) -> torch.optim.Optimizer:
     """SGD or AdamW over the parameters that train; to be called once they lie on their device.
 
-    Both are PyTorch's fused ones: one operator updates all weights, and a step is called off on the device by
-    the attribute ``found_inf``, a tensor: weights, state and step count stay as they are.
+    Setting the attribute ``found_inf``, a tensor, skips a step on the device: weights, state and step count
+    stay as they are. PyTorch's fused optimizers do that; for devices on which they do not there are
+    ``FlatSGD`` and ``FlatAdamW``.
     tensor_rate: keep the learning rate on the device, so that a captured step can be given another.
     """
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
@@ -28,9 +31,15 @@ def make_optimizer(model: nn.Module, config: OptimConfig, tensor_rate: bool = Fa
     for group in groups:
         rate = config.lr * group["share"]
         group["lr"] = torch.full((), rate, device=parameters[0].device) if tensor_rate else rate
+    fused = fused_step_can_be_skipped(parameters[0].device)
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True, capturable=tensor_rate)
-    sgd = torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
+        adamw = torch.optim.AdamW(
+            groups, weight_decay=config.weight_decay, fused=fused, capturable=tensor_rate and fused
+        )
+        return adamw if fused else FlatAdamW(adamw)
+    sgd = torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused)
+    if not fused:
+        return FlatSGD(sgd)
     # The first step as any other, and exact should it be called off: PyTorch would start from empty memory.
     for parameter in parameters if config.momentum else []:
         sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -56,6 +65,11 @@ class MovingAverage(Generic[M]):
     def __init__(self, model: M, decay: float) -> None:
         self.decay = decay
         self.model: M = copy.deepcopy(model).requires_grad_(False).eval()
+        values = _floats(self.model)
+        self._mine, self._theirs = Flat(values), Flat(values)
+        self._mine.copy_from(values)
+        for value, view in zip(values, self._mine.views, strict=True):
+            value.data = view
         self._updates = torch.zeros((), device=next(model.parameters()).device)
 
     @property
@@ -71,9 +85,11 @@ class MovingAverage(Generic[M]):
     def update(self, model: nn.Module) -> None:
         """Take in the weights of ``model`` after a step."""
         share = (9 / (10 + self._updates)).clamp(min=1 - self.decay)  # of the new weights
-        mine, theirs = self.model.state_dict(), model.state_dict()
-        floats = [name for name, value in mine.items() if value.is_floating_point()]
-        way = torch._foreach_sub([theirs[name] for name in floats], [mine[name] for name in floats])
-        torch._foreach_mul_(way, share)
-        torch._foreach_add_([mine[name] for name in floats], way)
+        self._theirs.copy_from(_floats(model))
+        self._mine.data += (self._theirs.data - self._mine.data) * share
         self._updates += 1
+
+
+def _floats(model: nn.Module) -> list[Tensor]:
+    """Weights and statistics of batch norm."""
+    return [value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point()]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fsaf.config import TrainConfig
+from fsaf.training.flat import FlatOptimizer
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 START_SCALE = 2.0**16
@@ -43,7 +44,7 @@ class Precision:
     ) -> Tensor:
         """Update by the gradients of ``backward``. Returns their norm before clipping.
 
-        optimizer: with fp16, a fused one (``make_optimizer``). With fp16 a step whose gradients overflow is
+        optimizer: of ``make_optimizer``. With fp16 a step whose gradients overflow is
         skipped; a dynamic scale then shrinks. clip: gradients are scaled down to this norm; 0 leaves them.
         """
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -52,12 +53,14 @@ class Precision:
         factor = 1 / self.scale
         if clip:
             factor = factor * (clip / (norm + 1e-6)).clamp(max=1.0)
+        if isinstance(optimizer, FlatOptimizer):
+            gradients = optimizer.gather_gradients()
         torch._foreach_mul_(gradients, factor)
         if not self.skips_overflow:
             optimizer.step()
             return norm
         overflow = (~scaled_norm.isfinite()).float()
-        assert getattr(optimizer, "_step_supports_amp_scaling", False), "only fused optimizers skip steps"
+        assert getattr(optimizer, "_step_supports_amp_scaling", False), "this optimizer cannot skip steps"
         optimizer.found_inf = overflow  # type: ignore[attr-defined]
         optimizer.step()
         if self.dynamic:

@@ -9,6 +9,7 @@ from fsaf.checkpoints.any_format import read_checkpoint
 from fsaf.checkpoints.format import checkpoints_at, load_newest
 from fsaf.config import Config
 from fsaf.data.records import Classes
+from fsaf.device import place, use_exact_fp32
 from fsaf.errors import UserError, check_folder
 from fsaf.model.convolution import use_winograd
 from fsaf.model.detector import FSAF
@@ -32,17 +33,19 @@ def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
             f"train.accumulate = {config.train.accumulate}: the losses of two branches have two divisors, "
             "which parts of a batch cannot share; take one of model.branches, or a larger data.batch_size"
         )
+    if config.train.exact_fp32:
+        use_exact_fp32(device)
     torch.manual_seed(config.train.seed)
     model = FSAF(config.model, len(classes))
     notes = [] if config.resume else _initial_weights(model, classes, config)
-    model = model.to(device).to(memory_format=torch.channels_last)
+    model = place(model, device)
     use_winograd(model, config.winograd)
     run = Run(
         config=replace(config, model=model.settings),
         classes=classes,
         out=out,
         model=model,
-        optimizer=make_optimizer(model, config.optim, tensor_rate=config.train.cuda_graphs),
+        optimizer=make_optimizer(model, config.optim, tensor_rate=config.train.graphs),
         average=MovingAverage(model, config.train.ema) if config.train.ema else None,
         precision=Precision(config.train, device),
         notes=notes,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fsaf.config import ObjectiveConfig
 from fsaf.data.batch import Boxes
+from fsaf.device import check_compile
 from fsaf.model.detector import FSAF
 from fsaf.objective.objective import LossTerms, Sums, objective
 from fsaf.processes.group import mean_over_processes, without_averaging
@@ -38,10 +39,14 @@ class ForwardLoss(nn.Module):
         return objective(outputs, boxes, self.config, mean_counts, earlier)
 
 
-def compile_forward_loss(forward_loss: ForwardLoss) -> None:
-    """Have ``forward_loss`` compiled, at the first batch of each shape, into one graph without a break."""
+def compile_forward_loss(forward_loss: ForwardLoss, backend: str = "inductor") -> None:
+    """Have ``forward_loss`` compiled, at the first batch of each shape, into one graph without a break.
+
+    Raises UserError if this cannot work on the device of the network (``fsaf.device.check_compile``).
+    """
+    check_compile(forward_loss.model.mean.device, backend)
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_GRAPHS)
-    forward_loss.compile(fullgraph=True, dynamic=False)
+    forward_loss.compile(fullgraph=True, dynamic=False, backend=backend)
 
 
 def train_step(

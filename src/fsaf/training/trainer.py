@@ -19,7 +19,7 @@ from fsaf.data.records import Records
 from fsaf.data.samples import Images
 from fsaf.data.workers import Loader, WorkerDied, make_loader
 from fsaf.detection.detector import Detector
-from fsaf.device import GraphTools, is_accelerator, peak_memory
+from fsaf.device import GraphTools, copy_images, is_accelerator, peak_memory
 from fsaf.errors import UserError
 from fsaf.files import remove_leftovers, write_text
 from fsaf.objective.objective import LossTerms
@@ -53,7 +53,7 @@ def train(config: Config, console: Console | None = None) -> Path:
 
 def _train(config: Config, device: torch.device, console: Console) -> Path:
     records, validation, notes = open_for_training(config)
-    graph_tools = open_tools(device, group.processes()) if config.train.cuda_graphs else None
+    graph_tools = open_tools(device, group.processes()) if config.train.graphs else None
     run = start_run(config, records.classes, device)
     loader, sampler = make_loader(
         Images(records, config.data, augment=True, seed=config.train.seed),
@@ -127,7 +127,7 @@ def train_steps(
         batch = next(batches)
         run.window.data_seconds += time.perf_counter() - waiting
         started = time.perf_counter()
-        images, boxes = batch.images.to(device, non_blocking=True), batch.boxes.to(device)
+        images, boxes = copy_images(batch.images, device), batch.boxes.to(device)
         terms, norm = step(images, boxes, rate)
         if first_steps:
             first_steps.note(images[: config.data.batch_size], time.perf_counter() - started)
@@ -196,7 +196,7 @@ def make_step(
 def _forward_loss(run: Run, device: torch.device) -> Callable[[Tensor, Boxes], LossTerms]:
     forward_loss = ForwardLoss(run.model, run.config.objective, run.precision)
     if run.config.train.compile:
-        compile_forward_loss(forward_loss)
+        compile_forward_loss(forward_loss, run.config.train.compile_backend)
     return group.averaging(forward_loss, device, buffers=not run.config.model.frozen_norm)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fsaf.training.prepare import open_for_training
 
 from fsaf.config import Config, DataConfig, SplitConfig, TrainConfig
 from fsaf.data.faults import Faults
@@ -15,6 +14,7 @@ from fsaf.data.readers.formats import choose_split, find_splits
 from fsaf.data.readers.splits import open_split
 from fsaf.data.records import Records, to_coco
 from fsaf.errors import UserError
+from fsaf.training.prepare import open_for_training
 from other_formats import same_records, write_voc, write_yolo
 from synthetic import Picture, eight_pictures, write_coco
 

@@ -1,0 +1,59 @@
+"""What a device tells about itself: memory, states of random numbers, types it computes in."""
+
+import warnings
+
+import torch
+
+from fsaf.device.choice import is_accelerator
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that tensors on an accelerator took at once in this process; 0 where it does not tell."""
+    try:
+        return torch.accelerator.max_memory_allocated(device)
+    except RuntimeError:  # its allocator is not of the kind that torch.accelerator asks
+        module = torch.get_device_module(device)
+        return module.max_memory_allocated(device) if hasattr(module, "max_memory_allocated") else 0
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Bytes of memory of an accelerator; None where it does not tell."""
+    try:
+        return torch.accelerator.get_memory_info(device)[1]
+    except (RuntimeError, AttributeError):  # as above; PyTorch 2.9 has no such function for some devices
+        module = torch.get_device_module(device)
+        return module.mem_get_info(device)[1] if hasattr(module, "mem_get_info") else None
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """State of PyTorch's random numbers, of the CPU and of ``device``."""
+    state = {"cpu": torch.get_rng_state()}
+    module = torch.get_device_module(device)
+    if is_accelerator(device) and hasattr(module, "get_rng_state"):
+        state[device.type] = module.get_rng_state(*_of(device))
+    return state
+
+
+def set_random_state(device: torch.device, state: dict[str, torch.Tensor]) -> None:
+    """Restore what ``random_state`` gave; what is of another type of device is passed over."""
+    torch.set_rng_state(state["cpu"])
+    if device.type in state and is_accelerator(device):
+        torch.get_device_module(device).set_rng_state(state[device.type], *_of(device))
+
+
+def _of(device: torch.device) -> tuple[torch.device, ...]:
+    return () if device.type == "mps" else (device,)  # there is one, which takes no argument
+
+
+def runs_in(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a convolution runs on ``device`` under autocast to ``dtype``, found out by running one."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a device may say that it leaves such a type alone
+            autocast = torch.autocast(device.type, dtype)
+        with autocast, torch.no_grad():
+            ones = torch.ones(1, 1, 8, 8, device=device)
+            result = torch.nn.functional.conv2d(ones, ones[:, :, :3, :3])
+            return result.dtype == dtype and result.flatten()[0].item() == 9
+    except RuntimeError:
+        return False

@@ -1,0 +1,72 @@
+"""fsaf's command line in this process, on the emulated NPU or on the CPU."""
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from fsaf.cli import main
+from fsaf.recipe import find_recipe
+
+COMMON = {
+    "weights": "--model.weights=none",
+    "size": "--data.short_side=64 --data.long_side=96 --data.shapes=[[64,96]]",
+    "data": "--data.workers=0 --data.batch_size=2 --data.max_boxes=8",
+    "length": "--log.every=1 --train.evaluate_every=0",
+}
+
+
+def fsaf_command(*words: object) -> str:
+    """Run a command line of fsaf, which must succeed; return its output."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        status = main([str(word) for word in words])
+    assert status == 0, f"fsaf {words[0]} ended with {status}"
+    return text.getvalue()
+
+
+class Trainer:
+    """``fsaf train`` with small pictures, on the emulated NPU or on the CPU."""
+
+    def __init__(self, data: Path, out: Path) -> None:
+        self.data, self.out = data, out
+
+    def recipe(self, name: str) -> Path:
+        """A shipped recipe without the paths of COCO, whose data folder has other names."""
+        values = yaml.safe_load(find_recipe(name).read_text())
+        values["data"] |= {
+            "root": str(self.data),
+            "train": {"annotations": "annotations/train.json", "images": "images/train"},
+            "val": {"annotations": "annotations/val.json", "images": "images/val"},
+        }
+        path = self.out / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    def __call__(
+        self, device: str, *options: str, steps: int = 3, recipe: str = "lite0", out: str = ""
+    ) -> list[dict[str, Any]]:
+        """Records of the steps."""
+        folder = self.out / (out or device)
+        common = " ".join(COMMON.values()).split()
+        fsaf_command(
+            "train", self.recipe(recipe), f"--out={folder}", f"--device={device}",
+            f"--train.max_steps={steps}", *common, *options,
+        )  # fmt: skip
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        return [record for record in map(json.loads, lines) if "loss" in record]
+
+    def checkpoint(self, out: str) -> Path:
+        return self.out / out / "checkpoints" / "last.pt"
+
+    def tensors(self, out: str) -> list[torch.Tensor]:
+        """Every tensor of the last checkpoint: weights, average, momenta, step counts, loss scale."""
+        content = torch.load(self.checkpoint(out), weights_only=True)
+        del content["training"]["processes"]  # states of the random generators, and times
+        del content["training"]["optimizer"]["param_groups"]  # a captured run's learning rate is a tensor
+        leaves = torch.utils._pytree.tree_leaves(content)
+        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
