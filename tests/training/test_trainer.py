@@ -87,7 +87,10 @@ def test_the_run_folder(root: Path, tmp_path: Path) -> None:
         "checkpoints/last-1.pt",
         "checkpoints/best.pt",
     }
-    config = build_config(recipe(root, out, train__ema=0.9), where="")
+    # Mean and deviation are those of the backbone's weights.
+    config = build_config(
+        recipe(root, out, train__ema=0.9, model__mean=[127.5] * 3, model__std=[127.5] * 3), where=""
+    )
     assert yaml.safe_load((out / "config.yaml").read_text()) == to_dict(config)
 
     steps, evaluations = records(out)

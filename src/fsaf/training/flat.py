@@ -77,11 +77,20 @@ class FlatOptimizer(torch.optim.Optimizer):
             for i, parameter in enumerate(group.parameters if group.state else []):
                 self.state[parameter] = group.views(i)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as PyTorch's optimizers do, in which each weight counts its own steps."""
+        found = super().state_dict()
+        found["state"] = {
+            i: {name: value.clone() if name == "step" else value for name, value in state.items()}
+            for i, state in found["state"].items()
+        }
+        return found
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Copy the values of ``state_dict``, which may be of a PyTorch optimizer on another device."""
         super().load_state_dict(state_dict)
         for group in self.flat:
-            loaded = [self.state[parameter] for parameter in group.parameters]
+            loaded = [self.state.get(parameter, {}) for parameter in group.parameters]
             for name, flat in group.state.items():
                 flat.copy_from([state[name] for state in loaded])
             if "step" in loaded[0]:
