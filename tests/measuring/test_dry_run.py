@@ -144,7 +144,7 @@ def test_a_picture_of_the_batch_that_does_not_decode(
     [
         ("cuda:0", {}, "with several processes each takes its own; give cuda"),
         ("cuda", {}, r"2 or more processes on this machine, which has 1 cuda devices"),
-        ("cpu", {"train__cuda_graphs": True}, r"train\.cuda_graphs = true: works in one process"),
+        ("cpu", {"train__cuda_graphs": True}, r"train\.graphs = true: works in one process"),
     ],
 )
 def test_it_refuses_what_several_processes_refuse(

@@ -16,6 +16,7 @@ from fsaf.checkpoints.format import checkpoint_classes, load_checkpoint, save_ch
 from fsaf.config import to_dict
 from fsaf.data.records import Classes
 from fsaf.errors import UserError
+from fsaf.model.detector import FSAF
 from fsaf.recipe import build_config
 from fsaf.training import step, trainer
 from synthetic import eight_pictures, recipe, write_coco
@@ -87,10 +88,8 @@ def test_the_run_folder(root: Path, tmp_path: Path) -> None:
         "checkpoints/last-1.pt",
         "checkpoints/best.pt",
     }
-    # Mean and deviation are those of the backbone's weights.
-    config = build_config(
-        recipe(root, out, train__ema=0.9, model__mean=[127.5] * 3, model__std=[127.5] * 3), where=""
-    )
+    config = build_config(recipe(root, out, train__ema=0.9), where="")
+    config.model = FSAF(config.model, 3).settings  # with the mean and deviation of the backbone's weights
     assert yaml.safe_load((out / "config.yaml").read_text()) == to_dict(config)
 
     steps, evaluations = records(out)
