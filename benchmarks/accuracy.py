@@ -17,7 +17,7 @@ from variants import parse, run_all, show
 RUNS = {
     "fsaf": ["--model.branches=[anchor_free]"],
     "ab-fsaf": ["--model.branches=[anchor_free, anchor_based]"],
-    "ab-fsaf-weighted": [  # docs/recipes.md, "Both branches"
+    "ab-fsaf-weighted": [  # docs/lab/branches.md
         "--model.branches=[anchor_free, anchor_based]",
         "--objective.anchor_box_loss=giou",
         "--objective.anchor_free_weight=8",
