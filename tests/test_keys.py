@@ -1,14 +1,11 @@
-"""The flat list of a recipe's keys, against the schema and against jsonargparse's reading of it."""
+"""The flat list of the keys of a recipe, against the schema."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fsaf import keys
 from fsaf.config import Config, to_dict
-from fsaf.keys import choices_of, nearest_key, recipe_keys
-from fsaf.recipe import config_parser
+from fsaf.keys import choices_of, nearest_key, recipe_keys, section_titles
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -26,18 +23,18 @@ def test_every_key_with_its_default() -> None:
     assert found == flat(to_dict(Config()))
 
 
-def test_texts_are_those_that_jsonargparse_finds() -> None:
-    theirs = {action.dest: action.help for action in config_parser()._actions}
+def test_every_key_and_section_has_a_text() -> None:
     for key in recipe_keys():
-        text = " ".join(theirs[key.name].replace("``", "").split())
-        assert key.text == text and text
+        assert key.text.endswith(".") and key.text.count("`") % 2 == 0, key.name
+    assert list(section_titles()) == [
+        name for name, value in to_dict(Config()).items() if isinstance(value, dict)
+    ]
+    assert all(title and not title.endswith(".") for title in section_titles().values())
 
 
-def test_without_the_source_there_are_keys_without_texts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(keys.config, "__file__", str(tmp_path / "gone.py"))
-    assert [key.text for key in recipe_keys()] == [""] * len(recipe_keys())
+def test_a_config_does_not_share_its_lists_with_others() -> None:
+    Config().predict.scales.append(2.0)
+    assert Config().predict.scales == [1.0]
 
 
 def test_words_that_a_key_can_be() -> None:

@@ -12,6 +12,7 @@ import yaml
 from fsaf.config import Config, to_dict
 from fsaf.data.transforms import resized_size
 from fsaf.errors import UserError
+from fsaf.keys import recipe_keys
 from fsaf.model.detector import FSAF
 from fsaf.recipe import build_config, config_parser, find_recipe, load_recipe
 
@@ -227,13 +228,8 @@ def test_build_config_names_where_its_values_came_from() -> None:
         build_config({"colour": 1}, where="model.pt")
 
 
-def test_the_parser_knows_every_key_and_says_what_it_does() -> None:
-    text = config_parser().format_help()
-    for group, values in to_dict(Config()).items():
-        keys = [f"{group}.{key}" for key in values] if isinstance(values, dict) else [group]
-        for key in keys:
-            assert f"--{key}" in text
-    assert "Probability of a horizontal flip" in " ".join(text.split())
+def test_the_parser_knows_every_key() -> None:
+    assert {f"--{key.name}" for key in recipe_keys()} <= set(config_parser()._option_string_actions)
 
 
 @pytest.mark.parametrize("name", [*PUBLISHED, "fsaf_r50_fpn_1x_coco_paper"])

@@ -5,7 +5,6 @@ python tools/reference.py            # write docs/reference/*.md; `make referenc
 
 import argparse
 import ast
-import dataclasses
 import importlib
 import inspect
 import textwrap
@@ -16,8 +15,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 import yaml
 
 import fsaf
-from fsaf import config
 from fsaf.cli.main import make_parser
+from fsaf.keys import recipe_keys, section_titles
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
 
@@ -62,30 +61,17 @@ PARTS = (
 
 
 def configuration() -> str:
-    """The page of every key of a recipe, with type, default and meaning."""
+    """Return the page of every key of a recipe, with type, default and meaning."""
     lines = [CONFIGURATION]
-    texts = _field_texts(Path(str(config.__file__)))
-    groups = [(f.name, f.type) for f in dataclasses.fields(config.Config) if dataclasses.is_dataclass(f.type)]
-    for name, schema in [("", config.Config), *groups]:
-        title = f"`{name}`: {_cell(texts['Config'][name]).rstrip('.').lower()}" if name else "The run"
+    titles = section_titles()
+    for section in ("", *titles):
+        title = f"`{section}`: {titles[section].lower()}" if section else "The run"
         lines += ["", f"## {title}", "", "| key | type | default | |", "|---|---|---|---|"]
-        lines += _key_rows(schema, f"{name}." if name else "", texts, top=not name)
+        for key in recipe_keys():
+            if key.section == section:
+                cells = [f"`{key.name}`", _cell(_kind(key.kind)), f"`{_value(key.default)}`", _cell(key.text)]
+                lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
-
-
-def _key_rows(schema: Any, prefix: str, texts: dict[str, dict[str, str]], *, top: bool = False) -> list[str]:
-    rows = []
-    for field in dataclasses.fields(schema):
-        if dataclasses.is_dataclass(field.type):
-            if not top:
-                rows += _key_rows(field.type, f"{prefix}{field.name}.", texts)
-            continue
-        factory = field.default_factory
-        default = field.default if factory is dataclasses.MISSING else factory()
-        text = _cell(texts[schema.__name__][field.name])
-        cells = [f"`{prefix}{field.name}`", _cell(_kind(field.type)), f"`{_value(default)}`", text]
-        rows.append(f"| {' | '.join(cells)} |")
-    return rows
 
 
 def _kind(kind: Any) -> str:
@@ -174,24 +160,15 @@ def _describe(thing: Any, path: str) -> list[str]:
     node = _node(thing)
     lines = ["", f"### {path}", ""]
     if isinstance(node, ast.FunctionDef):
-        return [*lines, *_signature(node), "", *_docstring(node)]
-    assert isinstance(node, ast.ClassDef)
+        return [*lines, *_signature(node), "", *_docstring(thing)]
     methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
     inits = [n for n in methods if n.name == "__init__"]
     lines += _signature(inits[0], node.name) if inits else ["```python", f"class {node.name}", "```"]
-    lines += ["", *_docstring(node)]
-    if fields := _texts_of(node):
-        kinds = {n.target.id: _type(n.annotation) for n in node.body if _is_field(n)}
-        lines += ["", "| field | type | |", "|---|---|---|"]
-        lines += [
-            f"| `{name}` | `{_cell(kinds[name])}` | {_cell(text)} |"
-            for name, text in fields.items()
-            if not name.startswith("_")
-        ]
+    lines += ["", *_docstring(thing)]
     for method in methods:
         if not method.name.startswith("_") and ast.get_docstring(method):
             lines += ["", f"#### {path.rpartition('.')[2]}.{method.name}", ""]
-            lines += [*_signature(method), "", *_docstring(method)]
+            lines += [*_signature(method), "", *_docstring(inspect.getattr_static(thing, method.name))]
     return lines
 
 
@@ -233,8 +210,8 @@ def _type(annotation: ast.expr) -> str:
     return ast.unparse(annotation).strip("'")
 
 
-def _docstring(node: ast.FunctionDef | ast.ClassDef) -> list[str]:
-    return (ast.get_docstring(node) or "").replace("``", "`").splitlines()
+def _docstring(thing: Any) -> list[str]:
+    return (inspect.getdoc(thing) or "").replace("``", "`").splitlines()
 
 
 def files() -> str:
@@ -248,24 +225,6 @@ def files() -> str:
             text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
             lines.append(f"| `{path.name}` | {_cell(text.split(chr(10) * 2)[0])} |")
     return "\n".join([*lines, ""])
-
-
-def _field_texts(path: Path) -> dict[str, dict[str, str]]:
-    """The string behind each field of each class in a file: class to field to text."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {node.name: _texts_of(node) for node in tree.body if isinstance(node, ast.ClassDef)}
-
-
-def _texts_of(node: ast.ClassDef) -> dict[str, str]:
-    return {
-        field.target.id: ast.literal_eval(text.value)
-        for field, text in zip(node.body, node.body[1:], strict=False)
-        if _is_field(field) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-    }
-
-
-def _is_field(node: Any) -> Any:
-    return isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
 
 
 def _cell(text: str) -> str:

@@ -1,4 +1,4 @@
-"""From a recipe's YAML file and ``--key.sub value`` overrides to a checked ``Config``."""
+"""Turn a YAML file and ``--key.sub value`` overrides into a checked ``Config``."""
 
 import argparse
 import contextlib
@@ -20,7 +20,10 @@ from fsaf.keys import choices_of, nearest_key, recipe_keys, with_new_name
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe given as a path, or as the name of one that ships with the package."""
+    """Return the file of a recipe, given as a path or as the name of a recipe of the package.
+
+    Raises UserError if there is no such recipe.
+    """
     path = Path(name)
     if path.is_file():
         return path
@@ -32,7 +35,7 @@ def find_recipe(name: str) -> Path:
 
 
 def recipe_names() -> list[str]:
-    """The recipes that ship with the package."""
+    """Return the names of the recipes of the package."""
     return sorted(file.stem for file in _shipped().glob("*.yaml"))
 
 
@@ -44,7 +47,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
     """Read a recipe and apply overrides; ``out`` defaults to ``runs/<recipe name>``.
 
     If the overrides name a backbone, ``model.mean`` and ``model.std`` of the recipe do not apply: they belong
-    to its own backbone.
+    to the recipe's own backbone.
     Raises UserError naming the file or option, the value and what is allowed.
     """
     path = find_recipe(name)
@@ -62,9 +65,10 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def build_config(base: Any, overrides: Sequence[str] = (), *, where: str) -> Config:
-    """A ``Config`` from plain dicts (of file or checkpoint ``where``) and command-line overrides.
+    """Build a ``Config`` from plain dicts and command-line overrides.
 
-    Raises UserError naming where, the key, the value and what is allowed.
+    where: the file that ``base`` is from, for messages. Raises UserError naming it, the key, the value and
+    what is allowed.
     """
     base, overrides = _with_new_names(base, where), [with_new_name(option) for option in overrides]
     _check_groups(base, Config, where, "")
@@ -72,11 +76,11 @@ def build_config(base: Any, overrides: Sequence[str] = (), *, where: str) -> Con
     parser = config_parser()
     try:
         values = parser.parse_object(base)
-        parser.instantiate(values)  # by itself, so that a mistake in it is told from one in the overrides
+        parser.instantiate(values)  # before the overrides, so that a message can name the file
     except (argparse.ArgumentError, jsonargparse.ArgumentError, TypeError, ValueError) as error:
         raise UserError(f"{where}: {_one_line(error)}") from error
     try:
-        # The parser prints usage where it cannot parse; the message that follows is enough.
+        # The parser prints its usage on errors; our message is enough.
         with contextlib.redirect_stderr(io.StringIO()):
             values = parser.parse_args(list(overrides), namespace=values)
             return Config(**vars(parser.instantiate(values)))
@@ -101,10 +105,10 @@ def _with_new_names(base: Any, where: str) -> Any:
 
 
 class _Recipe(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML would take the last."""
+    """A YAML loader that refuses duplicate keys, of which YAML would take the last."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # Here keys are those of the file; what ``<<`` takes over comes later.
+        # At this point the keys are those of the file, without what ``<<`` merges in later.
         node = super().compose_mapping_node(anchor)
         lines: dict[str, int] = {}
         for key, _ in node.value:
@@ -118,7 +122,7 @@ class _Recipe(yaml.SafeLoader):
 
 
 class _Yaml(yaml.SafeDumper):
-    """Writes lists in one line."""
+    """A YAML dumper that writes each list on one line."""
 
 
 _Yaml.add_representer(
@@ -127,13 +131,12 @@ _Yaml.add_representer(
 
 
 def to_yaml(values: dict[str, Any]) -> str:
-    """A config, as ``fsaf.config.to_dict`` gives it, as the text of a recipe."""
+    """Return the text of a recipe. values: a config as returned by ``fsaf.config.to_dict``."""
     return yaml.dump(values, Dumper=_Yaml, sort_keys=False)
 
 
 def config_parser() -> jsonargparse.ArgumentParser:
-    """A parser with one option for every key of ``Config``, its help taken from the schema."""
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    """Return a parser with one option for each key of ``Config``."""
     parser = jsonargparse.ArgumentParser(
         exit_on_error=False, add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS
     )
@@ -142,7 +145,7 @@ def config_parser() -> jsonargparse.ArgumentParser:
 
 
 def _check_groups(values: Any, schema: Any, where: str, prefix: str) -> None:
-    """Name unknown keys, and scalars where a group of keys belongs (the parser would pass over these)."""
+    """Raise UserError for an unknown key, or a scalar in place of a group, which the parser would ignore."""
     if not isinstance(values, dict):
         raise UserError(f"{where}: {prefix or 'the recipe'} must be keys with values, not {values!r:.60}")
     fields = {field.name: field for field in dataclasses.fields(schema)}
@@ -158,7 +161,7 @@ def _check_groups(values: Any, schema: Any, where: str, prefix: str) -> None:
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:
-    """Name an option that is no key, with the key that is near, and a word that a key cannot be."""
+    """Raise UserError for an unknown option, naming the nearest key, or a word that the key does not take."""
     keys = {f"--{key.name}": key for key in recipe_keys()}
     for i, given in enumerate(overrides):
         option, equals, value = given.partition("=")
@@ -173,9 +176,9 @@ def _check_overrides(overrides: Sequence[str]) -> None:
 
 
 def _check_word(key: str, value: str, kind: Any) -> None:
-    """Raise UserError where a key that takes certain words is given another.
+    """Raise UserError if ``value`` is not one of the words that a key takes.
 
-    Where it takes something beside them, only for what is nearly one of them; the parser judges the rest.
+    If the key takes other values too, only misspelt words are refused here; the parser checks the rest.
     """
     words, near = choices_of(kind), nearest(value, choices_of(kind))
     if value in words or (value.lower() in words and {"true", "false"} <= set(words)):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from fsaf.errors import nearest
-from fsaf.keys import Key, section_texts
+from fsaf.keys import Key, section_titles
 
 GROUPS = {
     "data": ("check",),
@@ -146,12 +146,12 @@ class Override(argparse.Action):
 def add_keys(parser: argparse.ArgumentParser, keys: Sequence[Key]) -> None:
     """An option for each key, in groups by section of the recipe."""
     parser.set_defaults(overrides=[])
-    texts = section_texts()
+    titles = section_titles()
     groups: dict[str, Any] = {}
     for key in keys:
         if key.section not in groups:
             title = f"recipe, {key.section}" if key.section else "recipe"
-            groups[key.section] = parser.add_argument_group(title, texts.get(key.section))
+            groups[key.section] = parser.add_argument_group(title, titles.get(key.section))
         default = "" if key.default is None else f" ({_shown(key.default)})"
         groups[key.section].add_argument(
             f"--{key.name}",
@@ -159,7 +159,7 @@ def add_keys(parser: argparse.ArgumentParser, keys: Sequence[Key]) -> None:
             dest="overrides",
             default=argparse.SUPPRESS,
             metavar=key.metavar,
-            help=(key.text.rstrip(".") + default).replace("%", "%%"),
+            help=(key.text.replace("`", "").rstrip(".") + default).replace("%", "%%"),
         )
 
 

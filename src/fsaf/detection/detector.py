@@ -39,23 +39,21 @@ Batch: TypeAlias = list[tuple[int, int, View]]
 
 @dataclass(kw_only=True)
 class Result:
-    """The detections of one image, best first, in pixels of the original image."""
+    """The n detections of one image, best first, in pixels of the original image.
+
+    boxes: (n, 4) float32, x1, y1, x2, y2. scores: (n,) float32. labels: (n,) int64, 0..C-1. names: the class
+    names of the n boxes. size: height and width of the image. path: the file of the image, None for an image
+    from memory. levels: (n,) int64, the pyramid level of each box in the view that it was found in, 0 for P3;
+    None for an exported file.
+    """
 
     boxes: np.ndarray
-    """(n, 4) float32 x1, y1, x2, y2."""
     scores: np.ndarray
-    """(n,) float32."""
     labels: np.ndarray
-    """(n,) int64, 0..C-1."""
     names: list[str]
-    """Class name of each."""
     size: tuple[int, int]
-    """Height and width of the original image."""
     path: str | None = None
-    """Where the image came from, if from a file."""
     levels: np.ndarray | None = None
-    """(n,) int64: the pyramid level that found each, 0 for P3, in the view that it was found in; None from an
-    exported file."""
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -1,0 +1,98 @@
+"""Keys of the section ``data``: images, boxes, and how they are put into batches."""
+
+from dataclasses import dataclass
+
+from fsaf.config.fields import check, key, section
+
+
+@dataclass(kw_only=True)
+class SplitConfig:
+    """The files of one split of a data set."""
+
+    annotations: str | None = key(
+        None,
+        "A COCO JSON file; a folder of Pascal VOC XML files, or a list in ImageSets/Main; YOLO's "
+        "data.yaml, or a folder of labels. Relative to `data.root`. If neither this nor `images` is given,"
+        " fsaf looks for the split in `data.root`.",
+    )
+    images: str | None = key(
+        None, "Folder of the split's images, relative to `data.root`. Required with a COCO JSON file."
+    )
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Images, boxes, and how they are put into batches."""
+
+    root: str | None = key(
+        None,
+        "Folder that the relative paths below start from (default: the working directory). Enough by "
+        "itself for a COCO, Pascal VOC or YOLO folder with a standard layout.",
+    )
+    train: SplitConfig = section(SplitConfig, "The training split")
+    val: SplitConfig = section(SplitConfig, "The validation split")
+    batch_size: int = key(2, "Images per batch and process.")
+    workers: int = key(2, "Loader processes per training process; 0 loads in the training process itself.")
+    shuffle: bool = key(True, "Reshuffle the training images every epoch.")
+    flip: float = key(0.5, "Probability of a horizontal flip.")
+    flip_vertical: float = key(0.0, "Probability of a vertical flip.")
+    scale: tuple[float, float] = key(
+        (1.0, 1.0),
+        "Scale training images by a random factor in this range, then crop at random what exceeds the batch "
+        "shape. [0.8, 1.0] with a short side of 800 is multi-scale training from 640 to 800.",
+    )
+    color: float = key(
+        0.0,
+        "Strength of colour jitter: brightness, contrast and saturation change by up to this share, hue by"
+        " up to a tenth of it (1 is the full circle). 0.5 is close to SSD's training.",
+    )
+    short_side: int = key(
+        800,
+        "Resize images, keeping their ratio, to this short side (pixels), unless `long_side` is reached "
+        "first.",
+    )
+    long_side: int = key(1333, "Maximum long side of resized images (pixels).")
+    antialias: bool = key(
+        False, "Antialias when shrinking. Off gives the pixels of MMDetection's (OpenCV's) bilinear resize."
+    )
+    exif_rotation: bool = key(
+        False,
+        "Rotate images by their EXIF tag. Off, as in COCO's tools, whose boxes refer to the stored pixels.",
+    )
+    shapes: list[tuple[int, int]] | None = key(
+        None, "Fixed batch shapes, (height, width). Each image goes into the shape that wastes least padding."
+    )
+    pad: int | None = key(
+        None,
+        "Without fixed shapes: pad each side to a multiple of this, and a batch to the largest of its "
+        "images.",
+    )
+    max_boxes: int = key(
+        100, "Maximum number of boxes per training image. Boxes beyond it are dropped, with a warning."
+    )
+    min_size: int = key(
+        32, "Leave out training images with a side shorter than this (pixels, before resizing)."
+    )
+    keep_empty: bool = key(False, "Train on images without boxes too.")
+    max_pixels: int = key(
+        100_000_000, "Refuse images with more pixels before decoding them, as protection against image bombs."
+    )
+
+    def __post_init__(self) -> None:
+        check(self.batch_size >= 1, "data.batch_size", self.batch_size, "at least 1")
+        check(self.workers >= 0, "data.workers", self.workers, "0 or more")
+        check(self.max_boxes >= 1, "data.max_boxes", self.max_boxes, "at least 1")
+        check(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1")
+        for name in ("flip", "flip_vertical"):
+            check(0 <= getattr(self, name) <= 1, f"data.{name}", getattr(self, name), "between 0 and 1")
+        low, high = self.scale
+        check(0 < low <= high, "data.scale", [low, high], "two factors above 0, the smaller first")
+        check(0 <= self.color <= 1, "data.color", self.color, "between 0 and 1")
+        for name in ("short_side", "long_side"):
+            check(getattr(self, name) >= 32, f"data.{name}", getattr(self, name), "at least 32 pixels")
+        fits = self.short_side <= self.long_side
+        check(fits, "data.short_side", self.short_side, f"at most data.long_side ({self.long_side})")
+        check(self.pad is None or self.pad >= 1, "data.pad", self.pad, "at least 1")
+        for height, width in self.shapes or []:
+            ok = height >= 32 and width >= 32 and height % 32 == 0 and width % 32 == 0
+            check(ok, "data.shapes", [height, width], "multiples of 32, [height, width]")

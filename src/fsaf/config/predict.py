@@ -1,0 +1,58 @@
+"""Keys of the section ``predict``: from raw outputs to detections."""
+
+from dataclasses import dataclass
+
+from fsaf.config.fields import check, key
+
+
+@dataclass(kw_only=True)
+class PredictConfig:
+    """From raw outputs to detections."""
+
+    score_threshold: float = key(0.05, "Keep detections with a higher score than this.")
+    candidates: int = key(1000, "Highest scored (location, class) pairs that each level passes to NMS.")
+    nms_iou: float = key(0.5, "IoU above which NMS drops the lower scored of two boxes of a class.")
+    max_detections: int = key(100, "Maximum number of detections per image, or per tile with `tile`.")
+    anchor_weight: float = key(
+        1.0,
+        "With both branches, multiply the scores of the anchor-based branch by this before they compete; 1"
+        " keeps them.",
+    )
+    scales: list[float] = key(
+        [1.0],
+        "Test-time augmentation: detect at each of these sizes (factors on `data.short_side` and "
+        "`data.long_side`) and merge. Each size takes its own pass.",
+    )
+    flip: bool = key(
+        False,
+        "Detect on the mirrored image too, and merge. Not for classes that change when mirrored, such as "
+        "letters.",
+    )
+    tile: int | None = key(
+        None, "Cut images larger than this into square tiles of this side (pixels) and detect on these too."
+    )
+    tile_overlap: float = key(
+        0.2,
+        "Overlap of neighbouring tiles, as a share of their side. Should be at least the size of most "
+        "objects.",
+    )
+
+    def __post_init__(self) -> None:
+        check(
+            bool(self.scales) and all(0 < scale <= 8 for scale in self.scales),
+            "predict.scales",
+            self.scales,
+            "factors above 0 and at most 8, one or more",
+        )
+        check(self.tile is None or self.tile >= 32, "predict.tile", self.tile, "at least 32 pixels")
+        overlap = self.tile_overlap
+        check(0 <= overlap <= 0.9, "predict.tile_overlap", overlap, "between 0 and 0.9")
+        check(0 <= self.score_threshold < 1, "predict.score_threshold", self.score_threshold, "in [0, 1)")
+        for name in ("nms_iou", "anchor_weight"):
+            check(0 < getattr(self, name) <= 1, f"predict.{name}", getattr(self, name), "in (0, 1]")
+        for name in ("candidates", "max_detections"):
+            check(getattr(self, name) >= 1, f"predict.{name}", getattr(self, name), "at least 1")
+
+    def is_plain(self) -> bool:
+        """Return True if each image is looked at once, at one size and unmirrored."""
+        return self.scales == [1.0] and not self.flip and self.tile is None
