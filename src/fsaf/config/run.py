@@ -33,8 +33,8 @@ class Config:
     )
     winograd: bool = key(
         True,
-        "On a CPU, compute large 3x3 convolutions in float32 by Winograd's algorithm: faster, with results that "
-        "differ by about 1e-5 of their values.",
+        "On a CPU, compute large 3x3 convolutions in float32 by Winograd's algorithm: faster, with results "
+        "that differ by about 1e-5 of their values.",
     )
     data: DataConfig = section(DataConfig, "Images, boxes and how they are put into batches")
     model: ModelConfig = section(ModelConfig, "The network")
