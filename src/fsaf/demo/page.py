@@ -98,7 +98,7 @@ def make_page(models: Sequence[Path], device: str | None = None, threshold: floa
         result = seen.choose(score, iou)
         text = f"{len(result)} found; reading and network took {1e3 * seen.seconds:.0f} ms"
         if by_level and result.levels is None:
-            text += "; an exported file does not tell levels"
+            text += "; a file with suppression inside does not give levels"
         return draw(seen, result, by_level), rows(result), text, _write(result)
 
     names = list(map(str, models))

@@ -1,4 +1,4 @@
-"""Pictures in, detections out: the same for a PyTorch checkpoint and an exported file."""
+"""Detect objects in pictures, with a checkpoint or an exported file."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ RUNTIMES = {".onnx": open_onnx, ".om": open_om}
 """Functions that open exported files, by suffix. All other files are checkpoints."""
 
 Batch: TypeAlias = list[tuple[int, int, View]]
-"""Views that run together, each with the numbers of its picture and of the view among that picture's."""
+"""Views that run together, each after the index of its picture and its own index in that picture."""
 
 
 @dataclass(kw_only=True)
@@ -44,7 +44,7 @@ class Result:
     boxes: (n, 4) float32, x1, y1, x2, y2. scores: (n,) float32. labels: (n,) int64, 0..C-1. names: the class
     names of the n boxes. size: height and width of the image. path: the file of the image, None for an image
     from memory. levels: (n,) int64, the pyramid level of each box in the view that it was found in, 0 for P3;
-    None for an exported file.
+    None for a file with suppression inside.
     """
 
     boxes: np.ndarray
@@ -59,7 +59,7 @@ class Result:
         return len(self.scores)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: image, size, detections (box, score, label, name)."""
+        """Return plain values for JSON: image, size, detections (box, score, label, name)."""
         rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names, strict=True)
         return {
             "image": self.path,
@@ -71,14 +71,18 @@ class Result:
         }
 
     def by_level(self) -> tuple[np.ndarray, list[str]]:
-        """For drawing by pyramid level: its number from 0 in place of each label, and names with ``P3`` to
-        ``P7`` behind. Raises UserError for results of an exported file, which does not tell."""
+        """Return labels and names for drawing by pyramid level: numbers from 0, and ``cat P3``.
+
+        Raises UserError if the levels are not known.
+        """
         if self.levels is None:
-            raise UserError("an exported file does not tell which level found what; take the checkpoint")
+            raise UserError(
+                "a file with suppression inside does not give pyramid levels; take the checkpoint"
+            )
         return self.levels, [f"{name} P{i + 3}" for name, i in zip(self.names, self.levels, strict=True)]
 
     def to_supervision(self) -> "supervision.Detections":
-        """The same as ``supervision.Detections``; needs that package."""
+        """Convert to ``supervision.Detections``. Raises UserError if that package is not installed."""
         try:
             import supervision
         except ImportError as error:
@@ -104,7 +108,7 @@ class Detector:
 
     @property
     def model(self) -> FSAF:
-        """The PyTorch network. Raises UserError for an exported file, which holds none."""
+        """The PyTorch network. Raises UserError if the detector is an exported file."""
         if self.network.module is None:
             raise UserError(f"{self.network.name}: is an exported file; this needs the checkpoint")
         return self.network.module
@@ -157,9 +161,9 @@ class Detector:
         batch_size: int = 1,
         follow: Callable[[list[Batch]], Iterable[Batch]] = iter,
     ) -> Iterator[Result]:
-        """``predict`` for any number of pictures, one result at a time, in order.
+        """Predict for any number of pictures; yield one result at a time, in order.
 
-        follow: given the batches that a few pictures make, hands them out again; it may show progress.
+        follow: an iterator over the batches of a few pictures, for showing progress.
         """
         if batch_size < 1:
             raise UserError(f"batch_size = {batch_size}: must be at least 1")
@@ -204,7 +208,7 @@ class Detector:
         return results
 
     def result(self, found: Found, size: tuple[int, int], path: str | None) -> Result:
-        """Detections in a picture of ``size`` (height, width), with the names of their classes."""
+        """Make a ``Result`` of detections in a picture of ``size`` (height, width)."""
         names = [self.classes.names[label] for label in found.labels]
         return Result(**found._asdict(), names=names, size=size, path=path)
 
@@ -220,9 +224,9 @@ class Detector:
         write_folder(Path(folder), make_checkpoint(self.model.state_dict(), self.classes, self.config), card)
 
     def push_to_hub(self, repository: str, *, private: bool = False, card: str = "") -> str:
-        """Upload what ``save_pretrained`` writes to ``USER/NAME`` on the hub; returns the address.
+        """Upload what ``save_pretrained`` writes to ``USER/NAME`` on the hub, and return the address.
 
-        Raises UserError where the hub refuses, or is not reached.
+        Raises UserError if the hub refuses or cannot be reached.
         """
         with TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "hub", card)
@@ -232,9 +236,10 @@ class Detector:
 def load(
     path: str | PathLike[str], device: str | torch.device | None = None, *, winograd: bool | None = None
 ) -> Detector:
-    """Open a checkpoint (ours, or an MMDetection FSAF: ``fsaf.checkpoints``) or an exported ``.onnx`` file.
+    """Open a checkpoint (ours, or an MMDetection FSAF: ``fsaf.checkpoints``), or an exported file.
 
-    Also a folder that ``fsaf publish`` wrote, or ``hf:USER/NAME`` on the Hugging Face hub.
+    Exported files are ``.onnx`` and, compiled from those, ``.om``. A checkpoint may also be a folder that
+    ``fsaf publish`` wrote, or ``hf:USER/NAME`` on the Hugging Face hub.
 
     device: auto, cpu, cuda, npu, npu:1 and so on; by default an accelerator if there is one, else the CPU.
     winograd: compute 3x3 convolutions on a CPU by Winograd's algorithm (``fsaf.model.convolution``); None
@@ -251,5 +256,5 @@ def load(
 
 
 def is_exported(path: Path) -> bool:
-    """Return True if another library than PyTorch runs the file."""
+    """Return True if a library other than PyTorch runs the file."""
     return path.suffix in RUNTIMES

@@ -1,4 +1,4 @@
-"""Compare an ONNX file, run by onnxruntime, with the PyTorch network it was written from.
+"""Compare an ONNX file in onnxruntime with the PyTorch network it was written from.
 
 Shapes: N images, M detections of an image.
 """
@@ -31,17 +31,17 @@ BOX_TOLERANCE = 0.1
 SCORE_TOLERANCE = 1e-3
 
 IOU_MARGIN = 0.01
-"""An overlap this close to the threshold of suppression may fall on either side of it."""
+"""Rounding may put an IoU this close to the threshold of suppression on either side of it."""
 
 TIE_SHARE = 0.05
-"""Share of detections that may differ because two candidates tied."""
+"""Largest share of detections that may differ because two candidates tied."""
 
 REMEDY = "Try another opset, or other versions of torch, onnxscript and onnxruntime"
 
 
 @dataclass(kw_only=True)
 class Comparison:
-    """The largest differences between ONNX and PyTorch."""
+    """Largest differences between ONNX and PyTorch."""
 
     images: int
     compared: Literal["detections", "locations"] = "detections"
@@ -52,13 +52,13 @@ class Comparison:
     """Pixels of the resized image."""
     max_score_difference: float = 0.0
     on_edge: int = 0
-    """Found by one side only, with a score at the threshold or at the last place."""
+    """Number found by one side only, with a score at the threshold or in the last place."""
     tied: int = 0
-    """Found by one side only, where suppression had to choose between equals."""
+    """Number found by one side only because suppression had to choose between equals."""
     torch_seconds: float = 0.0
-    """An image, on the CPU."""
+    """Per image, on the CPU."""
     onnx_seconds: float = 0.0
-    """An image, on the CPU."""
+    """Per image, on the CPU."""
 
 
 def check_file(
@@ -140,9 +140,9 @@ def compare_detections(
 ) -> None:
     """Pair the detections of both sides and fill in ``comparison``.
 
-    A pair has one label, and boxes and scores within the tolerances. What stays alone must have a reason in
-    rounding: a score at the threshold or at the last place (``on_edge``), or a tie in suppression (``tied``).
-    Raises UserError for anything else.
+    Detections pair up if their labels are equal, and boxes and scores within the tolerances. Rounding must
+    explain every other one: a score at the threshold or in the last place (``on_edge``), or a tie in
+    suppression (``tied``). Raises UserError for anything else.
     """
     alone = 0
     for i, (a, b) in enumerate(zip(_rows(expected), _rows(found), strict=True)):
@@ -182,7 +182,7 @@ def _rows(detections: Detections) -> Iterator[dict[str, Any]]:
 
 
 def _pair(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[int, int]]:
-    """Each of ``a`` with the nearest of ``b`` within the tolerances, best first; none is used twice."""
+    """Pair each of ``a``, best first, with the nearest unused one of ``b`` within the tolerances."""
     pairs = []
     free = np.ones(len(b["scores"]), bool)
     for j in range(len(a["scores"])):
@@ -206,10 +206,10 @@ def _on_edge(score: float, other: dict[str, Any], settings: PredictConfig) -> bo
 def _tied(
     own: dict[str, Any], j: int, other: dict[str, Any], other_rest: list[int], settings: PredictConfig
 ) -> bool:
-    """Whether the other side kept a rival that may rightly have removed detection ``j``.
+    """Return True if the other side kept a rival that may rightly have suppressed detection ``j``.
 
-    That is one of its class, scored no lower, which overlaps it either about as much as the threshold, or
-    more and was itself kept by that side only.
+    A rival has the same class and no lower score. Its overlap is at the threshold; or above it, if only that
+    side kept the rival.
     """
     if not len(other["scores"]):
         return False

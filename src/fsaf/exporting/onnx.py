@@ -1,4 +1,4 @@
-"""Write a detector as one ONNX file: normalisation, network, decoding and suppression inside.
+"""Write a detector as one ONNX file, with normalisation, decoding and suppression inside.
 
 Shapes: N images, H and W of the padded images.
 """
@@ -29,12 +29,12 @@ from fsaf.exporting.modules import make_module
 from fsaf.model.detector import FSAF
 
 LOWEST_OPSET = 18
-"""PyTorch's exporter writes no older ones."""
+"""Lowest opset that PyTorch's exporter writes."""
 
 
 @dataclass(kw_only=True)
 class ExportReport:
-    """What was written, and how it compares with PyTorch."""
+    """An exported file and its comparison with PyTorch."""
 
     path: Path
     megabytes: float
@@ -47,7 +47,7 @@ class ExportReport:
     """None if no images were given to compare with."""
 
     def summary(self) -> str:
-        """What a person wants to know, in a line or two."""
+        """Return size, opset and comparison in a line or two."""
         text = f"{self.path}: {self.megabytes:.1f} MB, opset {self.opset}, written in {self.seconds:.0f} s"
         if self.comparison is None:
             return text
@@ -78,7 +78,7 @@ def export_onnx(
     images: Tensor | None = None,
     sizes_b2: Tensor | None = None,
 ) -> ExportReport:
-    """Write ``model`` to ``path``; the file appears only once it is whole and, if asked, checked.
+    """Write ``model`` to ``path``. The file appears only when it is whole and, given images, checked.
 
     size: (H, W) that images are padded to, multiples of 32. batch: N, unless ``dynamic_batch`` leaves it to
     the caller of the file. opset: of ONNX, 18 or later; by default the one PyTorch prefers. outputs: see
@@ -182,9 +182,9 @@ def _trace(
 
 
 def _translate_nms(boxes_bk4: Any, scores_bk: Any, iou_threshold: float, max_detections: int) -> Any:
-    """``fsaf::nms`` in ONNX: its NonMaxSuppression lists what it keeps; this brings it to a fixed count.
+    """Translate ``fsaf::nms``: ONNX's NonMaxSuppression, whose list is brought to a fixed count.
 
-    Everything not kept gets score 0, and the best M are taken: TopK prefers the lower index among equals.
+    Candidates that are not kept get score 0, and TopK takes the best M, of equals the lower index.
     """
     op = import_extra("onnxscript").opset18
     zero = op.Constant(value_floats=[0.0])
@@ -203,7 +203,7 @@ def _translate_nms(boxes_bk4: Any, scores_bk: Any, iou_threshold: float, max_det
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks, which are about its own workings, from the user's terminal."""
+    """Silence the exporter's log messages and warnings, which concern its own workings."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
