@@ -9,7 +9,7 @@
   times as long in channels-last layout.
 
 ``nn.Conv2d`` itself runs on other devices, for other types and small maps, and in compiled, exported, traced
-(``torch.jit.trace``) and transformed (``torch.func``) programs. docs/performance.md has the measurements.
+(``torch.jit.trace``) and transformed (``torch.func``) programs. docs/lab/speed.md has the measurements.
 """
 
 from typing import Any
