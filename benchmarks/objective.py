@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fsaf.data.batch import Boxes
 from fsaf.measuring.benchmark import random_batch, summary
-from fsaf.model.detector import RawOutputs
+from fsaf.model.outputs import FreeOutputs, RawOutputs
 from fsaf.model.points import STRIDES
 from fsaf.objective.objective import objective
 from fsaf.recipe import load_recipe
@@ -35,12 +35,12 @@ def raw_outputs(batch: int, height: int, width: int, device: torch.device) -> Ra
         shape = (-(-height // stride), -(-width // stride))
         logits.append((torch.randn(batch, CLASSES, *shape, generator=random) - 4).to(device).requires_grad_())
         distances.append(torch.rand(batch, 4, *shape, generator=random).to(device).requires_grad_())
-    return RawOutputs(logits, distances)
+    return RawOutputs(FreeOutputs(logits, distances))
 
 
 def gradients(outputs: RawOutputs) -> list[Tensor]:
     """Gradients of all outputs, which are then cleared."""
-    leaves = [*outputs.logits, *outputs.distances]
+    leaves = outputs.tensors()
     found = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
     for leaf in leaves:
         leaf.grad = None
@@ -108,8 +108,7 @@ def main() -> None:
 
         def mmdetection() -> Any:
             terms = head.loss_by_feat(
-                list(outputs.logits),  # it puts others into the lists
-                list(outputs.distances),
+                *map(list, outputs.free),  # it puts others into the lists
                 [sample.gt_instances for sample in samples],
                 metas,
                 [sample.ignored_instances for sample in samples],
@@ -163,7 +162,7 @@ def _by_boxes(
 
         contenders[f"{count} boxes an image"] = call
     times = timing.alternate(contenders, repeat, device)
-    return timing.compare("boxes", times, next(iter(contenders)), len(outputs.logits[0]))
+    return timing.compare("boxes", times, next(iter(contenders)), len(boxes.xyxy))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def step_bytes(config: Config, batch: int, shape: tuple[int, int], size: int) ->
     """Bytes that the convolutions of a step move, at ``size`` bytes a value."""
     with torch.device("meta"), ConvolutionBytes(size) as counter:
         outputs = FSAF(config.model, CLASSES).train()(torch.empty(batch, 3, *shape, dtype=torch.uint8))
-        torch.stack([x.sum() for x in (*outputs.logits, *outputs.distances)]).sum().backward()
+        torch.stack([x.sum() for x in outputs.tensors()]).sum().backward()
     return counter.total
 
 

@@ -38,7 +38,8 @@ class Dropping(FSAF):
     def forward(self, images: Tensor, sizes_b2: Tensor | None = None) -> Any:
         outputs = super().forward(images, sizes_b2)
         drop = torch.nn.functional.dropout
-        return outputs._replace(logits=[drop(x, 0.1, self.training) for x in outputs.logits])
+        logits = [drop(x, 0.1, self.training) for x in outputs.free.logits]
+        return outputs._replace(free=outputs.free._replace(logits=logits))
 
 
 def die() -> None:

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from fsaf.config import ModelConfig
-from fsaf.model.detector import FSAF, RawOutputs
+from fsaf.model.detector import FSAF
+from fsaf.model.outputs import FreeOutputs, RawOutputs
 from fsaf.model.points import STRIDES
 
 COLORS = {7: (230, 40, 30), 3: (40, 200, 60), 90: (50, 60, 220)}
@@ -155,7 +156,7 @@ class SeesColours(FSAF):
                 sides = [i * stride - y1, y2 - i * stride, j * stride - x1, x2 - j * stride]
                 logits[0][row, label, i, j] = 3 + COLORS[category][0] / 100
                 distances[0][row, :, i, j] = torch.tensor(sides) / unit
-        return RawOutputs(logits, distances)
+        return RawOutputs(FreeOutputs(logits, distances))
 
 
 class SeesBadly(SeesColours):
@@ -164,7 +165,8 @@ class SeesBadly(SeesColours):
     def forward(self, images: Tensor, sizes_b2: Tensor | None = None) -> RawOutputs:
         outputs = super().forward(images, sizes_b2)
         random = torch.Generator().manual_seed(int(images.sum()))
-        for logits, distances in zip(outputs.logits, outputs.distances, strict=True):
+        assert outputs.free is not None
+        for logits, distances in zip(*outputs.free, strict=True):
             logits += 3 * torch.randn(logits.shape, generator=random)
             distances += 0.5 * torch.rand(distances.shape, generator=random)
             extra = torch.rand(logits.shape, generator=random) < 0.03

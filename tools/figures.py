@@ -27,7 +27,7 @@ from fsaf.data.batch import Boxes, pad_boxes
 from fsaf.data.readers.splits import open_split
 from fsaf.data.transforms import read_image
 from fsaf.detection.postprocess import postprocess
-from fsaf.model.detector import RawOutputs
+from fsaf.model.outputs import FreeOutputs, RawOutputs
 from fsaf.model.points import STRIDES, decode_boxes
 from fsaf.objective.anchor_free import MIN_DISTANCE
 from fsaf.objective.assign import assign, scale_boxes
@@ -53,7 +53,7 @@ class Scene:
     """Of a batch of one image."""
     names: list[str]
     """Class of each box."""
-    outputs: RawOutputs
+    outputs: FreeOutputs
 
     @property
     def level_shapes(self) -> list[tuple[int, int]]:
@@ -74,7 +74,7 @@ def read_scene(run: Path) -> Scene:
     size = (image.shape[1], image.shape[2])
     boxes, _ = pad_boxes([xyxy], [labels], [torch.zeros(len(labels), dtype=torch.bool)], [size], len(labels))
     with torch.inference_mode():
-        outputs = detector.model(image[None], boxes.sizes)
+        outputs = detector.model(image[None], boxes.sizes).free
     names = [detector.classes.names[label] for label in labels]
     return Scene(image=image.permute(1, 2, 0).numpy(), boxes=boxes, names=names, outputs=outputs)
 
@@ -247,7 +247,7 @@ def draw_suppression(scene: Scene) -> Any:
         (axes[1], "{} left", 0.5),
     ):
         config = PredictConfig(score_threshold=0.3, nms_iou=overlap)
-        found = postprocess(scene.outputs, scene.boxes.sizes, config)
+        found = postprocess(RawOutputs(scene.outputs), scene.boxes.sizes, config)
         assert found.levels_bm is not None
         show_picture(ax, scene)
         rows = [i for i in range(config.max_detections) if found.labels_bm[0, i] >= 0]

@@ -59,9 +59,9 @@ def test_input_and_raw_outputs_are_mmdetections(
         found = {
             "input_mean": normal.mean(),
             "input_std": normal.std(),
-            "cls_mean": torch.stack([level.mean() for level in outputs.logits]),
-            "cls_std": torch.stack([level.std() for level in outputs.logits]),
-            "reg_mean": torch.stack([level.mean() for level in outputs.distances]),
+            "cls_mean": torch.stack([level.mean() for level in outputs.free.logits]),
+            "cls_std": torch.stack([level.std() for level in outputs.free.logits]),
+            "reg_mean": torch.stack([level.mean() for level in outputs.free.distances]),
         }
         for key, value in found.items():
             torch.testing.assert_close(value, torch.tensor(entry[key]), rtol=1e-5, atol=1e-6, msg=key)

@@ -34,7 +34,7 @@ from fsaf.data.records import Records
 from fsaf.data.samples import Images
 from fsaf.data.workers import make_loader
 from fsaf.errors import UserError
-from fsaf.model.detector import RawOutputs
+from fsaf.model.outputs import FreeOutputs, RawOutputs
 from fsaf.model.points import STRIDES
 from fsaf.objective.objective import objective
 from fsaf.training.prepare import for_training, open_for_training
@@ -82,7 +82,8 @@ class Network(nn.Module):
             level(padded)[:, :, : -(-height // stride), : -(-width // stride)]
             for level, stride in zip(self.levels, STRIDES, strict=True)
         ]
-        return RawOutputs([each[:, 4:] for each in found], [each[:, :4].relu() for each in found])
+        logits, distances = [each[:, 4:] for each in found], [each[:, :4].relu() for each in found]
+        return RawOutputs(FreeOutputs(logits, distances))
 
 
 @cache

@@ -306,5 +306,5 @@ def test_colours_are_told_apart() -> None:
     """The stand-in network of these tests does what they rely on."""
     assert len({tuple(c) for c in COLORS.values()}) == 3
     outputs = SeesColours()(torch.from_numpy(paint(SCENE)).permute(2, 0, 1)[None])
-    scores: Tensor = torch.cat([x.flatten(2) for x in outputs.logits], 2).sigmoid()
+    scores: Tensor = torch.cat([x.flatten(2) for x in outputs.free.logits], 2).sigmoid()
     assert (scores > 0.5).sum() == 2

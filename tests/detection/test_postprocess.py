@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import operator
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,7 @@ from torchvision.ops import batched_nms
 
 from fsaf.config import PredictConfig
 from fsaf.detection.postprocess import Detections, clip_boxes, postprocess
-from fsaf.model.detector import RawOutputs
+from fsaf.model.outputs import AnchorOutputs, FreeOutputs, RawOutputs
 
 SHAPES = [(12, 16), (6, 8), (3, 4), (2, 2), (1, 1)]
 STRIDES = (8, 16, 32, 64, 128)
@@ -26,24 +27,24 @@ def random_outputs(
         return [torch.randn(batch, channels, *shape, generator=generator) for shape in SHAPES]
 
     logits = [x * spread + bias for x in randn(classes)]
-    distances = [torch.relu(x * 0.5 + 0.5) for x in randn(4)]
+    free = FreeOutputs(logits, [torch.relu(x * 0.5 + 0.5) for x in randn(4)])
     if not anchors:
-        return RawOutputs(logits, distances)
-    return RawOutputs(
-        logits, distances, [x * spread + bias for x in randn(9 * classes)], [0.3 * x for x in randn(36)]
-    )
+        return RawOutputs(free)
+    logits = [x * spread + bias for x in randn(9 * classes)]
+    return RawOutputs(free, AnchorOutputs(logits, [0.3 * x for x in randn(36)]))
 
 
 def pairs_of_levels(outputs: RawOutputs, image: int) -> Iterator[list[tuple[float, list[float], int]]]:
     """Score, box and class of every pair, for each level of each branch."""
-    for logits, distances, stride in zip(outputs.logits, outputs.distances, STRIDES, strict=True):
+    assert outputs.free is not None
+    for logits, distances, stride in zip(*outputs.free, STRIDES, strict=True):
         found = []
         for c, i, j in itertools.product(*map(range, logits.shape[1:])):
             top, bottom, left, right = (distances[image, :, i, j] * 4 * stride).tolist()
             box = [j * stride - left, i * stride - top, j * stride + right, i * stride + bottom]
             found.append((logits[image, c, i, j].sigmoid().item(), box, c))
         yield found
-    for logits, deltas, stride in zip(outputs.anchor_logits, outputs.anchor_deltas, STRIDES, strict=False):
+    for logits, deltas, stride in zip(*(outputs.anchors or ([], [])), STRIDES, strict=False):
         found = []
         classes = logits.shape[1] // 9
         for kind, (ratio, step) in enumerate(itertools.product((0.5, 1, 2), range(3))):
@@ -118,7 +119,7 @@ def test_equals_a_plain_loop(classes: int, config: PredictConfig, seed: int, anc
 
 
 def test_anchors_alone_keep_their_scores() -> None:
-    outputs = random_outputs(1, 2, 0, anchors=True)._replace(logits=[], distances=[])
+    outputs = random_outputs(1, 2, 0, anchors=True)._replace(free=None)
     sizes = torch.tensor([[96, 128]])
     plain, weighted = (postprocess(outputs, sizes, PredictConfig(anchor_weight=w)) for w in (1.0, 0.5))
     assert torch.equal(plain.scores_bm, weighted.scores_bm)
@@ -133,7 +134,7 @@ def test_nothing_above_the_threshold() -> None:
 
 def test_a_score_equal_to_the_threshold_does_not_count() -> None:
     outputs = random_outputs(1, 1, 0)
-    for logits in outputs.logits:
+    for logits in outputs.tensors()[:5]:
         logits.fill_(0.0)  # score 0.5 everywhere
     sizes = torch.tensor([[96, 128]])
     assert (postprocess(outputs, sizes, PredictConfig(score_threshold=0.5)).labels_bm == -1).all()
@@ -143,10 +144,12 @@ def test_a_score_equal_to_the_threshold_does_not_count() -> None:
 def test_boxes_without_area_are_dropped() -> None:
     """As MMDetection's ``min_bbox_size=0``: a box outside its image is empty after clipping."""
     outputs = random_outputs(1, 1, 0, bias=-40.0)
-    outputs.logits[0][0, 0, 11, 15] = 5.0  # at (120, 88), outside an image of 40 x 40
-    outputs.distances[0][0, :, 11, 15] = 0.1
-    outputs.logits[0][0, 0, 2, 2] = 3.0
-    outputs.distances[0][0, :, 2, 2] = torch.tensor([0.25, 0.5, 0.25, 0.125])
+    assert outputs.free is not None
+    logits, distances = outputs.free.logits[0], outputs.free.distances[0]
+    logits[0, 0, 11, 15] = 5.0  # at (120, 88), outside an image of 40 x 40
+    distances[0, :, 11, 15] = 0.1
+    logits[0, 0, 2, 2] = 3.0
+    distances[0, :, 2, 2] = torch.tensor([0.25, 0.5, 0.25, 0.125])
     detections = postprocess(outputs, torch.tensor([[40, 40]]), PredictConfig())
     assert (detections.labels_bm >= 0).sum() == 1
     assert detections.boxes_bm4[0, 0].tolist() == [8.0, 8.0, 20.0, 32.0]
@@ -157,7 +160,7 @@ def test_images_do_not_depend_on_their_batch() -> None:
     sizes = torch.tensor([[96, 128], [50, 128], [96, 33]])
     together = postprocess(outputs, sizes, PredictConfig())
     for b in range(3):
-        alone = RawOutputs(*([x[b : b + 1] for x in part] for part in outputs))
+        alone = outputs.map(operator.itemgetter(slice(b, b + 1)))
         single = postprocess(alone, sizes[b : b + 1], PredictConfig())
         for whole, part in zip(together, single, strict=True):
             assert torch.equal(whole[b : b + 1], part)
@@ -170,13 +173,13 @@ def test_clip_boxes() -> None:
 
 class Wrapped(torch.nn.Module):
     def forward(self, *tensors: Tensor) -> Detections:
-        outputs = RawOutputs(list(tensors[:5]), list(tensors[5:10]))
+        outputs = RawOutputs(FreeOutputs(tensors[:5], tensors[5:10]))
         return postprocess(outputs, tensors[10], PredictConfig())
 
 
 def test_exports_without_data_dependent_shapes() -> None:
     outputs = random_outputs(2, 3, 0)
-    arguments = (*outputs.logits, *outputs.distances, torch.tensor([[96, 128], [70, 101]]))
+    arguments = (*outputs.tensors(), torch.tensor([[96, 128], [70, 101]]))
     exported = torch.export.export(Wrapped(), arguments)
     for node in exported.graph.nodes:
         if isinstance(node.target, torch._ops.OpOverload):

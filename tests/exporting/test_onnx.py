@@ -172,9 +172,9 @@ def test_raw(model: FSAF, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
     logits, boxes = session.run(["logits", "boxes"], {"images": images.numpy(), "sizes": sizes.numpy()})
     with torch.inference_mode():
         outputs = model(images, sizes)
-    np.testing.assert_allclose(logits, outputs.flat()[0], atol=1e-3)
+    np.testing.assert_allclose(logits, outputs.free.flat()[0], atol=1e-3)
     # The location of row 1, column 2 on the second level (stride 16), which comes after 8 x 12 of the first.
-    top, bottom, left, right = (outputs.distances[1][0, :, 1, 2] * 64).tolist()
+    top, bottom, left, right = (outputs.free.distances[1][0, :, 1, 2] * 64).tolist()
     expected = [32 - left, 16 - top, 32 + right, 16 + bottom]
     np.testing.assert_allclose(boxes[0, 96 + 6 + 2], expected, atol=1e-2)
 

@@ -13,6 +13,7 @@ from fsaf.device import has_winograd
 from fsaf.model import convolution
 from fsaf.model.convolution import MIN_WORK, Conv3x3, use_winograd
 from fsaf.model.detector import FSAF
+from fsaf.model.outputs import RawOutputs
 
 winograd = pytest.mark.skipif(not has_winograd(torch.device("cpu")), reason="PyTorch came without NNPACK")
 
@@ -144,7 +145,7 @@ def test_a_detectors_outputs_and_state_are_the_same(detector: FSAF, tiny_model_c
     plain.load_state_dict(detector.state_dict())
     images = torch.randint(0, 256, (1, 3, *SIZE), dtype=torch.uint8)
     with torch.no_grad():
-        for one, other in zip(detector(images).logits, plain(images).logits, strict=True):
+        for one, other in zip(detector(images).tensors(), plain(images).tensors(), strict=True):
             close(one, other)
 
 
@@ -160,8 +161,8 @@ class Flat(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.network(images)
-        return (*outputs.logits, *outputs.distances)
+        outputs: RawOutputs = self.network(images)
+        return tuple(outputs.tensors())
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore::torch.jit.TracerWarning")
@@ -182,7 +183,7 @@ def test_torch_func_transforms_the_network(detector: FSAF, kind: str) -> None:
 
     def loss(weights: dict[str, Tensor]) -> Tensor:
         outputs = torch.func.functional_call(detector.head, weights, (levels,))
-        return torch.stack([x.square().mean() for part in outputs[:2] for x in part]).sum()
+        return torch.stack([x.square().mean() for x in outputs.tensors()]).sum()
 
     def transformed() -> list[Tensor]:
         if kind == "grad":

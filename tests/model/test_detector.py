@@ -32,9 +32,8 @@ def test_padding_is_zero_after_normalisation_whatever_it_held(tiny_model_config:
             by_hand[i, c, :height, :width] = (images[i, c, :height, :width].float() - mean) / std
     found = model(images, torch.tensor(sizes))
     expected = model.head(model.pyramid(model.backbone(by_hand)))
-    for a, b in zip(found, expected, strict=True):
-        for x, y in zip(a, b, strict=True):
-            torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5)
+    for x, y in zip(found.tensors(), expected.tensors(), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
@@ -43,7 +42,7 @@ def test_an_image_does_not_see_its_neighbour_in_the_batch(model: FSAF) -> None:
     sizes = torch.tensor([[50, 96], [64, 33]])
     both = model(images, sizes)
     alone = model(images[1:], sizes[1:])
-    for x, y in zip(both.logits + both.distances, alone.logits + alone.distances, strict=True):
+    for x, y in zip(both.tensors(), alone.tensors(), strict=True):
         torch.testing.assert_close(x[1:], y, rtol=1e-4, atol=1e-5)
 
 
@@ -51,14 +50,14 @@ def test_an_image_does_not_see_its_neighbour_in_the_batch(model: FSAF) -> None:
 def test_a_blank_row_gives_finite_outputs(model: FSAF) -> None:
     outputs = model(torch.full((1, 3, 64, 64), 255, dtype=torch.uint8), torch.tensor([[0, 0]]))
     zeros = model.head(model.pyramid(model.backbone(torch.zeros(1, 3, 64, 64))))
-    for x, y in zip(outputs.logits + outputs.distances, zeros[0] + zeros[1], strict=True):
+    for x, y in zip(outputs.tensors(), zeros.tensors(), strict=True):
         assert x.isfinite().all() and torch.equal(x, y)
 
 
 @torch.no_grad()
 def test_bytes_and_floats_give_the_same(model: FSAF) -> None:
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
-    for x, y in zip(model(images).logits, model(images.float()).logits, strict=True):
+    for x, y in zip(model(images).tensors(), model(images.float()).tensors(), strict=True):
         assert torch.equal(x, y)
 
 
@@ -67,13 +66,13 @@ def test_bytes_and_floats_give_the_same(model: FSAF) -> None:
 def test_shapes_of_the_outputs(model: FSAF, size: tuple[int, int]) -> None:
     outputs = model(torch.zeros(2, 3, *size))
     shapes = [tuple(-(-side // stride) for side in size) for stride in STRIDES]
-    assert [tuple(x.shape) for x in outputs.logits] == [(2, 6, *shape) for shape in shapes]
-    assert [tuple(x.shape) for x in outputs.distances] == [(2, 4, *shape) for shape in shapes]
+    assert [tuple(x.shape) for x in outputs.free.logits] == [(2, 6, *shape) for shape in shapes]
+    assert [tuple(x.shape) for x in outputs.free.distances] == [(2, 4, *shape) for shape in shapes]
 
 
 @torch.no_grad()
 def test_flat_keeps_the_order_of_levels_rows_and_columns(model: FSAF) -> None:
-    outputs = model(torch.randint(0, 256, (2, 3, 96, 160)).float())
+    outputs = model(torch.randint(0, 256, (2, 3, 96, 160)).float()).free
     logits_bcp, distances_b4p, points = outputs.flat()
     p = 0
     for level, stride in enumerate(STRIDES):
@@ -95,7 +94,7 @@ def test_outputs_stay_float32_under_bfloat16_and_gradients_reach_every_weight(
         # At 64 pixels P7 starts from one column, where oneDNN's bfloat16 weight gradient (PyTorch 2.15, CPU)
         # holds random memory.
         outputs = model(torch.randint(0, 256, (2, 3, 128, 160), dtype=torch.uint8))
-    tensors = outputs.logits + outputs.distances
+    tensors = outputs.tensors()
     assert {x.dtype for x in tensors} == {torch.float32}
     sum(x.sum() for x in tensors).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -145,5 +144,5 @@ def test_a_gpu_gives_the_same_outputs(model: FSAF) -> None:
     sizes = torch.tensor([[96, 128], [60, 97]])
     expected = model(images, sizes)
     found = model.cuda()(images.cuda(), sizes.cuda())
-    for x, y in zip(found.logits + found.distances, expected.logits + expected.distances, strict=True):
+    for x, y in zip(found.tensors(), expected.tensors(), strict=True):
         torch.testing.assert_close(x.cpu(), y, rtol=1e-3, atol=1e-3)

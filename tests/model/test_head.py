@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from fsaf.model.head import Head
+from fsaf.model.outputs import RawOutputs
 
 
 @pytest.mark.parametrize("norm", ["none", "group"])
@@ -12,7 +13,7 @@ from fsaf.model.head import Head
 def test_starts_near_score_001_and_distance_025(norm: str, convs: int) -> None:
     head = Head(64, convs, norm, 7)
     with torch.no_grad():
-        logits, distances, *_ = head([torch.randn(2, 64, 20, 30), torch.randn(2, 64, 10, 15)])
+        logits, distances = head([torch.randn(2, 64, 20, 30), torch.randn(2, 64, 10, 15)]).free
     assert [tuple(x.shape) for x in logits] == [(2, 7, 20, 30), (2, 7, 10, 15)]
     assert [tuple(x.shape) for x in distances] == [(2, 4, 20, 30), (2, 4, 10, 15)]
     # The output convolutions' random weights move each channel a little.
@@ -23,7 +24,7 @@ def test_starts_near_score_001_and_distance_025(norm: str, convs: int) -> None:
 @pytest.mark.parametrize("norm", ["none", "group"])
 @pytest.mark.parametrize("convs", [0, 4])
 def test_starts_exactly_there_where_features_are_zero(norm: str, convs: int) -> None:
-    logits, distances, *_ = Head(32, convs, norm, 3)([torch.zeros(1, 32, 4, 4)])
+    logits, distances = Head(32, convs, norm, 3)([torch.zeros(1, 32, 4, 4)]).free
     torch.testing.assert_close(logits[0].sigmoid(), torch.full((1, 3, 4, 4), 0.01))
     torch.testing.assert_close(distances[0], torch.full((1, 4, 4, 4), 0.25))
 
@@ -31,7 +32,7 @@ def test_starts_exactly_there_where_features_are_zero(norm: str, convs: int) -> 
 def test_distances_are_never_negative() -> None:
     head = Head(32, 1, "none", 3)
     nn.init.constant_(head.distances.bias, -1.0)
-    _, distances, *_ = head([torch.randn(1, 32, 4, 4)])
+    _, distances = head([torch.randn(1, 32, 4, 4)]).free
     assert (distances[0] == 0).all()
 
 
@@ -46,7 +47,7 @@ def test_towers_have_as_many_convolutions_as_asked() -> None:
 def test_levels_share_their_weights() -> None:
     head = Head(32, 2, "group", 5)
     x = torch.randn(1, 32, 6, 6)
-    logits, distances, *_ = head([x, x])
+    logits, distances = head([x, x]).free
     assert torch.equal(logits[0], logits[1]) and torch.equal(distances[0], distances[1])
 
 
@@ -56,7 +57,7 @@ def test_outputs_are_float32_under_autocast(dtype: torch.dtype) -> None:
     inner = []
     head.classes.register_forward_hook(lambda module, inputs, output: inner.append(output.dtype))
     with torch.autocast("cpu", dtype=dtype):
-        logits, distances, *_ = head([torch.randn(1, 32, 4, 4)])
+        logits, distances = head([torch.randn(1, 32, 4, 4)]).free
     assert inner == [dtype]
     assert logits[0].dtype == distances[0].dtype == torch.float32
 
@@ -65,13 +66,17 @@ def test_both_branches_share_the_towers() -> None:
     both = Head(32, 2, "none", 3, ("anchor_free", "anchor_based"))
     levels = [torch.randn(2, 32, 6, 8), torch.randn(2, 32, 3, 4)]
     outputs = both(levels)
-    for part, channels in zip(outputs, (3, 4, 27, 36), strict=True):
+    for part, channels in zip([*outputs.free, *outputs.anchors], (3, 4, 27, 36), strict=True):
         assert [tuple(x.shape) for x in part] == [(2, channels, 6, 8), (2, channels, 3, 4)]
-    assert all(0.005 < x.sigmoid().mean() < 0.02 for x in outputs[2])
+    assert all(0.005 < x.sigmoid().mean() < 0.02 for x in outputs.anchors.logits)
 
     free, based = Head(32, 2, "none", 3), Head(32, 2, "none", 3, ("anchor_based",))
-    for alone, parts in ((free, outputs[:2]), (based, outputs[2:])):
+    for alone, expected in (
+        (free, RawOutputs(free=outputs.free)),
+        (based, RawOutputs(anchors=outputs.anchors)),
+    ):
         alone.load_state_dict({name: both.state_dict()[name] for name in alone.state_dict()})
-        found = [part for part in alone(levels) if part]
-        for mine, theirs in zip(found, parts, strict=True):
+        found = alone(levels)
+        assert [part is None for part in found] == [part is None for part in expected]
+        for mine, theirs in zip(found.tensors(), expected.tensors(), strict=True):
             torch.testing.assert_close(mine, theirs)

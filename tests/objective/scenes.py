@@ -5,7 +5,7 @@ import math
 import torch
 
 from fsaf.data.batch import Boxes, pad_boxes
-from fsaf.model.detector import RawOutputs
+from fsaf.model.outputs import FreeOutputs, RawOutputs
 from fsaf.model.points import STRIDES
 
 NUM_CLASSES = 4
@@ -16,10 +16,17 @@ SHAPES = [(math.ceil(128 / stride), math.ceil(192 / stride)) for stride in STRID
 def scene_outputs(batch: int = 1, seed: int = 0, num_classes: int = NUM_CLASSES) -> RawOutputs:
     """Head outputs of images of 128 x 192 pixels; about half of the distances are zero, as after ReLU."""
     random = torch.Generator().manual_seed(seed)
-    return RawOutputs(
+    free = FreeOutputs(
         [torch.randn(batch, num_classes, *shape, generator=random) - 2 for shape in SHAPES],
         [torch.randn(batch, 4, *shape, generator=random).relu() for shape in SHAPES],
     )
+    return RawOutputs(free)
+
+
+def free_of(outputs: RawOutputs) -> FreeOutputs:
+    """The anchor-free branch, which is there."""
+    assert outputs.free is not None
+    return outputs.free
 
 
 def scene_boxes(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -46,9 +53,9 @@ def as_batch(
 
 def with_grad(outputs: RawOutputs) -> RawOutputs:
     """A copy whose tensors collect gradients."""
-    return RawOutputs(*([x.clone().requires_grad_() for x in part] for part in outputs))
+    return outputs.map(lambda x: x.clone().requires_grad_())
 
 
 def gradients(outputs: RawOutputs) -> list[torch.Tensor]:
     """Of the logits of all levels, then of the distances."""
-    return [x.grad for part in outputs for x in part]
+    return [x.grad for x in outputs.tensors()]

@@ -15,7 +15,7 @@ from torchvision.ops import box_iou
 from fsaf.config import ObjectiveConfig
 from fsaf.data.batch import Boxes
 from fsaf.model.anchors import KINDS, decode_deltas, make_anchors
-from fsaf.model.detector import RawOutputs
+from fsaf.model.outputs import AnchorOutputs
 from fsaf.model.points import STRIDES
 from fsaf.objective.anchor_based import Matches, anchor_losses, match
 from fsaf.testing import Recorder, first_difference
@@ -63,8 +63,8 @@ def test_matches_are_those_of_a_loop(count: int, seed: int, edge: bool) -> None:
         assert found.negative_bn[row].tolist() == background
 
 
-def raw_outputs(batch: int, seed: int | None = None) -> RawOutputs:
-    """Of the anchor-based branch alone, collecting gradients; all zero without a seed."""
+def raw_outputs(batch: int, seed: int | None = None) -> AnchorOutputs:
+    """Outputs that collect gradients; all zero without a seed."""
     random = torch.Generator().manual_seed(seed or 0)
 
     def randn(channels: int, scale: float, shift: float) -> list[Tensor]:
@@ -73,10 +73,10 @@ def raw_outputs(batch: int, seed: int | None = None) -> RawOutputs:
         found = [torch.randn(batch, channels, *shape, generator=random) for shape in SHAPES]
         return [(scale * x + shift).requires_grad_() for x in found]
 
-    return RawOutputs([], [], randn(KINDS * NUM_CLASSES, 1.0, -2.0), randn(KINDS * 4, 0.3, 0.0))
+    return AnchorOutputs(randn(KINDS * NUM_CLASSES, 1.0, -2.0), randn(KINDS * 4, 0.3, 0.0))
 
 
-def gradients_of(outputs: RawOutputs) -> list[Tensor | None]:
+def gradients_of(outputs: AnchorOutputs) -> list[Tensor | None]:
     return [x.grad for part in outputs for x in part]
 
 
@@ -97,7 +97,7 @@ def test_losses_and_gradients_are_torchvisions(kind: Any, seed: int) -> None:
     # Where a box gets its best anchor although that overlaps another box more, torchvision gives the other.
     matched = torch.where(ours.positive_bn[0], ours.box_bn[0], matched)
     assert torch.equal(matched == Matcher.BELOW_LOW_THRESHOLD, ours.negative_bn[0])
-    logits_bcn, deltas_b4n, *_ = copy.flat_anchors()
+    logits_bcn, deltas_b4n, *_ = copy.flat()
     found = head.compute_loss(
         [truth], {"cls_logits": logits_bcn.mT, "bbox_regression": deltas_b4n.mT}, [ANCHORS.T], [matched]
     )
@@ -121,7 +121,7 @@ def test_the_iou_loss_is_that_of_the_decoded_boxes() -> None:
     sums = anchor_losses(outputs, boxes, ObjectiveConfig(anchor_box_loss="iou"))
     matches: Matches = match(ANCHORS, boxes, everywhere(1))
     at = matches.positive_bn[0]
-    predicted = decode_deltas(outputs.flat_anchors()[1], ANCHORS)[0].T[at]
+    predicted = decode_deltas(outputs.flat()[1], ANCHORS)[0].T[at]
     iou = torchvision.ops.box_iou(predicted, boxes.xyxy[0, matches.box_bn[0, at]]).diagonal()
     torch.testing.assert_close(sums.box, -iou.clamp(min=1e-6).log().sum())
 
@@ -146,7 +146,7 @@ def test_what_lies_outside_an_image_or_in_a_crowd_learns_nothing() -> None:
     outputs = raw_outputs(1, 3)
     sums = anchor_losses(outputs, boxes, ObjectiveConfig())
     (sums.cls + sums.box).backward()
-    grad = outputs.anchor_logits[0].grad
+    grad = outputs.logits[0].grad
     assert grad is not None
     learns = (grad != 0).any(1)[0]
     rows, columns = torch.arange(16) * 8, torch.arange(24) * 8

@@ -5,21 +5,29 @@ import torch
 
 from fsaf.config import ObjectiveConfig
 from fsaf.model.anchors import KINDS
-from fsaf.model.detector import RawOutputs
+from fsaf.model.outputs import AnchorOutputs, RawOutputs
 from fsaf.objective.objective import objective
 from fsaf.objective.select import levels_by_size
-from objective.scenes import NUM_CLASSES, SHAPES, as_batch, gradients, scene_boxes, scene_outputs, with_grad
+from objective.scenes import (
+    NUM_CLASSES,
+    SHAPES,
+    as_batch,
+    free_of,
+    gradients,
+    scene_boxes,
+    scene_outputs,
+    with_grad,
+)
 
 
 def both(batch: int = 2, seed: int = 0) -> RawOutputs:
-    free = scene_outputs(batch, seed)
+    free = scene_outputs(batch, seed).free
     random = torch.Generator().manual_seed(seed + 100)
-    return RawOutputs(
-        free.logits,
-        free.distances,
+    anchors = AnchorOutputs(
         [torch.randn(batch, KINDS * NUM_CLASSES, *shape, generator=random) - 2 for shape in SHAPES],
         [0.3 * torch.randn(batch, KINDS * 4, *shape, generator=random) for shape in SHAPES],
     )
+    return RawOutputs(free, anchors)
 
 
 BOXES = as_batch(scene_boxes(5, 1), scene_boxes(3, 2))
@@ -29,7 +37,7 @@ BOXES = as_batch(scene_boxes(5, 1), scene_boxes(3, 2))
 def test_the_losses_of_both_are_the_weighted_sum_of_each(weight: float) -> None:
     config = ObjectiveConfig(anchor_free_weight=weight)
     together, alone = with_grad(both()), with_grad(both())
-    free, based = RawOutputs(*alone[:2]), RawOutputs([], [], *alone[2:])
+    free, based = RawOutputs(free=alone.free), RawOutputs(anchors=alone.anchors)
     terms = objective(together, BOXES, config)
     terms_free, terms_based = objective(free, BOXES, config), objective(based, BOXES, config)
     terms.loss.backward()
@@ -39,16 +47,16 @@ def test_the_losses_of_both_are_the_weighted_sum_of_each(weight: float) -> None:
     torch.testing.assert_close(terms.anchor_box, terms_based.anchor_box)
     assert terms_free.anchor_cls == terms_free.anchor_box == 0
     assert (terms_based.loss_cls_l == 0).all() and (terms_based.level_bg == -1).all()
-    assert terms.num_pos == terms_free.num_pos and terms_based.num_pos > 0
+    assert terms.statistics.num_pos == terms_free.statistics.num_pos and terms_based.statistics.num_pos > 0
     for mine, theirs in zip(gradients(together), gradients(alone), strict=True):
         torch.testing.assert_close(mine, theirs)
 
 
 def test_the_anchors_losses_are_divided_by_their_own_positives() -> None:
-    based = RawOutputs([], [], *both()[2:])
+    based = RawOutputs(anchors=both().anchors)
     terms = objective(based, BOXES, ObjectiveConfig())
-    assert terms.divisor == terms.sums.anchor_positives > 20
-    torch.testing.assert_close(terms.anchor_box * terms.divisor, terms.sums.anchor_box)
+    assert terms.divisor == terms.sums.anchors.positives > 20
+    torch.testing.assert_close(terms.anchor_box * terms.divisor, terms.sums.anchors.box)
     halved = objective(based, BOXES, ObjectiveConfig(), lambda counts: counts / 2)
     torch.testing.assert_close(halved.loss, 2 * terms.loss)
 
@@ -65,7 +73,7 @@ def test_by_size_a_box_learns_on_its_level_whatever_the_loss() -> None:
     terms.loss.backward()
     levels = set(by_size[chosen].tolist())
     for level in range(5):
-        grad = outputs.distances[level].grad
+        grad = free_of(outputs).distances[level].grad
         assert grad is not None and bool((grad != 0).any()) <= (level in levels)
 
 

@@ -1,5 +1,6 @@
 """What the objective promises whatever the weights: independence, selection, finite numbers."""
 
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from fsaf.config import ObjectiveConfig
 from fsaf.data.batch import Boxes
-from fsaf.model.detector import RawOutputs
+from fsaf.model.outputs import FreeOutputs, RawOutputs
 from fsaf.model.points import STRIDES, make_points
 from fsaf.objective.assign import assign
 from fsaf.objective.objective import LossTerms, objective
@@ -18,6 +19,7 @@ from objective.scenes import (
     SHAPES,
     SIZE,
     as_batch,
+    free_of,
     gradients,
     scene_boxes,
     scene_outputs,
@@ -82,20 +84,22 @@ def test_what_padding_rows_hold_is_not_looked_at() -> None:
 
 def test_a_blank_row_of_the_batch_contributes_nothing() -> None:
     both = scene_outputs(2)
-    alone = RawOutputs(*([x[:1] for x in part] for part in both))
+    alone = both.map(lambda x: x[:1])
     terms, grads = run(alone, as_batch(scene_boxes(8)))
     other, other_grads = run(both, as_batch(scene_boxes(8), scene_boxes(0), sizes=[SIZE, (0, 0)]))
     torch.testing.assert_close(other.loss_cls_l, terms.loss_cls_l, rtol=1e-6, atol=0)
     torch.testing.assert_close(other.loss_box_l, terms.loss_box_l, rtol=1e-6, atol=0)
-    assert torch.equal(other.num_pos, terms.num_pos) and torch.equal(other.pos_recall, terms.pos_recall)
-    assert torch.equal(other.level_share_l, terms.level_share_l)
+    assert torch.equal(other.statistics.num_pos, terms.statistics.num_pos) and torch.equal(
+        other.statistics.pos_recall, terms.statistics.pos_recall
+    )
+    assert torch.equal(other.statistics.level_share_l, terms.statistics.level_share_l)
     assert_same([x[:1] for x in other_grads], grads)
     assert all((x[1] == 0).all() for x in other_grads)
 
 
 def test_a_batch_of_blank_rows_has_no_loss() -> None:
     terms, grads = run(scene_outputs(2), as_batch(scene_boxes(0), scene_boxes(0), sizes=[(0, 0), (0, 0)]))
-    assert terms.loss == 0 and terms.num_pos == 0
+    assert terms.loss == 0 and terms.statistics.num_pos == 0
     assert all((x == 0).all() for x in grads)
 
 
@@ -105,27 +109,28 @@ def test_a_batch_of_two_is_its_images_over_one_divisor(counts: tuple[int, int]) 
     images = [scene_boxes(count, seed=i) for i, count in enumerate(counts)]
     total_cls = total_box = positives = 0
     for i, image in enumerate(images):
-        terms, _ = run(RawOutputs(*([x[i : i + 1] for x in part] for part in both)), as_batch(image))
+        terms, _ = run(both.map(itemgetter(slice(i, i + 1))), as_batch(image))
         # Without positives an image of its own is divided by its background: here, every location of it.
-        divisor = terms.num_pos if terms.num_pos > 0 else sum(h * w for h, w in SHAPES)
+        divisor = terms.statistics.num_pos if terms.statistics.num_pos > 0 else sum(h * w for h, w in SHAPES)
         total_cls, total_box = total_cls + terms.loss_cls_l * divisor, total_box + terms.loss_box_l * divisor
-        positives += terms.num_pos
+        positives += terms.statistics.num_pos
     terms, _ = run(both, as_batch(*images))
     torch.testing.assert_close(terms.loss_cls_l, total_cls / positives, rtol=1e-5, atol=0)
     torch.testing.assert_close(terms.loss_box_l, total_box / positives, rtol=1e-5, atol=0)
-    assert terms.num_pos == positives / 2
+    assert terms.statistics.num_pos == positives / 2
 
 
 def test_classes_are_interchangeable() -> None:
     xyxy, labels, crowd = scene_boxes(10)
     new = torch.tensor([2, 0, 3, 1])
     outputs = scene_outputs()
-    renamed = outputs._replace(logits=[x[:, torch.argsort(new)] for x in outputs.logits])
+    logits, distances = free_of(outputs)
+    renamed = RawOutputs(FreeOutputs([x[:, torch.argsort(new)] for x in logits], distances))
     terms, _ = run(outputs, as_batch((xyxy, labels, crowd)))
     other, _ = run(renamed, as_batch((xyxy, new[labels], crowd)))
     assert torch.equal(other.level_bg, terms.level_bg)
     torch.testing.assert_close(other.loss, terms.loss, rtol=1e-6, atol=0)
-    assert torch.equal(other.pos_recall, terms.pos_recall)
+    assert torch.equal(other.statistics.pos_recall, terms.statistics.pos_recall)
 
 
 @pytest.mark.parametrize("num_classes", [1, 91])
@@ -134,11 +139,11 @@ def test_any_number_of_classes(num_classes: int) -> None:
     terms, grads = run(
         scene_outputs(num_classes=num_classes), as_batch((xyxy, labels.clamp(max=num_classes - 1), crowd))
     )
-    assert terms.num_pos > 0 and terms.loss.isfinite()
+    assert terms.statistics.num_pos > 0 and terms.loss.isfinite()
     assert grads[0].shape[1] == num_classes and all(x.isfinite().all() for x in grads)
 
 
-def perfect(boxes: Boxes, config: ObjectiveConfig) -> RawOutputs:
+def perfect(boxes: Boxes, config: ObjectiveConfig) -> FreeOutputs:
     """Certain of the right class wherever a box is learned, certain of nothing elsewhere, boxes exact."""
     found = assign(SHAPES, boxes, NUM_CLASSES, config)
     points = make_points(SHAPES, STRIDES, torch.device("cpu"))
@@ -147,7 +152,7 @@ def perfect(boxes: Boxes, config: ObjectiveConfig) -> RawOutputs:
     distances_b4p = torch.stack(edges, 1) / (4 * points.stride)
     hot_bpc = torch.nn.functional.one_hot(found.label_bp, NUM_CLASSES) * found.positive_bp[..., None]
     logits_bcp = (hot_bpc.mT * 24 - 12).float()
-    return RawOutputs(
+    return FreeOutputs(
         [x.unflatten(2, s) for x, s in zip(logits_bcp.split(points.level_sizes, 2), SHAPES, strict=True)],
         [x.unflatten(2, s) for x, s in zip(distances_b4p.split(points.level_sizes, 2), SHAPES, strict=True)],
     )
@@ -156,8 +161,8 @@ def perfect(boxes: Boxes, config: ObjectiveConfig) -> RawOutputs:
 @pytest.mark.parametrize("config", [CONFIG, ObjectiveConfig(neg_scale=0.5, foreground_dominate=True)])
 def test_a_perfect_prediction_costs_almost_nothing(config: ObjectiveConfig) -> None:
     boxes = as_batch(scene_boxes(6, seed=1), scene_boxes(6, seed=2))
-    terms, _ = run(perfect(boxes, config), boxes, config)
-    assert terms.num_pos > 0 and terms.pos_recall == 100
+    terms, _ = run(RawOutputs(perfect(boxes, config)), boxes, config)
+    assert terms.statistics.num_pos > 0 and terms.statistics.pos_recall == 100
     assert 0 <= terms.loss_cls_l.sum() < 1e-5
     assert 0 <= terms.loss_box_l.sum() < 1e-4
     random, _ = run(scene_outputs(2), boxes, config)
@@ -172,11 +177,12 @@ def one_big_box() -> Boxes:
 @pytest.mark.parametrize("level", range(5))
 def test_a_box_chooses_the_level_that_predicts_it_best(level: int) -> None:
     boxes = one_big_box()
-    good, outputs = perfect(boxes, CONFIG), scene_outputs()
-    outputs.logits[level], outputs.distances[level] = good.logits[level], good.distances[level]
-    terms, grads = run(outputs, boxes)
+    good, outputs = perfect(boxes, CONFIG), free_of(scene_outputs())
+    for part, better in zip(outputs, good, strict=True):
+        part[level] = better[level]
+    terms, grads = run(RawOutputs(outputs), boxes)
     assert terms.level_bg[0, 0] == level
-    assert terms.level_share_l.tolist() == [float(i == level) for i in range(5)]
+    assert terms.statistics.level_share_l.tolist() == [float(i == level) for i in range(5)]
 
     # Elsewhere its locations learn neither the box nor its class, but still that they are no other class.
     found = assign(SHAPES, boxes, NUM_CLASSES, CONFIG)
@@ -198,7 +204,7 @@ def test_selection_follows_the_mean_not_the_sum() -> None:
         logits[logits > 0] = 0.5 if level == 0 else 0.0
     counts = [int((x > -12).sum()) for x in outputs.logits]
     assert counts[0] > 3 * counts[4] > 0
-    terms, _ = run(outputs, boxes)
+    terms, _ = run(RawOutputs(outputs), boxes)
     assert terms.level_bg[0, 0] == 0
 
 
@@ -225,7 +231,7 @@ def test_padding_of_the_image_carries_no_loss() -> None:
     boxes = as_batch(scene_boxes(6), sizes=[(70, 97)])
     terms, grads = run(scene_outputs(), boxes)
     outputs = scene_outputs()
-    for (height, width), stride, logits in zip(SHAPES, STRIDES, outputs.logits, strict=True):
+    for (height, width), stride, logits in zip(SHAPES, STRIDES, free_of(outputs).logits, strict=True):
         padding = (torch.arange(height)[:, None] * stride >= 96) | (torch.arange(width) * stride >= 128)
         logits[..., padding] = 50.0
     other, other_grads = run(outputs, boxes)
@@ -237,13 +243,11 @@ def test_padding_of_the_image_carries_no_loss() -> None:
 @pytest.mark.parametrize("size", [30.0, 1e4])
 @pytest.mark.parametrize("distance", [0.0, 1e6])
 def test_gradients_are_finite_for_extreme_outputs(gamma: float, size: float, distance: float) -> None:
-    outputs = scene_outputs(2)
-    outputs = RawOutputs(
-        [x.sign() * size for x in outputs.logits], [torch.full_like(x, distance) for x in outputs.distances]
-    )
+    logits, distances = free_of(scene_outputs(2))
+    free = FreeOutputs([x.sign() * size for x in logits], [torch.full_like(x, distance) for x in distances])
     boxes = as_batch(scene_boxes(10), scene_boxes(0))
-    terms, grads = run(outputs, boxes, ObjectiveConfig(gamma=gamma))
-    assert terms.num_pos > 0 and terms.loss.isfinite()
+    terms, grads = run(RawOutputs(free), boxes, ObjectiveConfig(gamma=gamma))
+    assert terms.statistics.num_pos > 0 and terms.loss.isfinite()
     assert all(x.isfinite().all() for x in grads)
 
 
@@ -263,14 +267,14 @@ def test_odd_boxes_give_finite_numbers(xyxy: list[float]) -> None:
 
 
 def test_without_positives_background_divides() -> None:
-    outputs = RawOutputs(
+    free = FreeOutputs(
         [torch.zeros(1, NUM_CLASSES, *s) for s in SHAPES], [torch.zeros(1, 4, *s) for s in SHAPES]
     )
-    terms, _ = run(outputs, as_batch(scene_boxes(0)))
+    terms, _ = run(RawOutputs(free), as_batch(scene_boxes(0)))
     # Focal loss of score 0.5 as background, for every class of a location.
     expected = NUM_CLASSES * 0.75 * 0.5**2 * torch.tensor(2.0).log()
     torch.testing.assert_close(terms.loss, expected)
-    assert terms.num_pos == 0 and terms.pos_recall == 0
+    assert terms.statistics.num_pos == 0 and terms.statistics.pos_recall == 0
 
 
 def test_the_level_by_size_is_that_of_feature_pyramids() -> None:

@@ -14,7 +14,7 @@ import torch
 
 from fsaf.config import ObjectiveConfig
 from fsaf.data.batch import Boxes, pad_boxes
-from fsaf.model.detector import RawOutputs
+from fsaf.model.outputs import FreeOutputs, RawOutputs
 from fsaf.objective.assign import assign
 from fsaf.objective.objective import objective
 
@@ -51,10 +51,11 @@ def boxes_of(arrays: Mapping[str, np.ndarray]) -> Boxes:
 
 
 def outputs_of(arrays: Mapping[str, np.ndarray]) -> RawOutputs:
-    return RawOutputs(
+    free = FreeOutputs(
         [torch.tensor(arrays[f"cls_{level}"]).requires_grad_() for level in LEVELS],
         [torch.tensor(arrays[f"reg_{level}"]).requires_grad_() for level in LEVELS],
     )
+    return RawOutputs(free)
 
 
 def test_all_twelve_cases_are_here() -> None:
@@ -113,18 +114,19 @@ def test_losses_and_gradients_agree(case: str) -> None:
     np.testing.assert_allclose(
         terms.loss.item(), float(arrays["loss_cls"].sum() + arrays["loss_bbox"].sum()), rtol=1e-5
     )
+    assert outputs.free is not None
     for level in LEVELS:
-        agrees(outputs.logits[level].grad, arrays[f"grad_cls_{level}"])
-        agrees(outputs.distances[level].grad, arrays[f"grad_reg_{level}"])
-    np.testing.assert_allclose(float(terms.num_pos), float(arrays["num_pos_per_image"]), rtol=1e-6)
-    np.testing.assert_allclose(float(terms.pos_recall), arrays["pos_recall"].item(), rtol=1e-6)
+        agrees(outputs.free.logits[level].grad, arrays[f"grad_cls_{level}"])
+        agrees(outputs.free.distances[level].grad, arrays[f"grad_reg_{level}"])
+    np.testing.assert_allclose(float(terms.statistics.num_pos), float(arrays["num_pos_per_image"]), rtol=1e-6)
+    np.testing.assert_allclose(float(terms.statistics.pos_recall), arrays["pos_recall"].item(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_level_share_counts_the_selected_levels(case: str) -> None:
     arrays = load(case)
     config, _ = settings_of(arrays)
-    share = objective(outputs_of(arrays), boxes_of(arrays), config).level_share_l.numpy()
+    share = objective(outputs_of(arrays), boxes_of(arrays), config).statistics.level_share_l.numpy()
     index = np.concatenate([arrays[f"assigned_{level}"] for level in LEVELS])
     chosen = arrays["selected_level"][np.isin(np.arange(len(arrays["selected_level"])), index)]
     count = np.bincount(chosen, minlength=len(LEVELS))

@@ -83,10 +83,10 @@ def test_the_scores_of_a_kept_class_are_the_old_ones() -> None:
         theirs, mine = old.eval()(images), after.eval()(images)
     for name in ("white", "platelet"):
         for level in range(5):
-            a, b = theirs.logits[level][:, OLD.index(name)], mine.logits[level][:, NEW.index(name)]
+            a, b = theirs.free.logits[level][:, OLD.index(name)], mine.free.logits[level][:, NEW.index(name)]
             torch.testing.assert_close(a, b)
-            a = theirs.anchor_logits[level].unflatten(1, (KINDS, -1))[:, :, OLD.index(name)]
-            b = mine.anchor_logits[level].unflatten(1, (KINDS, -1))[:, :, NEW.index(name)]
+            a = theirs.anchors.logits[level].unflatten(1, (KINDS, -1))[:, :, OLD.index(name)]
+            b = mine.anchors.logits[level].unflatten(1, (KINDS, -1))[:, :, NEW.index(name)]
             torch.testing.assert_close(a, b)
 
 

@@ -17,7 +17,7 @@ from fsaf.detection.file_info import FileInfo, Outputs, output_names
 from fsaf.detection.network import Opened
 from fsaf.detection.postprocess import Candidates, Detections, clip_boxes, find_candidates, postprocess
 from fsaf.errors import UserError
-from fsaf.model.detector import RawOutputs
+from fsaf.model.outputs import AnchorOutputs, FreeOutputs, RawOutputs
 from fsaf.model.points import DISTANCE_UNIT, STRIDES, make_points
 
 
@@ -110,7 +110,14 @@ def to_raw_outputs(
             raise ValueError(f"{sum(sides)} locations are expected")
         parts = zip(value.split(sides, 2), shapes, strict=True)
         levels[name] = [part.unflatten(2, shape) for part, shape in parts]
-    return RawOutputs(**{"logits": [], "distances": []} | levels)
+    return RawOutputs(
+        free=FreeOutputs(levels["logits"], levels["distances"]) if "logits" in levels else None,
+        anchors=(
+            AnchorOutputs(levels["anchor_logits"], levels["anchor_deltas"])
+            if "anchor_logits" in levels
+            else None
+        ),
+    )
 
 
 def _to_distances(boxes_b4p: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:

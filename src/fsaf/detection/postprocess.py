@@ -14,7 +14,7 @@ from fsaf.config import PredictConfig
 from fsaf.detection.nms import has_kernel, nms
 from fsaf.device import to_host
 from fsaf.model.anchors import decode_deltas
-from fsaf.model.detector import RawOutputs
+from fsaf.model.outputs import RawOutputs
 from fsaf.model.points import decode_boxes
 
 
@@ -69,16 +69,16 @@ def postprocess(outputs: RawOutputs, sizes_b2: Tensor, config: PredictConfig) ->
 def find_candidates(outputs: RawOutputs, sizes_b2: Tensor, config: PredictConfig) -> Candidates:
     """The best pairs of each level and branch; arguments as ``postprocess``."""
     found = []
-    if outputs.logits:
-        logits_bcp, distances_b4p, points = outputs.flat()
+    if outputs.free is not None:
+        logits_bcp, distances_b4p, points = outputs.free.flat()
         boxes_b4p = decode_boxes(distances_b4p, points)
         scores_bcp = logits_bcp.sigmoid()
         found.append(_best_of_levels(scores_bcp, boxes_b4p, points.level_sizes, sizes_b2, config))
-    if outputs.anchor_logits:
-        logits_bcn, deltas_b4n, anchors_4n, level_sizes = outputs.flat_anchors()
+    if outputs.anchors is not None:
+        logits_bcn, deltas_b4n, anchors_4n, level_sizes = outputs.anchors.flat()
         boxes_b4n = decode_deltas(deltas_b4n, anchors_4n)
         scores_bcn = logits_bcn.sigmoid()
-        if outputs.logits:
+        if outputs.free is not None:
             scores_bcn = scores_bcn * config.anchor_weight
         found.append(_best_of_levels(scores_bcn, boxes_b4n, level_sizes, sizes_b2, config))
     return join_candidates(found)

@@ -22,7 +22,7 @@ from fsaf.detection.onnx import OnnxSession
 from fsaf.detection.postprocess import Detections
 from fsaf.errors import UserError
 from fsaf.model.anchors import decode_deltas
-from fsaf.model.detector import RawOutputs
+from fsaf.model.outputs import RawOutputs
 from fsaf.model.points import decode_boxes
 
 BOX_TOLERANCE = 0.1
@@ -122,11 +122,11 @@ def _compare_raw(expected: RawOutputs, found: RawOutputs, comparison: Comparison
 
 def _decode(outputs: RawOutputs) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield scores and boxes (n, 4, P), not clipped, of each branch."""
-    if outputs.logits:
-        logits, distances, points = outputs.flat()
+    if outputs.free is not None:
+        logits, distances, points = outputs.free.flat()
         yield logits.sigmoid(), decode_boxes(distances, points)
-    if outputs.anchor_logits:
-        logits, deltas, anchors, _ = outputs.flat_anchors()
+    if outputs.anchors is not None:
+        logits, deltas, anchors, _ = outputs.anchors.flat()
         yield logits.sigmoid(), decode_deltas(deltas, anchors)
 
 

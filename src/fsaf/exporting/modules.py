@@ -11,6 +11,7 @@ from fsaf.config import PredictConfig
 from fsaf.detection.exported import Outputs
 from fsaf.detection.postprocess import postprocess
 from fsaf.model.detector import FSAF
+from fsaf.model.outputs import RawOutputs
 from fsaf.model.points import decode_boxes
 
 
@@ -41,7 +42,9 @@ class WithRawOutputs(nn.Module):
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return logits and boxes."""
-        logits_bcp, distances_b4p, points = self.model(images, sizes).flat()
+        outputs: RawOutputs = self.model(images, sizes)
+        assert outputs.free is not None
+        logits_bcp, distances_b4p, points = outputs.free.flat()
         return logits_bcp, decode_boxes(distances_b4p, points).transpose(1, 2)
 
 
@@ -56,9 +59,10 @@ class WithHead(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Return each field of ``RawOutputs`` that the network has."""
-        outputs = self.model(images, sizes)
-        return tuple(torch.cat([x.flatten(2) for x in levels], 2) for levels in outputs if levels)
+        """Return logits and boxes of each branch that the network has."""
+        outputs: RawOutputs = self.model(images, sizes)
+        parts = [levels for branch in outputs if branch is not None for levels in branch]
+        return tuple(torch.cat([x.flatten(2) for x in levels], 2) for levels in parts)
 
 
 def make_module(

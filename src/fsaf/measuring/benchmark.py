@@ -169,7 +169,7 @@ def step_flops(config: Config, classes: int, batch: int, shape: tuple[int, int])
         with FlopCounterMode(display=False, custom_mapping=counts) as counter:
             outputs = model(images)
             forward = counter.get_total_flops()
-            torch.stack([x.sum() for part in outputs for x in part]).sum().backward()
+            torch.stack([x.sum() for x in outputs.tensors()]).sum().backward()
         return forward, counter.get_total_flops()
 
 
@@ -214,7 +214,7 @@ def measure_training(
     one = Boxes(*(field[:rows] for field in boxes))
     with torch.no_grad(), run.precision.autocast():
         outputs = run.model(images[:rows], one.sizes)
-    outputs = type(outputs)(*([x.requires_grad_() for x in part] for part in outputs))
+    outputs = outputs.map(Tensor.requires_grad_)
     alone = measure(lambda: objective(outputs, one, config.objective).loss.backward(), device, seconds / 4)
     return {
         "batch": size,

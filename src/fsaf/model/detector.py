@@ -1,52 +1,18 @@
 """The detector network: pixels to raw tensors.
 
-Shapes: B batch, C classes, H and W of the padded batch, P all locations of all levels, N all anchors.
+Shapes: B batch, H and W of the padded batch.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fsaf.config import ModelConfig
-from fsaf.model.anchors import KINDS, make_anchors
 from fsaf.model.backbone import Backbone
 from fsaf.model.head import Head
-from fsaf.model.points import STRIDES, Points, make_points
+from fsaf.model.outputs import RawOutputs
 from fsaf.model.pyramid import Pyramid
-
-
-class RawOutputs(NamedTuple):
-    """What the head says, float32, before any decoding; of a branch that it has not, nothing."""
-
-    logits: Sequence[Tensor]
-    """(B, C, H_l, W_l) of each level."""
-    distances: Sequence[Tensor]
-    """(B, 4, H_l, W_l) of each level, >= 0: top, bottom, left, right in units of 4 strides."""
-    anchor_logits: Sequence[Tensor] = ()
-    """(B, KINDS * C, H_l, W_l) of each level, kind by kind of anchor."""
-    anchor_deltas: Sequence[Tensor] = ()
-    """(B, KINDS * 4, H_l, W_l) of each level: see ``fsaf.model.anchors``."""
-
-    def flat(self) -> tuple[Tensor, Tensor, Points]:
-        """All levels in one: logits (B, C, P), distances (B, 4, P), and the P locations."""
-        shapes = [(x.shape[-2], x.shape[-1]) for x in self.logits]
-        points = make_points(shapes, STRIDES, self.logits[0].device)
-        logits_bcp = torch.cat([x.flatten(2) for x in self.logits], 2)
-        distances_b4p = torch.cat([x.flatten(2) for x in self.distances], 2)
-        return logits_bcp, distances_b4p, points
-
-    def flat_anchors(self) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-        """All levels in one: logits (B, C, N), deltas (B, 4, N), anchors (4, N); and N of each level."""
-        shapes = [(x.shape[-2], x.shape[-1]) for x in self.anchor_logits]
-        logits_bcn, deltas_b4n = (
-            torch.cat([x.unflatten(1, (KINDS, -1)).transpose(1, 2).flatten(2) for x in part], 2)
-            for part in (self.anchor_logits, self.anchor_deltas)
-        )
-        anchors_4n = make_anchors(shapes, STRIDES, logits_bcn.device)
-        return logits_bcn, deltas_b4n, anchors_4n, [KINDS * height * width for height, width in shapes]
 
 
 class FSAF(nn.Module):
@@ -93,4 +59,5 @@ class FSAF(nn.Module):
     def forward(self, images: Tensor, sizes_b2: Tensor | None = None) -> RawOutputs:
         """Raw tensors of a batch; arguments as in ``normalise``."""
         features = self.backbone(self.normalise(images, sizes_b2))
-        return RawOutputs(*self.head(self.pyramid(features)))
+        outputs: RawOutputs = self.head(self.pyramid(features))
+        return outputs

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fsaf.model.anchors import KINDS
+from fsaf.model.outputs import AnchorOutputs, FreeOutputs, RawOutputs
 
 PRIOR = 0.01
 """Score that every class starts with (RetinaNet, section 4.1)."""
@@ -57,23 +58,21 @@ class Head(nn.Module):
         if self.distances is not None and self.distances.bias is not None:
             nn.init.constant_(self.distances.bias, 0.25)
 
-    def forward(
-        self, levels: Sequence[Tensor]
-    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
-        """levels: (B, channels, H_l, W_l) each.
+    def forward(self, levels: Sequence[Tensor]) -> RawOutputs:
+        """Compute the outputs of both branches, in float32 also under autocast.
 
-        Returns, of each level and in float32 also under autocast: logits (B, C, H_l, W_l), distances
-        (B, 4, H_l, W_l) >= 0 (top, bottom, left, right in units of 4 strides), anchors' logits
-        (B, KINDS * C, H_l, W_l) and deltas (B, KINDS * 4, H_l, W_l), kind by kind. Lists of a branch that is
-        not there are empty.
+        levels: (B, channels, H_l, W_l) each.
         """
-        logits, distances, anchor_logits, anchor_deltas = [], [], [], []
-        for x in levels:
-            for_class, for_box = self.class_tower(x), self.box_tower(x)
-            if self.classes is not None and self.distances is not None:
-                logits.append(self.classes(for_class).float())
-                distances.append(torch.relu(self.distances(for_box).float()))
-            if self.anchor_classes is not None and self.anchor_deltas is not None:
-                anchor_logits.append(self.anchor_classes(for_class).float())
-                anchor_deltas.append(self.anchor_deltas(for_box).float())
-        return logits, distances, anchor_logits, anchor_deltas
+        for_class, for_box = ([tower(x) for x in levels] for tower in (self.class_tower, self.box_tower))
+        free = anchors = None
+        if self.classes is not None and self.distances is not None:
+            free = FreeOutputs(
+                [self.classes(x).float() for x in for_class],
+                [torch.relu(self.distances(x).float()) for x in for_box],
+            )
+        if self.anchor_classes is not None and self.anchor_deltas is not None:
+            anchors = AnchorOutputs(
+                [self.anchor_classes(x).float() for x in for_class],
+                [self.anchor_deltas(x).float() for x in for_box],
+            )
+        return RawOutputs(free, anchors)

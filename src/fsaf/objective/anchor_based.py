@@ -11,7 +11,7 @@ from torch import Tensor
 from fsaf.config import ObjectiveConfig
 from fsaf.data.batch import Boxes
 from fsaf.model.anchors import KINDS, decode_deltas, encode_deltas
-from fsaf.model.detector import RawOutputs
+from fsaf.model.outputs import AnchorOutputs
 from fsaf.objective.assign import taking_part
 from fsaf.objective.losses import box_loss, focal_losses
 
@@ -79,14 +79,14 @@ class AnchorSums(NamedTuple):
     """Number of positive anchors, without a gradient."""
 
 
-def anchor_losses(outputs: RawOutputs, boxes: Boxes, config: ObjectiveConfig) -> AnchorSums:
+def anchor_losses(outputs: AnchorOutputs, boxes: Boxes, config: ObjectiveConfig) -> AnchorSums:
     """Focal loss on all classes of every positive and negative anchor, box loss on the positive ones.
 
     config.anchor_box_loss: ``smooth_l1`` or ``l1`` on the deltas, others (``box_loss``) on the decoded boxes.
     Anchors outside of their image, or centred in the middle of a crowd region, learn nothing.
     """
-    logits_bcn, deltas_b4n, anchors_4n, _ = outputs.flat_anchors()
-    shapes = [(x.shape[-2], x.shape[-1]) for x in outputs.anchor_logits]
+    logits_bcn, deltas_b4n, anchors_4n, _ = outputs.flat()
+    shapes = [(x.shape[-2], x.shape[-1]) for x in outputs.logits]
     part_bp = taking_part(shapes, boxes)
     part_bn = torch.cat([part.repeat(1, KINDS) for part in part_bp.split([h * w for h, w in shapes], 1)], 1)
     matches = match(anchors_4n, boxes, part_bn)

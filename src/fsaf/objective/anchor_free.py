@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fsaf.config import ObjectiveConfig
 from fsaf.data.batch import Boxes
-from fsaf.model.detector import RawOutputs
+from fsaf.model.outputs import FreeOutputs
 from fsaf.model.points import decode_boxes
 from fsaf.objective.assign import assign
 from fsaf.objective.losses import box_loss, focal_losses
@@ -26,19 +26,24 @@ class FreeSums(NamedTuple):
     cls_l: Tensor
     """(L,) focal loss of each level."""
     box_l: Tensor
-    """(L,) IoU loss of each level."""
+    """(L,) box loss of each level."""
+    chosen_l: Tensor
+    """(L,) boxes that chose each level."""
     positives: Tensor
     """Scalar: locations that are positive after selection."""
     negatives: Tensor
     """Scalar: background locations."""
     right: Tensor
     """Scalar: positives whose highest score is their own class."""
-    level_bg: Tensor
-    """(B, G) int64: the level each box chose; -1 where it has no positive location there."""
 
 
-def anchor_free_losses(outputs: RawOutputs, boxes: Boxes, config: ObjectiveConfig) -> FreeSums:
-    """Losses as MMDetection 3.3's FSAFHead computes them, with every shape fixed."""
+def anchor_free_losses(
+    outputs: FreeOutputs, boxes: Boxes, config: ObjectiveConfig
+) -> tuple[FreeSums, Tensor]:
+    """Compute the losses as MMDetection 3.3's FSAFHead does, with every shape fixed.
+
+    Returns the sums, and (B, G) int64 the level that each box chose; -1 if it has no positive location there.
+    """
     logits_bcp, distances_b4p, points = outputs.flat()
     sizes = points.level_sizes
     assigned = assign(points.level_shapes, boxes, logits_bcp.shape[1], config)
@@ -68,11 +73,14 @@ def anchor_free_losses(outputs: RawOutputs, boxes: Boxes, config: ObjectiveConfi
     # On levels not selected, a box's locations lose the box loss and the loss of the box's class.
     focal_bp = other_bp + torch.where(kept_bp, own_bp, 0.0)
     box_loss_bp = torch.where(kept_bp, box_loss_bp, 0.0)
-    return FreeSums(
+    level_bg = torch.where(has_level_bg, level_bg, -1)
+    level_l = torch.arange(len(sizes), device=level_bg.device)
+    sums = FreeSums(
         cls_l=torch.stack([part.sum() for part in focal_bp.split(sizes, 1)]),
         box_l=torch.stack([part.sum() for part in box_loss_bp.split(sizes, 1)]),
+        chosen_l=(level_bg[..., None] == level_l).float().sum((0, 1)),
         positives=kept_bp.float().sum(),
         negatives=assigned.negative_bp.float().sum(),
         right=right_bp.float().sum(),
-        level_bg=torch.where(has_level_bg, level_bg, -1),
     )
+    return sums, level_bg

@@ -4,82 +4,93 @@ Shapes: B batch, G padded boxes of an image, L levels.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from fsaf.config import ObjectiveConfig
 from fsaf.data.batch import Boxes
-from fsaf.model.detector import RawOutputs
+from fsaf.model.outputs import RawOutputs
 from fsaf.model.points import STRIDES
-from fsaf.objective.anchor_based import anchor_losses
-from fsaf.objective.anchor_free import anchor_free_losses
+from fsaf.objective.anchor_based import AnchorSums, anchor_losses
+from fsaf.objective.anchor_free import FreeSums, anchor_free_losses
+
+AnyTuple = TypeVar("AnyTuple", bound=tuple[Any, ...])
 
 
 class Sums(NamedTuple):
-    """What is added up over the micro-batches of a step; float32 tensors."""
+    """What is added up over the micro-batches of a step; a branch that the network does not have adds 0."""
 
-    positives: Tensor
-    """Scalar: locations that are positive after selection."""
-    negatives: Tensor
-    """Scalar: background locations."""
-    right: Tensor
-    """Scalar: positives whose highest score is their own class."""
     images: Tensor
     """Scalar: images, without blank rows."""
-    anchor_positives: Tensor
-    """Scalar: positive anchors."""
-    anchor_cls: Tensor
-    """Scalar: focal loss of anchors."""
-    anchor_box: Tensor
-    """Scalar: box loss of anchors."""
-    chosen_l: Tensor
-    """(L,) boxes that chose each level."""
-    cls_l: Tensor
-    """(L,) focal loss of each level."""
-    box_l: Tensor
-    """(L,) IoU loss of each level."""
+    free: FreeSums
+    """Of the anchor-free branch."""
+    anchors: AnchorSums
+    """Of the anchor-based branch."""
 
     @classmethod
     def zero(cls, device: torch.device) -> "Sums":
-        """Those of no batch at all."""
-        levels = torch.zeros(len(STRIDES), device=device)
-        return cls(*(levels[0] for _ in range(7)), *(levels for _ in range(3)))
+        """Return the sums of no batch at all."""
+        scalar, levels = torch.zeros((), device=device), torch.zeros(len(STRIDES), device=device)
+        return cls(
+            images=scalar,
+            free=FreeSums(
+                cls_l=levels, box_l=levels, chosen_l=levels, positives=scalar, negatives=scalar, right=scalar
+            ),
+            anchors=AnchorSums(cls=scalar, box=scalar, positives=scalar),
+        )
 
     def plus(self, earlier: "Sums") -> "Sums":
-        """The sums of both."""
-        return Sums(*(now + before for now, before in zip(self, earlier, strict=True)))
+        """Add the sums of other micro-batches."""
+        return _map(torch.add, self, earlier)
 
     def detach(self) -> "Sums":
-        """The same without gradients."""
-        return Sums(*(tensor.detach() for tensor in self))
+        """Return the same without gradients."""
+        return _map(Tensor.detach, self)
+
+
+def _map(function: Callable[..., Tensor], first: AnyTuple, *others: AnyTuple) -> AnyTuple:
+    """Apply ``function`` to the tensors of equal fields of nested named tuples."""
+    return type(first)(
+        *(
+            function(*parts) if isinstance(parts[0], Tensor) else _map(function, *parts)
+            for parts in zip(first, *others, strict=True)
+        )
+    )
+
+
+class Statistics(NamedTuple):
+    """What the log shows beside the losses."""
+
+    num_pos: Tensor
+    """Scalar: positives (after selection; without that branch, anchors) for each image (mean)."""
+    pos_recall: Tensor
+    """Scalar: percent of the positives after selection whose highest score is their own class."""
+    level_share_l: Tensor
+    """(L,) share of the boxes that chose each level."""
 
 
 class LossTerms(NamedTuple):
-    """Tensors on the device of the outputs; reading one is the caller's synchronisation.
+    """Losses of a step, as tensors on the device of the outputs: reading one waits for the device.
 
-    Where a step has several micro-batches they are about those so far, except the gradient and ``level_bg``.
+    In a step of several micro-batches they cover those so far, but for ``level_bg`` and the gradient.
     """
 
     loss: Tensor
-    """Scalar: what is minimised, the sum of all terms below. Its gradient is that of this batch's part."""
+    """Scalar: what is minimised, the sum of the next four. Its gradient is that of this batch's part."""
     loss_cls_l: Tensor
     """(L,) focal loss of each level over the number of positives."""
     loss_box_l: Tensor
-    """(L,) IoU loss of each level over the number of positives."""
+    """(L,) box loss of each level over the number of positives."""
     anchor_cls: Tensor
     """Scalar: focal loss of anchors over the number of positive ones; 0 without them."""
     anchor_box: Tensor
     """Scalar: box loss of anchors over the number of positive ones; 0 without them."""
-    num_pos: Tensor
-    """Scalar: positives (after selection; without that branch, anchors) for each image (mean)."""
-    pos_recall: Tensor
-    """Scalar: percent of those, after selection, whose highest score is their own class."""
-    level_share_l: Tensor
-    """(L,) share of the boxes that chose each level."""
+    statistics: Statistics
+    """What the log shows beside these."""
     level_bg: Tensor
-    """(B, G) int64: the level each box of this batch chose; -1 where it has no positive location."""
+    """(B, G) int64: the level that each box of this batch chose; -1 if it has no positive location."""
     divisor: Tensor
     """Scalar: what the losses were divided by; with both branches, the anchor-free ones."""
     sums: Sums
@@ -93,54 +104,46 @@ def objective(
     mean_counts: Callable[[Tensor], Tensor] | None = None,
     earlier: Sums | None = None,
 ) -> LossTerms:
-    """Losses of a batch, of the branches that ``outputs`` has (FSAF, section 3.4).
+    """Compute the losses of a batch, of the branches that ``outputs`` has (FSAF, section 3.4).
 
     The anchor-free losses are divided by the positives that survive selection in this batch, or by its
     background locations if there are none; those of anchors by the positive anchors. With both, the
-    anchor-free ones weigh ``config.anchor_free_weight``. mean_counts: makes of these three counts, a tensor
-    (3,), their means over all processes; the sums are then divided by those. earlier: the sums of the step's
-    micro-batches before this one, which count as if they were in this batch.
+    anchor-free losses are multiplied by ``config.anchor_free_weight``.
+    mean_counts: averages the counts that losses are divided by, a tensor (3,), over all processes.
+    earlier: sums of the step's micro-batches before this one, which count as if they were in this batch.
     """
-    both = bool(outputs.logits) and bool(outputs.anchor_logits)
     sums = Sums.zero(boxes.xyxy.device)._replace(images=(boxes.sizes[:, 0] > 0).float().sum())
     level_bg = torch.full_like(boxes.labels, -1)
-    if outputs.logits:
-        free = anchor_free_losses(outputs, boxes, config)
-        level_bg = free.level_bg
-        level_l = torch.arange(len(STRIDES), device=level_bg.device)
-        sums = sums._replace(
-            positives=free.positives,
-            negatives=free.negatives,
-            right=free.right,
-            chosen_l=(level_bg[..., None] == level_l).float().sum((0, 1)),
-            cls_l=free.cls_l,
-            box_l=free.box_l,
-        )
-    if outputs.anchor_logits:
-        based = anchor_losses(outputs, boxes, config)
-        sums = sums._replace(anchor_positives=based.positives, anchor_cls=based.cls, anchor_box=based.box)
+    if outputs.free is not None:
+        free, level_bg = anchor_free_losses(outputs.free, boxes, config)
+        sums = sums._replace(free=free)
+    if outputs.anchors is not None:
+        sums = sums._replace(anchors=anchor_losses(outputs.anchors, boxes, config))
     if earlier is not None:
         sums = sums.plus(earlier)
 
-    counts = torch.stack([sums.positives, sums.negatives, sums.anchor_positives]).detach()
+    free, anchors = sums.free, sums.anchors
+    counts = torch.stack([free.positives, free.negatives, anchors.positives]).detach()
     positives, negatives, anchor_positives = mean_counts(counts) if mean_counts else counts
     divisor = torch.where(positives > 0, positives, negatives)
     divisor = torch.where(divisor > 0, divisor, 1.0)
     anchor_divisor = torch.where(anchor_positives > 0, anchor_positives, 1.0)
-    weight = config.anchor_free_weight if both else 1.0
-    loss_cls_l, loss_box_l = weight * (sums.cls_l / divisor), weight * (sums.box_l / divisor)
-    anchor_cls, anchor_box = sums.anchor_cls / anchor_divisor, sums.anchor_box / anchor_divisor
-    shown = sums.positives if outputs.logits else sums.anchor_positives
+    weight = 1.0 if outputs.anchors is None or outputs.free is None else config.anchor_free_weight
+    loss_cls_l, loss_box_l = weight * (free.cls_l / divisor), weight * (free.box_l / divisor)
+    anchor_cls, anchor_box = anchors.cls / anchor_divisor, anchors.box / anchor_divisor
+    shown = anchors.positives if outputs.free is None else free.positives
     return LossTerms(
         loss=loss_cls_l.sum() + loss_box_l.sum() + anchor_cls + anchor_box,
         loss_cls_l=loss_cls_l,
         loss_box_l=loss_box_l,
         anchor_cls=anchor_cls,
         anchor_box=anchor_box,
-        num_pos=shown / sums.images.clamp(min=1),
-        pos_recall=100 * sums.right / sums.positives.clamp(min=1),
-        level_share_l=sums.chosen_l / sums.chosen_l.sum().clamp(min=1),
+        statistics=Statistics(
+            num_pos=shown / sums.images.clamp(min=1),
+            pos_recall=100 * free.right / free.positives.clamp(min=1),
+            level_share_l=free.chosen_l / free.chosen_l.sum().clamp(min=1),
+        ),
         level_bg=level_bg,
-        divisor=divisor if outputs.logits else anchor_divisor,
+        divisor=anchor_divisor if outputs.free is None else divisor,
         sums=sums.detach(),
     )

@@ -12,6 +12,7 @@ from fsaf.objective.objective import LossTerms
 from fsaf.processes.group import gather_all
 
 NAMES = ("loss", "loss_cls", "loss_box", "num_pos", "pos_recall", "grad_norm")
+LOSS, NORM = NAMES.index("loss"), NAMES.index("grad_norm")
 
 
 class Window:
@@ -35,10 +36,12 @@ class Window:
             terms.loss,
             terms.loss_cls_l.sum() + terms.anchor_cls,
             terms.loss_box_l.sum() + terms.anchor_box,
-            terms.num_pos,
-            terms.pos_recall,
+            terms.statistics.num_pos,
+            terms.statistics.pos_recall,
+            norm,
         )
-        self.terms.append(torch.cat([torch.stack([*scalars, norm]), terms.level_share_l]).detach())
+        row = torch.cat([torch.stack(scalars), terms.statistics.level_share_l])
+        self.terms.append(row.detach())
         self.ids.append(batch.ids)
         self.cut += batch.cut
 
@@ -74,10 +77,10 @@ class Window:
         check_finite(parts, last_good, overflow_skipped)
         rows = torch.cat([part["terms"] for part in parts])
         self.cut = sum(part["cut"] for part in parts)
-        norms = rows[:, 5]
+        norms = rows[:, NORM]
         taken = norms.isfinite() | (not overflow_skipped)
         mean: list[Any] = rows.mean(0).tolist()
-        mean[5] = norms[taken].mean().item() if taken.any() else None
+        mean[NORM] = norms[taken].mean().item() if taken.any() else None
         steps = len(self.terms)
         return dict(zip(NAMES, mean, strict=False)) | {
             "images_per_second": sum(sum(map(len, part["ids"])) / part["seconds"] for part in parts),
@@ -95,9 +98,9 @@ def check_finite(parts: list[dict[str, Any]], last_good: str, overflow_skipped: 
         return
     rows = torch.cat([part["terms"] for part in parts])
     ids = [batch for part in parts for batch in part["ids"]]
-    norms = rows[:, 5]
+    norms = rows[:, NORM]
     taken = norms.isfinite() | (not overflow_skipped)
-    for what, finite in (("loss is", rows[:, 0].isfinite()), ("gradients are", norms.isfinite() | ~taken)):
+    for what, finite in (("loss is", rows[:, LOSS].isfinite()), ("gradients are", norms.isfinite() | ~taken)):
         if not finite.all():
             raise UserError(
                 f"the {what} not finite on images {ids[finite.tolist().index(False)]}; {last_good}. "
