@@ -128,7 +128,7 @@ def main() -> None:
         return {
             "loss_cls": terms.loss_cls_l.sum(),
             "loss_box": terms.loss_box_l.sum(),
-            "num_pos": terms.num_pos,
+            "num_pos": terms.statistics.num_pos,
         }
 
     their_batch = theirs.batch(pair, boxes=True)

@@ -27,7 +27,8 @@ def test_padding_with_the_mean_colour_is_padding_with_zero() -> None:
 def test_outputs_that_do_not_fit_are_refused() -> None:
     logits, distances = torch.zeros(1, 3, 129), torch.zeros(1, 4, 129)
     outputs = to_raw_outputs([logits, distances], "head", CONFIG, SIZE)
-    assert [tuple(x.shape) for x in outputs.logits] == [
+    assert outputs.free is not None and outputs.anchors is None
+    assert [tuple(x.shape) for x in outputs.free.logits] == [
         (1, 3, 8, 12),
         (1, 3, 4, 6),
         (1, 3, 2, 3),

@@ -15,7 +15,8 @@ from fsaf.config import Config, PredictConfig
 from fsaf.data.records import Classes
 from fsaf.detection.postprocess import Candidates, Detections, find_candidates, postprocess
 from fsaf.device import copy_images, place, resolve_device, use_exact_fp32
-from fsaf.model.detector import FSAF, RawOutputs
+from fsaf.model.detector import FSAF
+from fsaf.model.outputs import RawOutputs
 from fsaf.recipe import build_config
 
 
