@@ -67,6 +67,7 @@ def test_it_tells_what_training_does_and_writes_nothing(
     assert "trying steps of 4 images of 64 x 96 on cpu" in err
 
     config = build_config(yaml.safe_load(path.read_text()), ["--optim.lr=0.002"], where="")
+    config.model = FSAF(config.model, 3).settings  # with the mean and deviation of the backbone's weights
     shown = out.split("-- config --\n")[1].split("\n\n-- data --")[0]
     own = FSAF(config.model, 1).settings  # with the backbone's mean and deviation
     assert yaml.safe_load(shown) == to_dict(replace(config, model=own))
