@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint format reference docs clean
+.PHONY: help quickstart test check lint format npu reference docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1@\2/p' Makefile | column -t -s @ 2>/dev/null \
@@ -24,6 +24,9 @@ quickstart: .venv/.installed-quickstart  ## install, train on the built-in data,
 test: lint  ## install what tests need, check format and types, run every test
 	.venv/bin/pytest -n auto --maxprocesses 8 --dist worksteal
 
+check: lint  ## format, style, types, and the tests that take less than a few seconds
+	.venv/bin/pytest -n auto --maxprocesses 8 --dist worksteal -m "not slow"
+
 lint: .venv/.installed-dev  ## check format, style and types
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
@@ -33,6 +36,12 @@ format: .venv/.installed-dev  ## format the code and mend what can be mended
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
+npu: .venv-npu/.installed  ## install the real torch_npu on an emulated CANN, for tests/npu (about a minute)
+
+.venv-npu/.installed: tests/npu/emulator/setup.sh pyproject.toml
+	tests/npu/emulator/setup.sh .venv-npu "$(PYTHON)"
+	@touch "$@"
+
 reference: .venv/.installed-dev  ## write the reference pages of docs/ anew, from the code
 	.venv/bin/python tools/reference.py
 
@@ -40,7 +49,7 @@ docs: .venv/.installed-docs  ## build the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
 
 clean:  ## remove .venv and caches; runs and data stay
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist site
+	rm -rf .venv .venv-npu .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp for each set of extras: the second `make` installs nothing unless pyproject.toml has changed.

@@ -4,6 +4,7 @@ torch_npu needs PyTorch's CPU build of its own version, so ``make npu`` installs
 their own. The tests in ``emulated/`` run there, a file in a process; each test here is one of those files.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -78,6 +79,21 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def fsaf(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     command = [python(), "-m", "fsaf", *words]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_info_lists_the_devices_and_what_was_set(environment: dict[str, str]) -> None:
+    # Without TASK_QUEUE_ENABLE, so that fsaf sets it.
+    given = {name: value for name, value in environment.items() if name != "TASK_QUEUE_ENABLE"}
+    done = fsaf(given | {"EMULATOR_NPUS": "2", "EMULATOR_SOC": "Ascend910A"}, "info", "--json")
+    info = json.loads(done.stdout)
+    assert [device["name"] for device in info["devices"]] == ["cpu", "npu:0", "npu:1"]
+    assert info["device"] == "npu"
+    assert info["devices"][1]["what"] == "Ascend910A"
+    assert info["process_groups"] == {"backend": "hccl", "available": True}
+    assert info["precision"]["fp16"]
+    assert info["fallbacks"]["nms"] == "on the CPU"
+    assert info["environment"] == {"TASK_QUEUE_ENABLE": "2", "CPU_AFFINITY_CONF": "2"}
+    assert not info["compile"]["works"]
 
 
 def test_a_device_number_beyond_those_there_are(environment: dict[str, str]) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import yaml
+from torch import multiprocessing
 
 from fsaf.cli import main
 from fsaf.recipe import find_recipe
@@ -70,3 +72,23 @@ class Trainer:
         del content["training"]["optimizer"]["param_groups"]  # a captured run's learning rate is a tensor
         leaves = torch.utils._pytree.tree_leaves(content)
         return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+
+def collectives(rank: int, port: int, results: multiprocessing.SimpleQueue) -> None:
+    """One of two processes: put the results of some collective operations into ``results``."""
+    torch.npu.set_device(rank)
+    address = f"tcp://localhost:{port}"
+    dist.init_process_group("cpu:gloo,npu:hccl", init_method=address, rank=rank, world_size=2)
+    whole = torch.arange(5.0, device="npu") + rank
+    dist.all_reduce(whole)
+    counts = torch.full((3,), rank, dtype=torch.int64, device="npu")
+    dist.broadcast(counts, 1)
+    gathered = [torch.empty(2, device="npu") for _ in range(2)]
+    dist.all_gather(gathered, torch.full((2,), float(rank), device="npu"))
+    large = torch.full((3_000_000,), 1.0 + rank, dtype=torch.bfloat16, device="npu")
+    dist.all_reduce(large, op=dist.ReduceOp.MAX)
+    results.put(
+        (whole.tolist(), counts.tolist(), [each.tolist() for each in gathered], large.float().min().item())
+    )
+    dist.barrier()
+    dist.destroy_process_group()

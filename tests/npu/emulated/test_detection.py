@@ -80,15 +80,3 @@ def test_benchmark_ends_in_time_and_counts_what_is_launched(tmp_path: Path) -> N
     found = json.loads(text)
     assert found["device"].startswith("npu")
     assert found["train"]["images_per_second"] > 0 and found["predict"]["images_per_second"] > 0
-
-
-def test_info_lists_the_devices_and_what_was_set() -> None:
-    info = json.loads(fsaf_command("info", "--json"))
-    assert [device["name"] for device in info["devices"]] == ["cpu", "npu:0", "npu:1"]
-    assert info["device"] == "npu"
-    assert info["devices"][1]["what"] == "Ascend910B2"
-    assert info["process_groups"] == {"backend": "hccl", "available": True}
-    assert info["precision"] == {"bf16": True, "fp16": True}
-    assert info["fallbacks"]["nms"] == "on the CPU"
-    assert info["environment"] == {"TASK_QUEUE_ENABLE": "0", "CPU_AFFINITY_CONF": "2"}
-    assert not info["compile"]["works"]

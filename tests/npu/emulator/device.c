@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* -- the log: a text in memory while a program asks for one, and a file if EMULATOR_LOG names one ----------- */
 
@@ -59,7 +60,9 @@ int emulator_refuse(const char *name) {
 
 /* -- devices: EMULATOR_NPUS of the chip EMULATOR_SOC ---------------------------------------------------------- */
 
+#define DEVICES 16
 static __thread int32_t current;
+static int active[DEVICES]; /* by this process */
 static char context[64];
 
 static int number(const char *name, int otherwise) { return getenv(name) ? atoi(getenv(name)) : otherwise; }
@@ -68,13 +71,13 @@ int aclInit(const char *config) { return 0; }
 int aclFinalize(void) { return 0; }
 int aclrtGetDeviceCount(uint32_t *count) { *count = number("EMULATOR_NPUS", 1); return 0; }
 int aclrtGetDevice(int32_t *device) { *device = current; return 0; }
-int aclrtSetDevice(int32_t device) { current = device; emulator_note("DEVICE %d", device); return 0; }
+int aclrtSetDevice(int32_t device) { current = device, active[device % DEVICES] = 1; emulator_note("DEVICE %d process %d", device, (int)getpid()); return 0; }
 int aclrtResetDevice(int32_t device) { return 0; }
 int aclrtGetCurrentContext(void **into) { *into = context; return 0; }
 int aclrtSetCurrentContext(void *to) { return 0; }
-int aclrtGetPrimaryCtxState(int32_t device, uint32_t *flags, int32_t *active) {
+int aclrtGetPrimaryCtxState(int32_t device, uint32_t *flags, int32_t *is_active) {
   if (flags) *flags = 0;
-  *active = 1;
+  *is_active = active[device % DEVICES];
   return 0;
 }
 const char *aclrtGetSocName(void) { return getenv("EMULATOR_SOC") ? getenv("EMULATOR_SOC") : "Ascend910B2"; }

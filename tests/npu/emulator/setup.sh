@@ -22,7 +22,7 @@ sys.exit(any("nvidia" in each or "cuda" in each for each in needs))'; then
   echo "pip finds no CPU build of $torch here; torch_npu aborts beside a CUDA build" >&2
   exit 3
 fi
-"${pip[@]}" install "$torch" setuptools
+"${pip[@]}" install "$torch" setuptools pytest
 "${pip[@]}" install --no-deps "$torchvision" "$torch_npu" timm
 # The project's own requirements, without those that would bring another torch.
 "$bin/python" - "$project/pyproject.toml" > "$folder/requirements.txt" <<'PYTHON'
@@ -36,7 +36,7 @@ PYTHON
 
 PYTHONPATH=$here TORCH_DEVICE_BACKEND_AUTOLOAD=0 "$bin/python" "$here/build.py" "$folder"
 cat > "$folder/env.sh" <<ENV
-export PATH=$bin:\$PATH LD_LIBRARY_PATH=$folder/lib PYTHONPATH=$project/src:$here OMP_NUM_THREADS=1
+export PATH=$bin:\$PATH LD_LIBRARY_PATH=$folder/lib PYTHONPATH=$project/src:$here:$project/tests:$project/tests/npu/emulated OMP_NUM_THREADS=1
 export ASCEND_HOME_PATH=$folder ASCEND_OPP_PATH=$folder/opp TASK_QUEUE_ENABLE=0 CUDA_VISIBLE_DEVICES=
 ENV
 echo "ready: . $1/env.sh; python -m fsaf info"
