@@ -45,8 +45,10 @@ def test_predictions_are_the_same(
     assert texts[1] == texts[0]
 
 
-def test_a_batch_waits_for_the_device_once_and_launches_less_than_600_operators(checkpoint: Path) -> None:
-    detector = fsaf.load(checkpoint, device="npu")
+@pytest.mark.parametrize("recipe", ["lite0", "fsaf_r50_fpn_1x_coco"])
+def test_a_batch_waits_once_and_launches_fewer_than_600_operators(train: Trainer, recipe: str) -> None:
+    train("cpu", steps=1, recipe=recipe, out="run")
+    detector = fsaf.load(train.checkpoint("run"), device="npu")
     images, sizes = blank_images(2, 64, 96), torch.tensor([[64, 96], [50, 96]])
     images = images.pin_memory()
     detector.detect(images, sizes)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # setup.sh FOLDER [PYTHON]: an environment with the real torch_npu, the emulated CANN, and what fsaf needs.
-# Exit status 3: PyTorch's CPU build, which torch_npu needs, is not what pip finds here.
+# If pip finds no CPU build of PyTorch, which torch_npu needs, it writes FOLDER/no-cpu-build and fails.
 # Afterwards:  . FOLDER/env.sh;  python -m fsaf train lite0 --device npu ...
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,6 +20,7 @@ if ! "${pip[@]}" install --dry-run --no-deps --ignore-installed --report - "$tor
 needs = json.load(sys.stdin)["install"][0]["metadata"].get("requires_dist", [])
 sys.exit(any("nvidia" in each or "cuda" in each for each in needs))'; then
   echo "pip finds no CPU build of $torch here; torch_npu aborts beside a CUDA build" >&2
+  touch "$folder/no-cpu-build"
   exit 3
 fi
 "${pip[@]}" install "$torch" setuptools pytest
