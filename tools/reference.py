@@ -16,6 +16,8 @@ import yaml
 
 import fsaf
 from fsaf.cli.main import make_parser
+from fsaf.cli.parser import verbs_of
+from fsaf.cli.verbs import VERBS
 from fsaf.keys import recipe_keys, section_titles
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
@@ -101,17 +103,15 @@ def _value(value: Any) -> str:
 
 def command_line() -> str:
     """The page of every verb with its arguments and options, from the parser."""
-    parser = make_parser()
-    verbs: Any = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    texts = {action.dest: action.help or "" for action in verbs._choices_actions}
+    verbs = verbs_of(make_parser())
     lines = [
         COMMAND_LINE,
         "",
         "| verb | |",
         "|---|---|",
-        *(f"| [`fsaf {name}`](#fsaf-{name}) | {_cell(text)} |" for name, text in texts.items()),
+        *(f"| [`fsaf {name}`](#fsaf-{name}) | {_cell(VERBS[name].text)} |" for name in verbs),
     ]
-    for name, child in verbs.choices.items():
+    for name, child in verbs.items():
         lines += ["", f"## fsaf {name}", "", _cell(child.description or "")]
         rows = _option_rows(child)
         if rows:
@@ -125,21 +125,14 @@ def command_line() -> str:
 
 
 def _option_rows(child: argparse.ArgumentParser) -> list[str]:
-    """The rows of a verb's table; the keys of a recipe, which some verbs have as options, are left out."""
+    """The rows of a verb's table; without the keys of a recipe that have no short option."""
     formatter = child._get_formatter()
     keys = {a for g in child._action_groups if (g.title or "").startswith("recipe") for a in g._group_actions}
     rows = []
     for action in child._actions:
         if action.help == argparse.SUPPRESS or "--help" in action.option_strings or action in keys:
             continue
-        if action.choices:
-            default = "|".join(map(str, action.choices))
-        else:
-            default = "N" if action.type in (int, float) else action.dest.upper()
-        value = formatter._format_args(action, default)
-        if action.choices and action.metavar is None:
-            value = default
-        shown = f"{', '.join(action.option_strings)} {value}".strip()
+        shown = formatter._format_action_invocation(action)
         rows.append(f"| `{_cell(shown)}` | {_cell(formatter._expand_help(action))} |")
     return rows
 

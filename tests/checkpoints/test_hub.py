@@ -13,9 +13,9 @@ import fsaf
 from fsaf.checkpoints.format import load_checkpoint, save_checkpoint
 from fsaf.checkpoints.hub import CARD, CONFIG, WEIGHTS, without_places
 from fsaf.cli import main
-from fsaf.cli.verbs import _beside
 from fsaf.config import Config
 from fsaf.errors import UserError
+from fsaf.run_folder.paths import beside
 from published import picture
 
 
@@ -257,7 +257,7 @@ def test_detectors_from_the_hub(
     for checkpoint in ("hf:me/mine", str(published)):
         refused(capsys, ["evaluate", checkpoint], "--out FOLDER")
     for name in ("hf:me/mine", "hf:me/mine@v2", "hf:me/mine@refs/pr/1"):
-        assert _beside(Path(name), ".onnx") == Path("mine.onnx")
+        assert beside(Path(name), ".onnx") == Path("mine.onnx")
     data = trained_run.parent / "coloured_boxes"
     assert main(["evaluate", "hf:me/mine", "--data.root", str(data), "--out", "scores"]) == 0
     figures = json.loads(Path("scores/evaluation.json").read_text())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fsaf.cli import main
-from fsaf.cli.help import SHELLS
+from fsaf.cli.completion import SHELLS
 from fsaf.recipe import recipe_names
 
 PRESS = """

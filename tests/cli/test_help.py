@@ -10,12 +10,11 @@ import pytest
 
 import fsaf
 from cli.commands import refused
-from fsaf.cli import help, main
-from fsaf.cli.help import options_of
+from fsaf.cli import main
 from fsaf.cli.main import make_parser
+from fsaf.cli.parser import EXAMPLES
+from fsaf.cli.verbs import VERBS
 from fsaf.config import Config, to_dict
-
-VERBS = sorted(options_of(make_parser()))
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -59,16 +58,36 @@ def test_help_of_train_shows_sections_and_defaults(capsys: pytest.CaptureFixture
     assert "--train.precision fp32|bf16|fp16" in out and "--data.shuffle true|false" in out
 
 
-def test_every_verb_has_its_place_and_examples_that_parse() -> None:
-    grouped = [name for names in help.GROUPS.values() for name in names]
-    assert sorted(grouped) == VERBS and set(help.EXAMPLES) == {"", *VERBS}
-    for verb, examples in help.EXAMPLES.items():
-        for example in examples:
-            words = shlex.split(example.split(" > ")[0].removeprefix('eval "$(').removesuffix(')"'))
-            assert words[0] == "fsaf"
-            if verb:
-                args, unknown = make_parser().parse_known_args(words[1:])
-                assert (args.verb, unknown) == (verb, [])
+@pytest.mark.parametrize("verb", VERBS)
+def test_examples_of_every_verb_parse(verb: str) -> None:
+    assert VERBS[verb].examples
+    for example in VERBS[verb].examples:
+        words = shlex.split(example.split(" > ")[0].removeprefix('eval "$(').removesuffix(')"'))
+        args, unknown = make_parser().parse_known_args(words[1:])
+        assert (words[0], args.verb, unknown) == ("fsaf", verb, [])
+
+
+def test_examples_of_fsaf_itself_name_verbs() -> None:
+    assert {example.split()[1] for example in EXAMPLES} <= {*VERBS, "VERB"}
+
+
+def test_a_short_option_is_the_same_as_its_key() -> None:
+    for verb in VERBS.values():
+        for key, short in verb.short.items():
+            words = {"predict": ["predict", "a", "b"], "check": ["check", "a"]}[verb.name]
+            by_short, by_key = (
+                make_parser().parse_args([*words, name, "640"]) for name in (short, f"--{key}")
+            )
+            assert by_short.overrides == by_key.overrides and by_key.overrides[-1] == f"--{key}=640"
+
+
+def test_help_lists_each_option_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    out = capsys.readouterr().out
+    assert "--tile, --predict.tile N" in out and out.count("--predict.tile ") == 1
+    assert "Keep detections with a higher score than this (0.3)" in " ".join(out.split())
+    assert "(0.5)" not in out and "as in CHECKPOINT" in out  # nms_iou, which a checkpoint may have changed
 
 
 def test_version_in_a_process_of_its_own() -> None:

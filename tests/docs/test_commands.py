@@ -19,6 +19,7 @@ from documents import PAGES, ROOT, Block, blocks, commands, inline
 from fsaf import recipe
 from fsaf.cli import main
 from fsaf.cli.main import make_parser
+from fsaf.cli.parser import Override
 from fsaf.detection.detector import Detector, Result
 from fsaf.errors import UserError
 from fsaf.recipe import build_config, load_recipe
@@ -234,7 +235,12 @@ def completed(first: str, words: list[str], page: Path) -> list[str] | None:
             rest = [*NEEDED.get(verb, []), *rest]
         last = rest[-1] if rest else ""
         action = verbs()[verb]._option_string_actions.get(last) if verb in verbs() else None
-        value = [str((list(action.choices or []) or ["2"])[0])] if action and action.nargs != 0 else []
+        share = isinstance(action, Override) and action.key.kind is float
+        value = (
+            [str([*(action.choices or []), "0.5" if share else "2"][0])]
+            if action and action.nargs != 0
+            else []
+        )
         return [verb, *rest, *value]
     return words
 

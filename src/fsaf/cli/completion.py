@@ -1,40 +1,50 @@
-"""Scripts with which a shell completes verbs, options, recipes and keys; shtab makes them, no Python runs."""
+"""``fsaf completion``: scripts for shells, made by shtab, so that Tab starts no Python."""
 
 import argparse
 from typing import Any
 
-from fsaf.cli.help import verbs_of
+from fsaf.cli.parser import Override, verbs_of
+from fsaf.cli.verb import Verb
 from fsaf.errors import UserError
-from fsaf.keys import recipe_keys
 from fsaf.recipe import recipe_names
 
+SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
+
 _FILES = ("CHECKPOINT", "DATA", "IMAGE", "RUN", "IN", "OUT", "FILE", "FOLDER")
-"""Arguments that are files or folders, by what help calls them."""
+"""Placeholders of files and folders in help."""
 _PATHS = ("init", "out", "data.root", "model.weights")
-"""Keys that are, besides those that end in ``annotations`` and ``images``."""
+"""Keys that are paths, besides those that end in ``annotations`` and ``images``."""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help=", ".join(SHELLS))
+
+
+def run(args: argparse.Namespace) -> None:
+    print(completion(args.parser, args.shell))
 
 
 def completion(parser: argparse.ArgumentParser, shell: str) -> str:
-    """The script for ``shell``, of ``help.SHELLS``. ``parser``, of all verbs, is marked for it and of no
-    other use afterwards.
+    """Return the script for ``shell``.
 
-    Raises UserError where the package shtab is too old for the shell.
+    parser: that of all verbs; it is changed for shtab and cannot parse afterwards. Raises UserError if the
+    installed shtab does not know the shell.
     """
     import shtab
 
     if shell not in shtab.SUPPORTED_SHELLS:
         raise UserError(f"{shell}: this shtab knows {', '.join(shtab.SUPPORTED_SHELLS)}; upgrade shtab")
-    keys = {f"--{key.name}": key for key in recipe_keys()}
-    for child in verbs_of(parser).choices.values():
+    for child in verbs_of(parser).values():
         for action in child._actions:
-            name = action.option_strings[-1] if action.option_strings else ""
-            key = keys.get(name) if action.dest == "overrides" else None
             if action.metavar == "CONFIG":
-                action.complete = _recipes()
-            elif key and key.choices:
-                action.choices = key.choices
-            elif _is_path(key.name) if key else action.metavar in _FILES or name in ("--out", "--images"):
-                action.complete = shtab.FILE
+                action.complete = _recipes()  # type: ignore[attr-defined]
+            elif isinstance(action, Override):
+                if action.key.choices:
+                    action.choices = action.key.choices
+                elif _is_path(action.key.name):
+                    action.complete = shtab.FILE  # type: ignore[attr-defined]
+            elif action.metavar in _FILES:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
     return shtab.complete(parser, shell)
 
 
@@ -43,7 +53,7 @@ def _is_path(key: str) -> bool:
 
 
 def _recipes() -> Any:
-    """Names of shipped recipes, and YAML files, as each shell is told to complete them."""
+    """Return, for each shell, its command to complete names of shipped recipes and YAML files."""
     names = " ".join(recipe_names())
     bash = f"""
 _fsaf_recipes() {{
@@ -61,3 +71,15 @@ _fsaf_recipes() {{
         "powershell": "_shtab_powershell_compgen_files",
         "preamble": {"bash": bash},
     }
+
+
+VERB = Verb(
+    name="completion",
+    text="Print a script that completes fsaf's commands in a shell.",
+    options=options,
+    run=run,
+    examples=(
+        'eval "$(fsaf completion bash)"',
+        "fsaf completion fish > ~/.config/fish/completions/fsaf.fish",
+    ),
+)

@@ -12,7 +12,9 @@ class PredictConfig:
     score_threshold: float = key(0.05, "Keep detections with a higher score than this.")
     candidates: int = key(1000, "Highest scored (location, class) pairs that each level passes to NMS.")
     nms_iou: float = key(0.5, "IoU above which NMS drops the lower scored of two boxes of a class.")
-    max_detections: int = key(100, "Maximum number of detections per image, or per tile with `tile`.")
+    max_detections: int = key(
+        100, "Maximum number of detections per image, or per tile if `predict.tile` is set."
+    )
     anchor_weight: float = key(
         1.0,
         "With both branches, multiply the scores of the anchor-based branch by this before they compete; 1"

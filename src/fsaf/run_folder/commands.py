@@ -1,9 +1,7 @@
-"""``commands.jsonl`` of a run folder: what was run to make it, when, on what, with which versions."""
+"""``commands.jsonl`` of a run folder: commands that made it, with time, device and versions."""
 
 import json
 import platform
-import shlex
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,16 +15,15 @@ from fsaf.files import write_text
 from fsaf.run_folder.read import read_text
 
 
-def note_command(run: Path, device: torch.device | str) -> None:
-    """Append this process' command line, the time, ``device`` and versions to the folder's record.
+def note_command(run: Path, device: torch.device | str, command: str) -> None:
+    """Append a command line, the time, ``device`` and versions to the record of run folder ``run``.
 
-    device: of PyTorch, or the name of another library's. Raises UserError if the record cannot be written.
+    device: a device of PyTorch, or the name of another runtime's. Raises UserError if the record cannot be
+    written.
     """
-    program = Path(sys.argv[0])
-    name = "fsaf" if program.name == "__main__.py" else program.name
     record = {
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": shlex.join([name, *sys.argv[1:]]),
+        "command": command,
         "device": _name(device),
         "versions": {
             "fsaf": __version__,
@@ -38,7 +35,7 @@ def note_command(run: Path, device: torch.device | str) -> None:
     path = run / "commands.jsonl"
     try:
         before = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        if before and not before.endswith("\n"):  # a line cut short stays by itself
+        if before and not before.endswith("\n"):  # a line that was cut short stays on its own
             before += "\n"
         write_text(path, before + json.dumps(record) + "\n")
     except OSError as error:
@@ -46,8 +43,10 @@ def note_command(run: Path, device: torch.device | str) -> None:
 
 
 def read_commands(run: Path, notes: list[str]) -> list[dict[str, Any]]:
-    """The record, oldest first: time, command, device (texts) and versions (texts by name). ``notes`` takes a
-    sentence where lines cannot be read."""
+    """Return the record, oldest first: time, command, device (texts) and versions (texts by name).
+
+    notes: gets a sentence if lines cannot be read.
+    """
     commands, broken = [], 0
     for line in (read_text(run / "commands.jsonl", notes) or "").splitlines():
         try:
@@ -62,11 +61,11 @@ def read_commands(run: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 
 def _name(device: torch.device | str) -> str:
-    """Return ``cuda:0 (NVIDIA H100)``, or ``cpu`` with its kind."""
+    """Return ``cuda:0 (NVIDIA H100)``, or ``cpu (x86_64)``."""
     try:
         device = torch.device(device)
         module = torch.get_device_module(device)
-    except (RuntimeError, AttributeError):  # PyTorch does not know it; another library runs there
+    except (RuntimeError, AttributeError):  # a device of another runtime
         return str(device)
     if not is_accelerator(device):
         return f"{device.type} ({platform.processor() or platform.machine()})"

@@ -40,18 +40,23 @@ Step: TypeAlias = Callable[[Tensor, Boxes, float], tuple[LossTerms, Tensor]]
 """``train_step`` of a run: images, boxes, learning rate to loss terms and gradient norm."""
 
 
-def train(config: Config, console: Console | None = None) -> Path:
-    """Train as ``config`` says and return the run folder.
+def train(config: Config, console: Console | None = None, *, command: str = "fsaf.train(config)") -> Path:
+    """Train a detector and return the run folder.
 
-    Among the processes of torchrun or ``group.launch`` it is one of them.
-    Raises UserError for mistakes in config or data, and where the loss is no longer finite; Stopped where
-    Ctrl-C or SIGTERM asked for it, with everything saved.
+    >>> config = load_recipe("lite0", ["--data.root=DATA", "--out=runs/mine"])
+    >>> fsaf.train(config)
+    PosixPath('runs/mine')
+
+    Under torchrun or ``fsaf train --devices`` it runs as one of several processes. console: show progress
+    there. command: noted in ``commands.jsonl`` of the run folder.
+    Raises UserError for mistakes in config or data, and if the loss is no longer finite; Stopped after Ctrl-C
+    or SIGTERM, with everything saved.
     """
     with group.join(config.device) as device:
-        return _train(config, device, console or Console())
+        return _train(config, device, console or Console(), command)
 
 
-def _train(config: Config, device: torch.device, console: Console) -> Path:
+def _train(config: Config, device: torch.device, console: Console, command: str) -> Path:
     records, validation, notes = open_for_training(config)
     graph_tools = open_tools(device, group.processes()) if config.train.graphs else None
     run = start_run(config, records.classes, device)
@@ -72,7 +77,7 @@ def _train(config: Config, device: torch.device, console: Console) -> Path:
     rate = peak_rate(config.optim, total_batch)
     run.to_evaluate = run.to_evaluate and validation is not None
 
-    log_of_run = _start_log(run, last_step, console)  # from here on files are written
+    log_of_run = _start_log(run, last_step, console, command)  # from here on files are written
     with log_of_run as log, StopRequest() as request, _naming_last_good(run):
         log.say(
             f"{len(records.images)} images, {len(records.classes)} classes from {records.source}; "
@@ -200,7 +205,7 @@ def _forward_loss(run: Run, device: torch.device) -> Callable[[Tensor, Boxes], L
     return group.averaging(forward_loss, device, buffers=not run.config.model.frozen_norm)
 
 
-def _start_log(run: Run, last_step: int, console: Console) -> RunLog | NoLog:
+def _start_log(run: Run, last_step: int, console: Console, command: str) -> RunLog | NoLog:
     if not group.is_main():
         return NoLog()
     try:
@@ -208,7 +213,7 @@ def _start_log(run: Run, last_step: int, console: Console) -> RunLog | NoLog:
             remove_leftovers(folder)
         text = yaml.safe_dump(to_dict(run.config), sort_keys=False)
         write_text(run.out / "config.yaml", text)
-        note_command(run.out, run.model.mean.device)
+        note_command(run.out, run.model.mean.device, command)
         return RunLog(run.out, last_step, run.step, console, evaluated=not run.to_evaluate)
     except OSError as error:
         raise UserError(

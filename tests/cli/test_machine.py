@@ -10,14 +10,14 @@ import torch
 import torchvision
 
 import fsaf
-from fsaf.cli import info, main
+from fsaf.cli import machine, main
 from fsaf.errors import UserError
 
 CPU = torch.device("cpu")
 
 
 def test_versions_are_those_of_the_modules() -> None:
-    versions = info.collect("cpu")["versions"]
+    versions = machine.describe_machine("cpu")["versions"]
     assert versions["fsaf"] == fsaf.__version__
     assert versions["torch"] == torch.__version__
     assert versions["torchvision"] == torchvision.__version__.split("+")[0]
@@ -25,12 +25,12 @@ def test_versions_are_those_of_the_modules() -> None:
 
 
 def test_an_absent_package_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert info.version("a-package-that-nobody-made") is None
-    assert info.version("torch") == importlib.metadata.version("torch")
+    assert machine.version("a-package-that-nobody-made") is None
+    assert machine.version("torch") == importlib.metadata.version("torch")
 
 
 def test_choices_on_a_cpu() -> None:
-    found = info.collect("cpu")
+    found = machine.describe_machine("cpu")
     assert found["device"] == "cpu"
     assert found["process_groups"]["backend"] == "gloo"
     assert found["fallbacks"] == {"nms": None}
@@ -44,15 +44,15 @@ def test_an_accelerator_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("xpu"))
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
     monkeypatch.setattr(torch, "get_device_module", lambda device: module)
-    monkeypatch.setattr(info, "total_memory", lambda device: (device.index + 1) * 2**30)
-    assert info.devices()[1:] == [
+    monkeypatch.setattr(machine, "total_memory", lambda device: (device.index + 1) * 2**30)
+    assert machine.devices()[1:] == [
         {"name": "xpu:0", "what": "number 0", "memory": 2**30},
         {"name": "xpu:1", "what": "number 1", "memory": 2 * 2**30},
     ]
 
 
 def test_the_table_is_aligned() -> None:
-    lines = info.format_info(info.collect("cpu")).splitlines()
+    lines = machine.format_machine(machine.describe_machine("cpu")).splitlines()
     wide = max(len(line.split("  ")[0]) for line in lines) + 2
     assert all(line == "" or (line[wide - 1] == " " and line[wide] != " ") for line in lines)
     assert any(line.split() == ["fsaf", fsaf.__version__] for line in lines)
@@ -61,13 +61,13 @@ def test_the_table_is_aligned() -> None:
 
 
 def test_what_is_missing_is_said() -> None:
-    found = info.collect("cpu")
+    found = machine.describe_machine("cpu")
     found["optional"]["onnx"] = None
     found["compile"] = {"works": False, "because": "no C++ compiler"}
     found["fallbacks"]["nms"] = "tensor operations of fixed shapes"
     found["process_groups"] = {"backend": "hccl", "available": False}
     found["precision"]["fp16"] = False
-    lines = [" ".join(line.split()) for line in info.format_info(found).splitlines()]
+    lines = [" ".join(line.split()) for line in machine.format_machine(found).splitlines()]
     for line in (
         "onnx not installed",
         "torch.compile cannot work: no C++ compiler",
@@ -80,11 +80,11 @@ def test_what_is_missing_is_said() -> None:
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--device", "cpu", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == info.collect("cpu")
+    assert json.loads(capsys.readouterr().out) == machine.describe_machine("cpu")
 
 
 def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--data.batch_size", "3"]) == 2
     assert "unrecognized option --data.batch_size" in capsys.readouterr().err
     with pytest.raises(UserError, match="abacus"):
-        info.collect("abacus")
+        machine.describe_machine("abacus")

@@ -1,0 +1,85 @@
+"""``fsaf check``."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from fsaf.cli.verb import RESIZING, Verb
+from fsaf.errors import UserError
+from fsaf.files import write_text
+
+KEYS = ("data.min_size", *(f"data.{name}" for name in RESIZING), "objective.pos_scale")
+"""Keys of a recipe that a check depends on."""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data", metavar="DATA", help="folder of a data set (COCO, Pascal VOC, YOLO), or its file"
+    )
+    parser.add_argument("--shapes", type=int, metavar="N", help="plan N batch shapes and show their padding")
+    parser.add_argument("--fix", metavar="OUT", help="write cleaned COCO JSON files into this folder")
+    parser.add_argument("--report", metavar="FILE", help="write all findings to this file, as JSON")
+    parser.add_argument("--json", action="store_true", help="print all findings as JSON")
+    parser.add_argument("--no-images", action="store_true", help="check annotations only; open no image")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Return exit status 2 if training would refuse the data."""
+    from fsaf.checking.fix import list_changes, write_clean
+    from fsaf.checking.survey import check_annotations, check_images, read_splits
+    from fsaf.checking.text import describe, faults_text, plan_text, report
+    from fsaf.data.readers.formats import find_splits
+    from fsaf.recipe import build_config
+
+    if args.shapes is not None and args.shapes < 1:
+        raise UserError(f"--shapes {args.shapes}: must be at least 1")
+    if args.fix and args.no_images:
+        raise UserError("--fix opens every image; leave --no-images out")
+    config = build_config({}, args.overrides, where="the defaults")
+    short, long = config.data.short_side, config.data.long_side
+    splits = find_splits(Path(args.data))
+    surveys = read_splits(splits, config.data)
+    if args.shapes is not None:
+        print(plan_text(surveys, args.shapes, short, long))
+        return 0
+    check_annotations(surveys, config.data, config.objective)
+    opened = None if args.no_images else check_images(surveys, config.data)
+    if args.json:
+        print(json.dumps(report(surveys), indent=1))
+    else:
+        print(f"{describe(surveys, short, long)}\n\n{faults_text(surveys)}")
+    if args.report:
+        _write_report(Path(args.report), json.dumps(report(surveys), indent=1))
+    if opened is not None and args.fix:
+        files = write_clean(Path(args.fix), splits, surveys, opened, config.data)
+        stream = sys.stderr if args.json else sys.stdout
+        changes = len(list_changes(surveys))
+        print(f"\n{changes:,} changes, listed in {files[-1]}; clean annotations:", file=stream)
+        for file, records in zip(files, surveys.values(), strict=False):
+            print(f"  {file}  of images in {records.folder}", file=stream)
+    return 2 if any(records.faults.refused for records in surveys.values()) else 0
+
+
+def _write_report(path: Path, text: str) -> None:
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error})") from error
+
+
+VERB = Verb(
+    name="check",
+    text="Read a data set and report every fault, or plan batch shapes for it.",
+    options=options,
+    run=run,
+    keys=lambda key: key.name in KEYS,
+    short={
+        "data.short_side": "--short-side",
+        "data.long_side": "--long-side",
+        "data.max_pixels": "--max-pixels",
+    },
+    note="Exit status: 0 if training would accept the data (it may leave out boxes or images, and says so), "
+    "2 if it would refuse them. docs/your-data.md lists what is refused, left out or warned about.",
+    examples=("fsaf check DATA", "fsaf check DATA --shapes 4", "fsaf check DATA --fix DATA_CLEAN"),
+)

@@ -1,0 +1,95 @@
+"""``fsaf export``."""
+
+import argparse
+from pathlib import Path
+
+from fsaf.cli.detectors import open_detector
+from fsaf.cli.verb import EVALUATION, Verb, of_detector
+from fsaf.errors import UserError
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt file, or MMDetection's .pth")
+    parser.add_argument("--out", metavar="FILE", help="file to write (the checkpoint's name with .onnx)")
+    parser.add_argument(
+        "--size", type=int, nargs=2, metavar=("H", "W"), help="input size (the first shape of the recipe)"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="batch size; 0 for a dynamic one (1)"
+    )
+    parser.add_argument("--opset", type=int, metavar="N", help="ONNX opset (PyTorch's default)")
+    parser.add_argument(
+        "--raw", action="store_true", help="output logits and boxes of all locations, without NMS"
+    )
+    parser.add_argument(
+        "--float-images",
+        action=argparse.BooleanOptionalAction,
+        help="take float32 images, 0..255, instead of uint8 (default only with --for ascend)",
+    )
+    parser.add_argument(
+        "--fixed-size",
+        action="store_true",
+        help="leave out the input `sizes`; the caller fills padding with the mean colour",
+    )
+    parser.add_argument(
+        "--for",
+        dest="target",
+        choices=("ascend",),
+        metavar="ascend",
+        help="write a file for Ascend's compiler ATC, and print its command",
+    )
+    parser.add_argument(
+        "--images", nargs="+", metavar="IMAGE", help="images to check the file on (the val split)"
+    )
+    parser.add_argument("--check", type=int, default=8, metavar="N", help="number of images to check on (8)")
+    parser.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> None:
+    from fsaf.annotation.sources import find_sources
+    from fsaf.data.readers.splits import open_split
+    from fsaf.exporting.ascend import ascend_commands
+    from fsaf.exporting.export import export_detector
+    from fsaf.run_folder.paths import beside
+
+    detector = open_detector(args.checkpoint, args.overrides, args.device)
+    if args.images:
+        pictures = [Path(source.name) for source in find_sources(args.images)[0] if not source.video]
+    else:
+        try:
+            pictures = [record.path for record in open_split(detector.config.data, "val").images]
+        except UserError as error:
+            raise UserError(
+                f"no images to check the file on ({error}); give some with --images IMAGE"
+            ) from error
+    report = export_detector(
+        detector,
+        Path(args.out) if args.out else beside(Path(args.checkpoint), ".onnx"),
+        pictures[: args.check],
+        size=tuple(args.size) if args.size else None,
+        target=args.target,
+        batch=args.batch or 1,
+        dynamic_batch=args.batch == 0,
+        opset=args.opset,
+        outputs="raw" if args.raw else "detections",
+        float_images=args.float_images,
+        fixed_size=args.fixed_size,
+    )
+    print(report.summary())
+    if args.target:
+        print(f"\n{ascend_commands(report.path, report.input_shape)}")
+
+
+VERB = Verb(
+    name="export",
+    text="Write a checkpoint as ONNX and compare the file with PyTorch.",
+    options=options,
+    run=run,
+    keys=of_detector(*EVALUATION),
+    from_checkpoint=True,
+    examples=(
+        "fsaf export runs/mine/checkpoints/best.pt",
+        "fsaf export runs/mine/checkpoints/best.pt --size 384 512 --batch 0",
+        "fsaf export runs/mine/checkpoints/best.pt --for ascend --out fsaf.onnx",
+    ),
+)

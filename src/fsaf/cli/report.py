@@ -1,0 +1,65 @@
+"""``fsaf report``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fsaf.cli.verb import Verb
+from fsaf.errors import UserError, printable
+
+FILES = ("config.yaml", "metrics.jsonl", "evaluation.json")
+"""A run folder has at least one of these."""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders; several are compared")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="page to write (RUN/report.html; for several runs report-comparison.html)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from fsaf.reporting.compare import write_comparison
+    from fsaf.reporting.report import write_report
+
+    runs = [Path(name) for name in args.runs]
+    for folder in runs:
+        if folder.is_dir() and not any((folder / name).is_file() for name in FILES):
+            raise UserError(f"{folder}: is not a run folder; it has none of {', '.join(FILES)}")
+    out = Path(args.out) if args.out else None
+    if out and out.is_dir():
+        raise UserError(f"--out {args.out}: is a folder; name the page to write, such as {out}/report.html")
+    with Console(stderr=True).status("drawing the report"):
+        if len(runs) == 1:
+            page = write_report(runs[0], out)
+        else:
+            page = write_comparison(runs, out or Path("report-comparison.html"))
+    print(page)
+
+
+def draw_report(folder: Path) -> None:
+    """Write the report.html of a run folder; if that fails, print a note, since the results are written."""
+    from rich.console import Console
+
+    from fsaf.reporting.report import write_report
+
+    try:
+        with Console(stderr=True).status("drawing the report"):
+            page = write_report(folder)
+        print(f"report: {page}")
+    except Exception as error:
+        text = printable(f"{type(error).__name__}: {error}")
+        print(f"note: report.html could not be written ({text})", file=sys.stderr)
+
+
+VERB = Verb(
+    name="report",
+    text="Show a run on one page, or compare several runs.",
+    options=options,
+    run=run,
+    examples=("fsaf report runs/mine", "fsaf report runs/mine runs/other --out both.html"),
+)
