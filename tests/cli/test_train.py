@@ -53,7 +53,7 @@ def test_a_report_that_cannot_be_made_fails_nothing(
 ) -> None:
     (here / "report.html").mkdir()
     assert main(["evaluate", str(checkpoint), "--out", "."]) == 0
-    assert "note: report.html could not be made" in capsys.readouterr().err
+    assert "note: report.html could not be written" in capsys.readouterr().err
     assert (here / "evaluation.json").is_file()
 
 
