@@ -39,7 +39,7 @@ def scene(tool: ModuleType, tiny_model_config: ModelConfig) -> Any:
     boxes, _ = pad_boxes([xyxy], [torch.tensor([7, 3])], [torch.zeros(2, dtype=torch.bool)], [(256, 320)], 2)
     network = FSAF(tiny_model_config, 10).eval()
     with torch.inference_mode():
-        outputs = network(torch.from_numpy(image).permute(2, 0, 1)[None], boxes.sizes)
+        outputs = network(torch.from_numpy(image).permute(2, 0, 1)[None], boxes.sizes).free
     return tool.Scene(image=image, boxes=boxes, names=["7", "3"], outputs=outputs)
 
 
