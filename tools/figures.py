@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from fsaf import load
+from fsaf.boxes import scale_boxes
 from fsaf.config import ObjectiveConfig, PredictConfig
 from fsaf.data.batch import Boxes, pad_boxes
 from fsaf.data.readers.splits import open_split
@@ -30,7 +31,7 @@ from fsaf.detection.postprocess import postprocess
 from fsaf.model.outputs import FreeOutputs, RawOutputs
 from fsaf.model.points import STRIDES, decode_boxes
 from fsaf.objective.anchor_free import MIN_DISTANCE
-from fsaf.objective.assign import assign, scale_boxes
+from fsaf.objective.assign import assign
 from fsaf.objective.losses import box_loss, focal_losses
 from fsaf.objective.select import level_losses, select_levels
 
@@ -107,10 +108,9 @@ def draw_locations(scene: Scene) -> Any:
     figure, axes = plt.subplots(2, 3, figsize=(9.6, 5.4), layout="constrained")
     ax = axes.flat[0]
     show_picture(ax, scene)
-    cores = scale_boxes(scene.boxes.xyxy, config.pos_scale)[0]
-    for box, core, color in zip(scene.boxes.xyxy[0], cores, COLORS, strict=False):
+    for box, color in zip(scene.boxes.xyxy[0], COLORS, strict=False):
         draw_box(ax, box, color)
-        draw_box(ax, core, color, ":", 1.6)
+        draw_box(ax, scale_boxes(box, config.pos_scale), color, ":", 1.6)
     ax.set_title("boxes, and their cores (dotted)", fontsize=10)
     for ax, name, stride, level in zip(axes.flat[1:], LEVELS, STRIDES, learns, strict=True):
         show_picture(ax, scene, 0.82)
@@ -146,8 +146,8 @@ def draw_core(scene: Scene) -> Any:
         corner = ((j - 0.5) * stride, (i - 0.5) * stride)
         axes[0].add_patch(Rectangle(corner, stride, stride, fc=face, ec="#666666", lw=0.5, alpha=0.8))
         axes[0].plot(j * stride, i * stride, ".", ms=3, color="#333333")
-    for scale, style in ((config.pos_scale, "-"), (config.neg_scale, "--")):
-        draw_box(axes[0], scale_boxes(one.xyxy, scale)[0, 0], "#111111", style, 1.3)
+    for factor, style in ((config.pos_scale, "-"), (config.neg_scale, "--")):
+        draw_box(axes[0], scale_boxes(one.xyxy[0, 0], factor), "#111111", style, 1.3)
     handles = [
         Patch(fc=color, alpha=0.8, label="learn the box: touch its core"),
         Patch(fc=IGNORED, alpha=0.8, label="ignored for its class: touch its shadow only"),

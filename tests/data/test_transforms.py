@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fsaf.data.transforms import mirror_boxes, read_image, resize, resized_size
+from fsaf.data.transforms import read_image, resize, resized_size
 from fsaf.errors import UserError
 
 RAMP = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8) * 5
@@ -307,35 +307,3 @@ def test_resizing_to_the_same_size_changes_nothing() -> None:
     image = torch.from_numpy(photograph(9, 7)).permute(2, 0, 1)
     assert torch.equal(resize(image, (9, 7)), image)
     assert torch.equal(resize(image, (9, 7), antialias=True), image)
-
-
-# Mirroring.
-
-
-@given(
-    height=st.integers(1, 12),
-    width=st.integers(1, 12),
-    corners=st.tuples(*[st.integers(0, 11)] * 4),
-    horizontal=st.booleans(),
-    vertical=st.booleans(),
-)
-def test_a_mirrored_box_holds_the_same_pixels(
-    height: int, width: int, corners: tuple[int, int, int, int], horizontal: bool, vertical: bool
-) -> None:
-    x1, x2 = sorted((corners[0] % width, corners[1] % width))
-    y1, y2 = sorted((corners[2] % height, corners[3] % height))
-    x2, y2 = x2 + 1, y2 + 1
-    image = np.zeros((height, width), np.uint8)
-    image[y1:y2, x1:x2] = 200
-    boxes = np.array([[x1, y1, x2, y2]], np.float32)
-    moved = mirror_boxes(boxes, (height, width), horizontal, vertical)
-    a1, b1, a2, b2 = (int(value) for value in moved[0])
-    painted = np.zeros_like(image)
-    painted[b1:b2, a1:a2] = 200
-    mirrored = image[:: -1 if vertical else 1, :: -1 if horizontal else 1]
-    assert (mirrored == painted).all()
-    assert (mirror_boxes(moved, (height, width), horizontal, vertical) == boxes).all()
-
-
-def test_an_image_without_boxes_is_mirrored() -> None:
-    assert mirror_boxes(np.zeros((0, 4), np.float32), (6, 8), True, True).shape == (0, 4)

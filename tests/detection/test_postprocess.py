@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from fsaf.config import PredictConfig
-from fsaf.detection.postprocess import Detections, clip_boxes, postprocess
+from fsaf.detection.postprocess import Detections, postprocess
 from fsaf.model.outputs import AnchorOutputs, FreeOutputs, RawOutputs
 
 SHAPES = [(12, 16), (6, 8), (3, 4), (2, 2), (1, 1)]
@@ -164,11 +164,6 @@ def test_images_do_not_depend_on_their_batch() -> None:
         single = postprocess(alone, sizes[b : b + 1], PredictConfig())
         for whole, part in zip(together, single, strict=True):
             assert torch.equal(whole[b : b + 1], part)
-
-
-def test_clip_boxes() -> None:
-    boxes = torch.tensor([[-5.0, -6.0, 300.0, 400.0], [1.0, 2.0, 3.0, 4.0]]).T[None]
-    assert clip_boxes(boxes, torch.tensor([[50, 70]]))[0].T.tolist() == [[0, 0, 70, 50], [1, 2, 3, 4]]
 
 
 class Wrapped(torch.nn.Module):

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from fsaf.boxes import intersection
 from fsaf.data.transforms import to_tensor
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -235,7 +236,7 @@ def _place(
         outside = y < 0 or y + chip_height > height
         y = min(max(y, 0), height - chip_height)
         chip = (x, y, x + chip_width, y + chip_height)
-        cost = sum(_overlap(chip, other) for other in taken) * 2 + outside
+        cost = sum(intersection(chip, other) for other in taken) * 2 + outside
         if best is None or cost < best[0]:
             best = cost, chip
     assert best is not None
@@ -257,10 +258,6 @@ def _fit(
             if chip[0] <= picture[0] and chip[1] <= picture[1]:
                 return caption, size, chip
     return "", size, (0, 0)
-
-
-def _overlap(a: Area, b: Area) -> int:
-    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 def _draw_chip(draw: ImageDraw.ImageDraw, area: Area, caption: str, size: int, color: Color) -> None:

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from fsaf.config.fields import check, key, section
 
+MULTIPLE = 32
+"""Sides of batch shapes are multiples of this, so that every level halves evenly down to P5."""
+
 
 @dataclass(kw_only=True)
 class SplitConfig:
@@ -89,10 +92,11 @@ class DataConfig:
         check(0 < low <= high, "data.scale", [low, high], "two factors above 0, the smaller first")
         check(0 <= self.color <= 1, "data.color", self.color, "between 0 and 1")
         for name in ("short_side", "long_side"):
-            check(getattr(self, name) >= 32, f"data.{name}", getattr(self, name), "at least 32 pixels")
+            side = getattr(self, name)
+            check(side >= MULTIPLE, f"data.{name}", side, f"at least {MULTIPLE} pixels")
         fits = self.short_side <= self.long_side
         check(fits, "data.short_side", self.short_side, f"at most data.long_side ({self.long_side})")
         check(self.pad is None or self.pad >= 1, "data.pad", self.pad, "at least 1")
         for height, width in self.shapes or []:
-            ok = height >= 32 and width >= 32 and height % 32 == 0 and width % 32 == 0
-            check(ok, "data.shapes", [height, width], "multiples of 32, [height, width]")
+            ok = all(side >= MULTIPLE and side % MULTIPLE == 0 for side in (height, width))
+            check(ok, "data.shapes", [height, width], f"multiples of {MULTIPLE}, [height, width]")

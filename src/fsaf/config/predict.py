@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from fsaf.config.data import MULTIPLE
 from fsaf.config.fields import check, key
 
 
@@ -46,7 +47,12 @@ class PredictConfig:
             self.scales,
             "factors above 0 and at most 8, one or more",
         )
-        check(self.tile is None or self.tile >= 32, "predict.tile", self.tile, "at least 32 pixels")
+        check(
+            self.tile is None or self.tile >= MULTIPLE,
+            "predict.tile",
+            self.tile,
+            f"at least {MULTIPLE} pixels",
+        )
         overlap = self.tile_overlap
         check(0 <= overlap <= 0.9, "predict.tile_overlap", overlap, "between 0 and 0.9")
         check(0 <= self.score_threshold < 1, "predict.score_threshold", self.score_threshold, "in [0, 1)")

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from fsaf.boxes import area, mirror_boxes
 from fsaf.config import DataConfig
-from fsaf.data.transforms import mirror_boxes
 
 MIN_VISIBLE = 0.25
 """A box of which a cut leaves less than this share is neither object nor background, as a crowd region."""
@@ -108,14 +108,10 @@ def change_boxes(
     else:
         moved = (boxes - np.array([region.left, region.top] * 2, np.float32)) * scale
         boxes = np.clip(moved, 0, np.array([size[1], size[0]] * 2, np.float32))
-        visible = _area(boxes) / np.maximum(_area(moved), np.float32(1e-9))
+        visible = area(boxes.T) / np.maximum(area(moved.T), np.float32(1e-9))
         keep = visible > 0
         boxes, labels, crowd = boxes[keep], labels[keep], (crowd | (visible < MIN_VISIBLE))[keep]
     return mirror_boxes(boxes, size, *change.mirror).astype(np.float32), labels, crowd
-
-
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def change_color(image: Tensor, color: Color) -> Tensor:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fsaf.boxes import area
+
 
 class Boxes(NamedTuple):
     """The boxes of a batch, padded to one count; pixels of the resized images."""
@@ -90,8 +92,9 @@ def pad_boxes(
         boxes, label, is_crowd = xyxy[i], labels[i], crowd[i]
         if len(boxes) > count:
             cut += len(boxes) - count
-            area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-            first = torch.argsort(torch.where(is_crowd, -1.0, area), descending=True, stable=True)[:count]
+            first = torch.argsort(
+                torch.where(is_crowd, -1.0, area(boxes.unbind(1))), descending=True, stable=True
+            )[:count]
             keep = torch.sort(first).values
             boxes, label, is_crowd = boxes[keep], label[keep], is_crowd[keep]
         n = len(boxes)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from fsaf.boxes import area, intersection
 from fsaf.errors import UserError
 
 WIDTH, HEIGHT = 320, 256
@@ -214,10 +215,9 @@ def _visible_box(mask: np.ndarray) -> Box:
 
 
 def _overlap(a: Box, b: Box) -> float:
-    """Intersection over the smaller area."""
-    w = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    h = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    return max(w, 0) * max(h, 0) / min(a[2] * a[3], b[2] * b[3])
+    """Return intersection over the smaller area of two boxes x, y, width, height."""
+    first, second = ((x, y, x + w, y + h) for x, y, w, h in (a, b))
+    return float(intersection(first, second) / min(area(first), area(second)))
 
 
 def _draw_digit(rng: np.random.Generator, digit: np.ndarray, height: float) -> np.ndarray:

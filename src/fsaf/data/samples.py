@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fsaf.config import DataConfig
+from fsaf.config.data import MULTIPLE
 from fsaf.data.augment import Change, change_boxes, change_color, draw_change, unchanged
 from fsaf.data.batch import Batch, blank_images, pad_boxes
 from fsaf.data.records import ImageRecord, Records
 from fsaf.data.sampler import Draw
-from fsaf.data.shapes import MULTIPLE, fit_image, padded_shape
+from fsaf.data.shapes import fit_image, padded_shape
 from fsaf.data.transforms import read_image, resize
 from fsaf.errors import UserError
 

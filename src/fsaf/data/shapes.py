@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 
 from fsaf.config import DataConfig
+from fsaf.config.data import MULTIPLE
 from fsaf.data.transforms import resized_size
-
-MULTIPLE = 32
-"""Batch sides are multiples of this, so that every level halves evenly down to P5."""
 
 
 def round_up(value: int, multiple: int = MULTIPLE) -> int:

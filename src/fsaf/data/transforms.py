@@ -65,13 +65,3 @@ def resize(
     target = None if out is None else out.permute(1, 2, 0).numpy()
     resized = cv2.resize(pixels, (size[1], size[0]), dst=target, interpolation=cv2.INTER_LINEAR)
     return torch.from_numpy(resized).permute(2, 0, 1) if out is None else out
-
-
-def mirror_boxes(boxes: np.ndarray, size: tuple[int, int], horizontal: bool, vertical: bool) -> np.ndarray:
-    """Boxes (n, 4) xyxy in an image of ``size`` (height, width) that is mirrored with them."""
-    x1, y1, x2, y2 = boxes.T
-    if horizontal:
-        x1, x2 = size[1] - x2, size[1] - x1
-    if vertical:
-        y1, y2 = size[0] - y2, size[0] - y1
-    return np.stack((x1, y1, x2, y2), 1)

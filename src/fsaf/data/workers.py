@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from fsaf.config.data import MULTIPLE
 from fsaf.data.batch import Batch
 from fsaf.data.sampler import Draw, ShapeBatches
 from fsaf.data.samples import Collate, Images, Sample
-from fsaf.data.shapes import MULTIPLE
 from fsaf.errors import UserError
 
 

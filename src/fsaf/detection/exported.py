@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fsaf.boxes import clip_boxes
 from fsaf.config import Config, PredictConfig
 from fsaf.detection.file_info import FileInfo, Outputs, output_names
 from fsaf.detection.network import Opened
-from fsaf.detection.postprocess import Candidates, Detections, clip_boxes, find_candidates, postprocess
+from fsaf.detection.postprocess import Candidates, Detections, find_candidates, postprocess
 from fsaf.errors import UserError
 from fsaf.model.outputs import AnchorOutputs, FreeOutputs, RawOutputs
 from fsaf.model.points import DISTANCE_UNIT, STRIDES, make_points

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fsaf.config import Config, to_dict
+from fsaf.config.data import MULTIPLE
 from fsaf.data.records import Classes
-from fsaf.data.shapes import MULTIPLE
 from fsaf.errors import UserError
 from fsaf.recipe import build_config
 

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fsaf.boxes import area, intersection
+
 
 def nms(
     boxes_bk4: Tensor, scores_bk: Tensor, labels_bk: Tensor, iou_threshold: float, max_detections: int
@@ -73,21 +75,15 @@ def nms_by_rounds(boxes_bk4: Tensor, scores_bk: Tensor, iou_threshold: float, ma
     Each round takes the best candidate left and removes those that overlap it: after M rounds this is what
     greedy suppression keeps first. IoU is computed as torchvision does, so that both round alike.
     """
-    x1_bk, y1_bk, x2_bk, y2_bk = boxes_bk4.unbind(2)
-    area_bk = (x2_bk - x1_bk) * (y2_bk - y1_bk)
+    boxes = boxes_bk4.unbind(2)
+    area_bk = area(boxes)
     left_bk = scores_bk.clamp(min=0)
     rounds = []
     for _ in range(max_detections):
         best_b1 = left_bk.argmax(1, keepdim=True)  # the first of equal ones
         rounds.append(torch.where(left_bk.gather(1, best_b1) > 0, best_b1, -1))
-        width_bk = torch.minimum(x2_bk, x2_bk.gather(1, best_b1)) - torch.maximum(
-            x1_bk, x1_bk.gather(1, best_b1)
-        )
-        height_bk = torch.minimum(y2_bk, y2_bk.gather(1, best_b1)) - torch.maximum(
-            y1_bk, y1_bk.gather(1, best_b1)
-        )
-        common_bk = width_bk.clamp(min=0) * height_bk.clamp(min=0)
-        iou_bk = common_bk / (area_bk.gather(1, best_b1) + area_bk - common_bk)
+        shared_bk = intersection(boxes, [side_bk.gather(1, best_b1) for side_bk in boxes])
+        iou_bk = shared_bk / (area_bk.gather(1, best_b1) + area_bk - shared_bk)
         # Boxes without area have IoU 0/0, which is not above the threshold; the best one goes by itself.
         left_bk = torch.where(iou_bk > iou_threshold, 0.0, left_bk).scatter(1, best_b1, 0.0)
     return torch.cat(rounds, 1)

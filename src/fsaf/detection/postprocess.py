@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fsaf.boxes import clip_boxes
 from fsaf.config import PredictConfig
 from fsaf.detection.nms import has_kernel, nms
 from fsaf.device import to_host
@@ -131,9 +132,3 @@ def suppress(candidates: Candidates, config: PredictConfig) -> Detections:
         torch.where(found_bm, labels_bk.gather(1, index_bm), -1),
         None if levels_bk is None else torch.where(found_bm, levels_bk.gather(1, index_bm), -1),
     )
-
-
-def clip_boxes(boxes_b4p: Tensor, sizes_b2: Tensor) -> Tensor:
-    """Boxes (B, 4, P) with coordinates moved into [0, width] and [0, height] of their image."""
-    limits_b4 = sizes_b2.flip(1).repeat(1, 2).to(boxes_b4p.dtype)
-    return torch.minimum(boxes_b4p.clamp(min=0), limits_b4[:, :, None])

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fsaf.boxes import area, intersection, mirror_boxes
 from fsaf.config import DataConfig, PredictConfig
+from fsaf.config.data import MULTIPLE
 from fsaf.data.augment import Region
-from fsaf.data.shapes import MULTIPLE, fit_image, padded_shape, round_up
-from fsaf.data.transforms import mirror_boxes, resize
+from fsaf.data.shapes import fit_image, padded_shape, round_up
+from fsaf.data.transforms import resize
 from fsaf.detection.postprocess import Candidates, Detections, suppress
 from fsaf.errors import UserError
 
@@ -194,15 +196,13 @@ def _suppress(found: Found, settings: PredictConfig, limit: int) -> Found:
 
 def _add_cut(kept: Found, cut: Found, limit: int) -> Found:
     """``kept`` and those of ``cut``, the larger first, that nothing of their class covers."""
-    areas = (cut.boxes[:, 2:] - cut.boxes[:, :2]).prod(1)
+    areas = area(cut.boxes.T)
     everything = _join([kept, cut])
     chosen = list(range(len(kept.scores)))
     for i in np.argsort(-areas, kind="stable"):
         place = len(kept.scores) + int(i)
         rivals = everything.boxes[chosen][everything.labels[chosen] == cut.labels[i]]
-        low, high = np.maximum(rivals[:, :2], cut.boxes[i, :2]), np.minimum(rivals[:, 2:], cut.boxes[i, 2:])
-        common = (high - low).clip(0).prod(1)
-        if not (common > COVERED * areas[i]).any():
+        if not (intersection(rivals.T, cut.boxes[i]) > COVERED * areas[i]).any():
             chosen.append(place)
     best = sorted(chosen, key=lambda k: -everything.scores[k])[:limit]
     return _select(everything, np.array(best, np.int64))

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from fsaf._version import __version__
 from fsaf.config import Config
+from fsaf.config.data import MULTIPLE
 from fsaf.data.records import Classes
-from fsaf.data.shapes import MULTIPLE
 from fsaf.detection.file_info import Outputs, make_metadata, output_names
 from fsaf.errors import UserError, import_extra
 from fsaf.exporting.check import Comparison, check_file

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fsaf.config import Config, DataConfig
+from fsaf.config.data import MULTIPLE
 from fsaf.data.batch import Boxes
 from fsaf.data.readers.splits import open_split
 from fsaf.data.records import Classes, Records
@@ -104,7 +105,7 @@ def largest_shape(data: DataConfig) -> tuple[int, int]:
     """The batch shape of most pixels that the recipe has."""
     if data.pad is None and data.shapes:
         return max(data.shapes, key=lambda shape: shape[0] * shape[1])
-    return padded_shape([(data.short_side, data.long_side)], data.pad or 32)
+    return padded_shape([(data.short_side, data.long_side)], data.pad or MULTIPLE)
 
 
 def measure(

@@ -15,11 +15,12 @@ from statistics import median
 
 from fsaf.checking.text import describe
 from fsaf.config import Config, to_dict
+from fsaf.config.data import MULTIPLE
 from fsaf.data.batch import Batch
 from fsaf.data.records import Records
 from fsaf.data.sampler import ShapeBatches
 from fsaf.data.samples import Images
-from fsaf.data.shapes import MULTIPLE, fit_image, padded_shape
+from fsaf.data.shapes import fit_image, padded_shape
 from fsaf.data.workers import make_loader
 from fsaf.detection.detector import Detector
 from fsaf.device import is_accelerator, resolve_device, total_memory

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fsaf.model.points import level_axes
+
 SIZES = tuple(4 * 2 ** (k / 3) for k in range(3))
 """Sides of square anchors, in strides of their level."""
 RATIOS = (0.5, 1.0, 2.0)
@@ -26,8 +28,7 @@ def make_anchors(
     """Anchors (4, N) float32 x1, y1, x2, y2 in pixels of the padded batch, centred on the locations."""
     levels = []
     for (height, width), stride in zip(level_shapes, strides, strict=True):
-        x = torch.arange(width, device=device, dtype=torch.float32) * stride
-        y = torch.arange(height, device=device, dtype=torch.float32) * stride
+        x, y = level_axes((height, width), stride, device)
         y, x = y[:, None].expand(height, width), x.expand(height, width)
         for ratio in RATIOS:
             for size in SIZES:

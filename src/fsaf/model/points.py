@@ -34,14 +34,22 @@ class Points(NamedTuple):
         return [height * width for height, width in self.level_shapes]
 
 
+def level_axes(shape: tuple[int, int], stride: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return x (W,) and y (H,) of a level's columns and rows: float32, pixels of the padded batch.
+
+    Location (i, j) of a level with stride s lies at x = j*s, y = i*s: no half-cell offset.
+    """
+    y, x = (torch.arange(side, device=device, dtype=torch.float32) * stride for side in shape)
+    return x, y
+
+
 def make_points(
     level_shapes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device
 ) -> Points:
-    """Location (i, j) of a level with stride s lies at x = j*s, y = i*s: no half-cell offset."""
+    """Return the locations of all levels; level_shapes: (height, width) of each."""
     xs, ys, ss = [], [], []
     for (height, width), stride in zip(level_shapes, strides, strict=True):
-        x = torch.arange(width, device=device, dtype=torch.float32) * stride
-        y = torch.arange(height, device=device, dtype=torch.float32) * stride
+        x, y = level_axes((height, width), stride, device)
         xs.append(x[None, :].expand(height, width).reshape(-1))
         ys.append(y[:, None].expand(height, width).reshape(-1))
         ss.append(torch.full((height * width,), float(stride), device=device))

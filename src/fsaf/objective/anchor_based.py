@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fsaf.boxes import iou
 from fsaf.config import ObjectiveConfig
 from fsaf.data.batch import Boxes
 from fsaf.model.anchors import KINDS, decode_deltas, encode_deltas
@@ -46,7 +47,7 @@ def match(anchors_4n: Tensor, boxes: Boxes, part_bn: Tensor) -> Matches:
     # Image by image: the overlaps of a whole batch would take gigabytes.
     for xyxy_g4, real_g, part_n in zip(boxes.xyxy, boxes.valid & ~boxes.crowd, part_bn, strict=True):
         counts_gn = real_g[:, None] & part_n
-        iou_gn = torch.where(counts_gn, _iou(xyxy_g4, anchors_4n), -1.0)
+        iou_gn = torch.where(counts_gn, iou(xyxy_g4[..., None].unbind(1), anchors_4n.unbind(0)), -1.0)
         best_n, box_n = iou_gn.max(0)
         most_g1 = iou_gn.amax(1, keepdim=True)
         own_gn = (iou_gn >= most_g1 * (1 - SAME)) & (most_g1 > 0)
@@ -56,16 +57,6 @@ def match(anchors_4n: Tensor, boxes: Boxes, part_bn: Tensor) -> Matches:
         negative_n = part_n & (best_n < NEGATIVE_IOU) & ~positive_n
         found.append((torch.where(positive_n, box_n, 0), positive_n, negative_n))
     return Matches(*(torch.stack(parts) for parts in zip(*found, strict=True)))
-
-
-def _iou(boxes_g4: Tensor, anchors_4n: Tensor) -> Tensor:
-    """(G, N) intersection over union."""
-    x1, y1, x2, y2 = boxes_g4[:, :, None].unbind(1)
-    ax1, ay1, ax2, ay2 = anchors_4n.unbind(0)
-    width = (torch.minimum(x2, ax2) - torch.maximum(x1, ax1)).clamp(min=0)
-    height = (torch.minimum(y2, ay2) - torch.maximum(y1, ay1)).clamp(min=0)
-    overlap = width * height
-    return overlap / ((x2 - x1) * (y2 - y1) + (ax2 - ax1) * (ay2 - ay1) - overlap)
 
 
 class AnchorSums(NamedTuple):

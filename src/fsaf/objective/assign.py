@@ -10,9 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fsaf.boxes import Corners, area, scale_boxes, shared_length
 from fsaf.config import ObjectiveConfig
+from fsaf.config.data import MULTIPLE
 from fsaf.data.batch import Boxes
-from fsaf.model.points import STRIDES
+from fsaf.model.points import STRIDES, level_axes
 
 MIN_OVERLAP = 0.01
 """A location's square counts as touching a region when more than this share of it lies inside."""
@@ -35,12 +37,13 @@ class Assignment(NamedTuple):
     """(B, P) bool: the location is background."""
 
 
-def scale_boxes(boxes_bg4: Tensor, scale: float) -> Tensor:
-    """Boxes scaled about their centres, xyxy."""
-    x1, y1, x2, y2 = boxes_bg4.unbind(-1)
-    half_w, half_h = (x2 - x1) * 0.5 * scale, (y2 - y1) * 0.5 * scale
-    cx, cy = (x2 + x1) * 0.5, (y2 + y1) * 0.5
-    return torch.stack((cx - half_w, cy - half_h, cx + half_w, cy + half_h), -1)
+def padding_start(sizes: Tensor, stride: Tensor | int) -> Tensor:
+    """Return the coordinate from which locations lie in the padding, for images of ``sizes`` pixels.
+
+    An image takes part up to its size rounded up to ``MULTIPLE``, as MMDetection pads each image by itself.
+    """
+    rounded = torch.ceil(sizes.float() / MULTIPLE) * MULTIPLE
+    return torch.ceil(rounded / stride) * stride
 
 
 class _Grid(NamedTuple):
@@ -50,66 +53,66 @@ class _Grid(NamedTuple):
     y: Tensor  # (H,)
     stride: int
 
-    def touches(self, regions_bg4: Tensor, real_bg: Tensor) -> Tensor:
+    def touches(self, regions: Corners, real_bg: Tensor) -> Tensor:
         """(B, G, H, W) float: 1 where more than MIN_OVERLAP of the location's square lies in the region.
 
         real_bg: (B, G) bool; other regions are touched by nothing. A mask of bool that becomes one of float
         takes a CPU three times as long.
         """
         half = self.stride * 0.5
-        x1, y1, x2, y2 = regions_bg4[..., None].unbind(2)
-        w = (torch.minimum(self.x + half, x2) - torch.maximum(self.x - half, x1)).clamp(min=0)
-        h = (torch.minimum(self.y + half, y2) - torch.maximum(self.y - half, y1)).clamp(min=0)
+        x1, y1, x2, y2 = (side_bg[..., None] for side_bg in regions)
+        w = shared_length(self.x - half, self.x + half, x1, x2)
+        h = shared_length(self.y - half, self.y + half, y1, y2)
         h = torch.where(real_bg[..., None], h, 0.0)
         # As a share of the square: its area is a power of two, so both compare alike to the last bit.
         return (w[:, :, None, :] * h[:, :, :, None]).gt_(MIN_OVERLAP * self.stride**2)
 
-    def highest(self, rank_bg: Tensor, touched_bghw: Tensor, boxes_bg4: Tensor) -> Tensor:
+    def highest(self, rank_bg: Tensor, touched_bghw: Tensor, boxes: Corners) -> Tensor:
         """(B, H*W): the highest rank of the boxes touched that the location lies strictly inside of; or 0."""
-        in_x, in_y = self._inside(boxes_bg4)
+        in_x, in_y = self._inside(boxes)
         ranked_y = in_y.float() * rank_bg[..., None]
         ranked_bghw = (touched_bghw * ranked_y[:, :, :, None]).mul_(in_x.float()[:, :, None, :])
         return ranked_bghw.amax(1).flatten(1)
 
-    def inside_any(self, boxes_bg4: Tensor, real_bg: Tensor) -> Tensor:
+    def inside_any(self, boxes: Corners, real_bg: Tensor) -> Tensor:
         """(B, H*W): the location lies strictly inside one of the real boxes."""
-        in_x, in_y = self._inside(boxes_bg4)
+        in_x, in_y = self._inside(boxes)
         return (torch.bmm((in_y & real_bg[..., None]).float().mT, in_x.float()) > 0).flatten(1)
 
-    def _inside(self, boxes_bg4: Tensor) -> tuple[Tensor, Tensor]:
+    def _inside(self, boxes: Corners) -> tuple[Tensor, Tensor]:
         """(B, G, W) and (B, G, H): the column, and the row, lies strictly inside the box."""
-        x1, y1, x2, y2 = boxes_bg4[..., None].unbind(2)
+        x1, y1, x2, y2 = (side_bg[..., None] for side_bg in boxes)
         return (self.x > x1) & (self.x < x2), (self.y > y1) & (self.y < y2)
 
     def within_image(self, sizes_b2: Tensor) -> Tensor:
         """(B, H*W): the location lies in the image's own size rounded up to 32 pixels."""
-        rounded = torch.ceil(sizes_b2.float() / 32) * 32
-        limit = torch.ceil(rounded / self.stride) * self.stride
+        limit = padding_start(sizes_b2, self.stride)
         in_y = self.y < limit[:, :1]
         in_x = self.x < limit[:, 1:]
         return (in_y[:, :, None] & in_x[:, None, :]).flatten(1)
 
 
-def _ranks(boxes_bg4: Tensor) -> tuple[Tensor, Tensor]:
+def _ranks(boxes: Corners) -> tuple[Tensor, Tensor]:
     """Boxes in the order in which they win locations; of equal areas the later one does.
 
     (B, G) float: 1 for the largest box, G for the smallest. (B, 1 + G) float: box of each rank, 0 of none;
     floats, since an NPU scatters integers of 64 bits on a slow core.
     """
-    area = (boxes_bg4[..., 2] - boxes_bg4[..., 0]) * (boxes_bg4[..., 3] - boxes_bg4[..., 1])
-    index = torch.arange(area.shape[1], device=area.device)
-    larger = area[:, None, :] > area[:, :, None]
-    not_later = (area[:, None, :] == area[:, :, None]) & (index[None, :] <= index[:, None])
+    area_bg: Tensor = area(boxes)
+    index = torch.arange(area_bg.shape[1], device=area_bg.device)
+    larger = area_bg[:, None, :] > area_bg[:, :, None]
+    not_later = (area_bg[:, None, :] == area_bg[:, :, None]) & (index[None, :] <= index[:, None])
     rank_bg = (larger | not_later).float().sum(2)
-    index_bg = index.to(area.dtype).expand_as(area)
-    return rank_bg, area.new_zeros(area.shape[0], area.shape[1] + 1).scatter(1, rank_bg.long(), index_bg)
+    index_bg = index.to(area_bg.dtype).expand_as(area_bg)
+    by_rank_br = area_bg.new_zeros(len(area_bg), len(index) + 1).scatter(1, rank_bg.long(), index_bg)
+    return rank_bg, by_rank_br
 
 
 def taking_part(
     level_shapes: Sequence[tuple[int, int]], boxes: Boxes, strides: Sequence[int] = STRIDES
 ) -> Tensor:
     """(B, P) bool: locations that learn at all, within their image and outside of crowd regions."""
-    crowd_box, crowd_bg = scale_boxes(boxes.xyxy, CROWD_SCALE), boxes.valid & boxes.crowd
+    crowd_box, crowd_bg = scale_boxes(boxes.xyxy.unbind(2), CROWD_SCALE), boxes.valid & boxes.crowd
     levels = []
     for grid in _grids(level_shapes, strides, boxes.xyxy.device):
         levels.append(grid.within_image(boxes.sizes) & ~grid.inside_any(crowd_box, crowd_bg))
@@ -119,10 +122,8 @@ def taking_part(
 def _grids(
     level_shapes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device
 ) -> Iterator[_Grid]:
-    for (height, width), stride in zip(level_shapes, strides, strict=True):
-        x = torch.arange(width, device=device, dtype=torch.float32) * stride
-        y = torch.arange(height, device=device, dtype=torch.float32) * stride
-        yield _Grid(x, y, stride)
+    for shape, stride in zip(level_shapes, strides, strict=True):
+        yield _Grid(*level_axes(shape, stride, device), stride)
 
 
 def assign(
@@ -138,19 +139,17 @@ def assign(
     """
     device = boxes.xyxy.device
     real_bg = boxes.valid & ~boxes.crowd
-    core_box, shadow_box = (
-        scale_boxes(boxes.xyxy, config.pos_scale),
-        scale_boxes(boxes.xyxy, config.neg_scale),
-    )
+    xyxy = boxes.xyxy.unbind(2)
+    core, shadow = scale_boxes(xyxy, config.pos_scale), scale_boxes(xyxy, config.neg_scale)
 
-    rank_bg, by_rank_bg = _ranks(boxes.xyxy)
+    rank_bg, by_rank_bg = _ranks(xyxy)
     row_bg = boxes.labels + torch.arange(len(boxes.labels), device=device)[:, None] * num_classes
     best, box, ignored = [], [], []
     for grid in _grids(level_shapes, strides, device):
-        near_bghw = grid.touches(shadow_box, real_bg)
-        core_bghw = near_bghw if config.pos_scale == config.neg_scale else grid.touches(core_box, real_bg)
+        near_bghw = grid.touches(shadow, real_bg)
+        core_bghw = near_bghw if config.pos_scale == config.neg_scale else grid.touches(core, real_bg)
         # The smallest box whose core holds the location wins it.
-        best.append(grid.highest(rank_bg, core_bghw, boxes.xyxy))
+        best.append(grid.highest(rank_bg, core_bghw, xyxy))
         box.append(torch.gather(by_rank_bg, 1, best[-1].long()).long())
 
         # In the shadow of g, of which the core is a part: what is not won by g is ignored for g's class.

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fsaf.boxes import area, intersection
+
 MIN_IOU = 1e-6
 """IoU is clamped to this before its logarithm, and areas before they divide."""
 
@@ -93,13 +95,11 @@ def box_loss(boxes_b4p: Tensor, targets_b4p: Tensor, kind: str = "iou") -> Tenso
     overlap (Rezatofighi et al. 2019); ``ciou``, which adds the distance of the centres and the difference in
     shape to 1 - IoU (Zheng et al. 2020).
     """
-    ax1, ay1, ax2, ay2 = boxes_b4p.unbind(1)
-    bx1, by1, bx2, by2 = targets_b4p.unbind(1)
-    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
-    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
-    overlap = width * height
-    union = ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - overlap).clamp(min=MIN_IOU)
-    iou = overlap / union
+    ax1, ay1, ax2, ay2 = box = boxes_b4p.unbind(1)
+    bx1, by1, bx2, by2 = target = targets_b4p.unbind(1)
+    shared = intersection(box, target)
+    union = (area(box) + area(target) - shared).clamp(min=MIN_IOU)
+    iou = shared / union
     if kind == "iou":
         return -iou.clamp(min=MIN_IOU).log()
     around_w = torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1)

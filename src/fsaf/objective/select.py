@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fsaf.boxes import area
+
 
 def level_losses(
     loss_bp: Tensor, positive_bp: Tensor, box_bp: Tensor, level_sizes: Sequence[int], num_boxes: int
@@ -42,8 +44,7 @@ def levels_by_size(boxes_bg4: Tensor, num_levels: int) -> Tensor:
 
     The rule of feature pyramids (Lin et al. 2017) that the paper compares online selection with.
     """
-    x1, y1, x2, y2 = boxes_bg4.unbind(-1)
-    area_bg = (x2 - x1) * (y2 - y1)
+    area_bg = area(boxes_bg4.unbind(-1))
     starts = [float((112 << i) ** 2) for i in range(num_levels - 1)]  # the areas where P4, P5, ... begin
     return torch.stack([(area_bg >= start).int() for start in starts]).sum(0, dtype=torch.int32).long()
 

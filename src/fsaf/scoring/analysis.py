@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fsaf.boxes import area, intersection
 from fsaf.data.records import Records
 from fsaf.errors import UserError
 from fsaf.scoring.metrics import LIMITS
@@ -139,10 +140,9 @@ def match(records: Records, found: Found, *, by_class: bool = True) -> Matches:
 
 def overlaps(boxes: np.ndarray, truth: np.ndarray, crowd: np.ndarray) -> np.ndarray:
     """(P, G) IoU of boxes (P, 4) and (G, 4); with a crowd region the share of the box that lies in it."""
-    sides = np.minimum(boxes[:, None, 2:], truth[:, 2:]) - np.maximum(boxes[:, None, :2], truth[:, :2])
-    common = sides.clip(0).prod(2)
-    area, truth_area = _area(boxes)[:, None], _area(truth)
-    return common / np.maximum(np.where(crowd, area, area + truth_area - common), 1e-12)
+    found, known = boxes.T[..., None].astype(np.float64), truth.T[:, None].astype(np.float64)
+    shared, own = intersection(found, known), area(found)
+    return shared / np.maximum(np.where(crowd, own, own + area(known) - shared), 1e-12)
 
 
 def precision_recall(records: Records, found: Found, matches: Matches) -> list[Curve]:
@@ -224,7 +224,7 @@ def level_counts(
 
 def size_of(boxes: np.ndarray) -> np.ndarray:
     """(n,) position in ``SIZES`` of boxes (n, 4): under 32 x 32 pixels, to 96 x 96, and larger."""
-    return np.searchsorted(_EDGES, _area(boxes), side="right")
+    return np.searchsorted(_EDGES, area(boxes.astype(np.float64).T), side="right")
 
 
 def mistakes(
@@ -245,7 +245,3 @@ def mistakes(
 def _column(records: Records, name: str) -> np.ndarray:
     """Labels or crowd flags of all boxes, image after image."""
     return np.concatenate([getattr(image, name) for image in records.images])
-
-
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).prod(1)
