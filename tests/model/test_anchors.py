@@ -39,7 +39,7 @@ def test_coding_is_torchvisions_and_leads_back() -> None:
 
     wild_b4n = 5 * torch.randn(2, 4, anchors_4n.shape[1], generator=random)
     for deltas_4n, boxes_4n in zip(wild_b4n, decode_deltas(wild_b4n, anchors_4n), strict=True):
-        # torchvision limits growth alone; MMDetection, and this package, shrinking too.
+        # torchvision clamps growth only; MMDetection and this package clamp shrinking too.
         limited = torch.cat([deltas_4n[:2], deltas_4n[2:].clamp(min=-coder.bbox_xform_clip)])
         torch.testing.assert_close(
             boxes_4n.T, coder.decode_single(limited.T, anchors_4n.T), rtol=1e-5, atol=1e-3

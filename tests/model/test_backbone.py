@@ -1,4 +1,4 @@
-"""The backbone's features, what of it stays frozen, and errors for names that do not fit."""
+"""Features of backbones, frozen parts, and errors for models that do not fit."""
 
 import pytest
 import timm
@@ -33,7 +33,7 @@ def test_features_of_the_strides_are_found_and_are_channels_first(name: str, cha
 
 @pytest.mark.parametrize("name", ["test_mambaout", "dla34"])
 def test_features_are_those_that_timm_computes(name: str) -> None:
-    """``forward_intermediates`` and ``FeatureListNet`` are two ways by which timm gets them."""
+    """``forward_intermediates`` and ``FeatureListNet`` are two independent ways of timm's."""
     backbone = Backbone(name).eval()
     whole = timm.create_model(name).eval()
     state = {key.replace("stages_", "stages."): value for key, value in backbone.body.state_dict().items()}
@@ -82,7 +82,7 @@ def test_frozen_stages_of_a_resnet(stages: int) -> None:
 
 
 def test_more_frozen_stages_than_there_are_is_refused() -> None:
-    """Networks that start at stride 4 have a stage less."""
+    """Networks that start at stride 4 have one stage less."""
     with pytest.raises(UserError, match=r"model\.frozen_stages = 4: .*take -1"):
         Backbone("test_convnext", frozen_stages=4)
 

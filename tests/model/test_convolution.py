@@ -24,7 +24,7 @@ assert 32 * LARGE[0] * LARGE[1] >= MIN_WORK > 32 * SMALL[0] * SMALL[1]
 def pair(
     stride: int = 1, bias: bool = True, channels: tuple[int, int] = (32, 40)
 ) -> tuple[nn.Conv2d, nn.Conv2d]:
-    """A plain convolution and one of ours with the same weights."""
+    """Return a plain convolution and one of ours with the same weights."""
     plain = nn.Conv2d(*channels, 3, stride=stride, padding=1, bias=bias)
     ours = nn.Sequential(copy.deepcopy(plain))
     use_winograd(ours)

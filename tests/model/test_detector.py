@@ -1,5 +1,6 @@
 """The whole network: padding, shapes, types, and the published model's parameters."""
 
+import doctest
 import json
 from collections import Counter
 from dataclasses import replace
@@ -135,6 +136,14 @@ def test_a_given_normalisation_is_taken(tiny_model_config: ModelConfig) -> None:
 def test_normalisation_constants_are_not_in_the_state(model: FSAF) -> None:
     assert not {"mean", "std"} & set(model.state_dict())
     assert {"mean", "std"} <= dict(model.named_buffers()).keys()
+
+
+def test_the_example_runs() -> None:
+    tests = doctest.DocTestFinder().find(FSAF, "FSAF")
+    runner = doctest.DocTestRunner()
+    for test in tests:
+        runner.run(test)
+    assert runner.tries > 5 and runner.failures == 0
 
 
 @pytest.mark.gpu

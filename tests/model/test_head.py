@@ -1,4 +1,4 @@
-"""What the head says before it has learned anything, and in which type it says it."""
+"""The head's outputs before training, their types, and what the branches share."""
 
 import pytest
 import torch

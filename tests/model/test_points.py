@@ -25,7 +25,7 @@ def test_five_levels_have_strides_8_to_128() -> None:
 
 
 def encode(box: list[float], x: float, y: float, stride: float) -> list[float]:
-    """Top, bottom, left, right of a box seen from (x, y), in units of four strides."""
+    """Return top, bottom, left, right: distances of a box's edges from (x, y) in units of four strides."""
     x1, y1, x2, y2 = box
     return [
         (y - y1) / (4 * stride),

@@ -19,7 +19,7 @@ def test_each_level_halves_the_one_before_rounding_up(size: tuple[int, int]) -> 
 
 
 def passes_through(conv: nn.Module, factor: float = 1.0) -> None:
-    """Make a convolution the identity times ``factor``."""
+    """Turn a convolution into the identity times ``factor``."""
     assert isinstance(conv, nn.Conv2d)
     nn.init.dirac_(conv.weight)
     with torch.no_grad():
@@ -36,7 +36,7 @@ def plain_pyramid() -> Pyramid:
 
 
 def nearest(x: Tensor, height: int, width: int) -> Tensor:
-    """Nearest-neighbour enlargement, index by index."""
+    """Upsample to the nearest neighbour, index by index."""
     rows = [i * x.shape[2] // height for i in range(height)]
     columns = [j * x.shape[3] // width for j in range(width)]
     return x[:, :, rows][:, :, :, columns]

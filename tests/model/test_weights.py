@@ -159,7 +159,7 @@ def test_unusable_file(
 
 
 class Malicious:
-    """Runs code when unpickled without weights_only."""
+    """Run code when unpickled without weights_only."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (print, ("unpickled",))

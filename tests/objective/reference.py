@@ -58,7 +58,7 @@ class Location:
 
 @dataclass(kw_only=True)
 class Answer:
-    """What the objective should give."""
+    """The values that the objective should return."""
 
     locations: list[Location]
     levels: dict[tuple[int, int], int]
@@ -67,7 +67,7 @@ class Answer:
     loss_box: list[float]
     num_pos: float
     margin: float
-    """How far the nearest decision (overlap share, relative loss of the second best level) is from a tie."""
+    """Distance of the closest decision (overlap share, relative loss of the second best level) from a tie."""
 
 
 def strictly_inside(x: float, y: float, box: tuple[float, float, float, float]) -> bool:
@@ -92,7 +92,7 @@ def neg_log_iou(a: tuple[float, float, float, float], b: tuple[float, float, flo
 
 
 def assign_one(at: Location, boxes: list[Box], config, size: tuple[int, int]) -> float:
-    """Fill in ``box``, ``ignored`` and ``background`` of one location; gives the margin of its decisions."""
+    """Fill in ``box``, ``ignored`` and ``background`` of a location; return the margin of its decisions."""
     margin = math.inf
     limits = [math.ceil(math.ceil(side / 32) * 32 / at.stride) for side in size]
     if at.row >= limits[0] or at.column >= limits[1]:
@@ -114,7 +114,7 @@ def assign_one(at: Location, boxes: list[Box], config, size: tuple[int, int]) ->
         elif shadow > 0.01:
             shadows.append(index)
     if cores:
-        # Smallest first; of equal areas the later one wins.
+        # The smallest box first; ties go to the later one.
         winner = min(cores, key=lambda index: (boxes[index].area, -index))
         shadows += [index for index in cores if index != winner]
         at.box = winner
@@ -153,7 +153,7 @@ def reference(
                     margin = min(margin, assign_one(at, boxes, config, sizes[image]))
                     locations.append(at)
 
-    # Every box's mean loss on every level.
+    # Mean loss of each box on each level.
     losses: dict[tuple[int, int], dict[int, list[float]]] = {}
     terms = []
     for at in locations:

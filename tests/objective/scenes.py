@@ -1,4 +1,4 @@
-"""Random but fixed scenes that the tests of the objective share."""
+"""Random scenes with fixed seeds, shared by the tests of the objective."""
 
 import math
 
@@ -14,7 +14,7 @@ SHAPES = [(math.ceil(128 / stride), math.ceil(192 / stride)) for stride in STRID
 
 
 def scene_outputs(batch: int = 1, seed: int = 0, num_classes: int = NUM_CLASSES) -> RawOutputs:
-    """Head outputs of images of 128 x 192 pixels; about half of the distances are zero, as after ReLU."""
+    """Return head outputs for images of 128 x 192 pixels; half of the distances are zero, as after ReLU."""
     random = torch.Generator().manual_seed(seed)
     free = FreeOutputs(
         [torch.randn(batch, num_classes, *shape, generator=random) - 2 for shape in SHAPES],
@@ -24,13 +24,13 @@ def scene_outputs(batch: int = 1, seed: int = 0, num_classes: int = NUM_CLASSES)
 
 
 def free_of(outputs: RawOutputs) -> FreeOutputs:
-    """The anchor-free branch, which is there."""
+    """Return the outputs of the anchor-free branch."""
     assert outputs.free is not None
     return outputs.free
 
 
 def scene_boxes(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """xyxy, labels and crowd of one image of ``SIZE``: overlapping boxes of all sizes, no crowd region."""
+    """Return xyxy, labels and crowd of an image of ``SIZE``: overlapping boxes of all sizes, no crowd."""
     random = torch.Generator().manual_seed(seed)
     centre = torch.rand(count, 2, generator=random) * torch.tensor([SIZE[1], SIZE[0]])
     half = 4 * 16 ** torch.rand(count, 2, generator=random)
@@ -44,7 +44,7 @@ def as_batch(
     sizes: list[tuple[int, int]] | None = None,
     count: int = 12,
 ) -> Boxes:
-    """The images' boxes as the objective takes them."""
+    """Return the boxes of the images as a batch."""
     xyxy, labels, crowd = (list(part) for part in zip(*images, strict=True))
     boxes, cut = pad_boxes(xyxy, labels, crowd, sizes or [SIZE] * len(images), count)
     assert cut == 0
@@ -52,10 +52,10 @@ def as_batch(
 
 
 def with_grad(outputs: RawOutputs) -> RawOutputs:
-    """A copy whose tensors collect gradients."""
+    """Return a copy whose tensors collect gradients."""
     return outputs.map(lambda x: x.clone().requires_grad_())
 
 
 def gradients(outputs: RawOutputs) -> list[torch.Tensor]:
-    """Of the logits of all levels, then of the distances."""
+    """Return the gradients of the logits of all levels, then of the distances."""
     return [x.grad for x in outputs.tensors()]

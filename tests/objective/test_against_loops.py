@@ -18,7 +18,7 @@ NUM_CLASSES = 3
 HEIGHT, WIDTH = 96, 160
 
 eighths = st.integers(-8 * 24, 8 * (WIDTH + 24)).map(lambda n: n / 8)
-"""Coordinates that float32 holds exactly, some of them outside the image."""
+"""Coordinates that float32 represents exactly, some of them outside the image."""
 
 
 @st.composite
@@ -36,7 +36,7 @@ def box(draw: st.DrawFn) -> Box:
 
 @st.composite
 def image(draw: st.DrawFn) -> list[Box]:
-    """Up to 8 boxes; some nested in the one before, some of them of its class, some the same box again."""
+    """Draw up to 8 boxes; some lie in the one before, some have its class, some repeat it."""
     boxes: list[Box] = []
     for new in draw(st.lists(box(), max_size=8)):
         how = draw(st.sampled_from(["free", "free", "nested", "same class", "twice"])) if boxes else "free"
@@ -66,7 +66,7 @@ def setting(draw: st.DrawFn) -> ObjectiveConfig:
 
 
 def outputs(seed: int, batch: int) -> FreeOutputs:
-    """Random logits; distances that float32 decodes without rounding, so that both sides see equal boxes."""
+    """Draw random logits, and distances that float32 decodes exactly, so that both sides see equal boxes."""
     random = torch.Generator().manual_seed(seed)
     shapes = [(math.ceil(HEIGHT / s), math.ceil(WIDTH / s)) for s in STRIDES]
     return FreeOutputs(
@@ -93,7 +93,7 @@ def test_equals_the_loop_version(
         sizes,
         config,
     )
-    # Nearer to a tie than this, float32 and float64 may decide differently.
+    # Closer to a tie, float32 and float64 may decide differently.
     assume(expected.margin > 1e-5)
 
     boxes, cut = pad_boxes(
@@ -122,7 +122,7 @@ def test_equals_the_loop_version(
         if level >= 0
     }
     assert levels == expected.levels
-    # PyTorch's float32 cross-entropy subtracts the logit: half a unit in the last place of 9 is left over.
+    # Rounding of float32 for logits up to 9: half a unit in their last place.
     assert terms.loss_cls_l.tolist() == pytest.approx(expected.loss_cls, rel=1e-5, abs=5e-7)
     assert terms.loss_box_l.tolist() == pytest.approx(expected.loss_box, rel=1e-5, abs=5e-7)
     assert terms.statistics.num_pos.item() == pytest.approx(expected.num_pos)

@@ -1,4 +1,4 @@
-"""The anchor-based branch's objective against a loop, and against torchvision's RetinaNet."""
+"""The anchor-based branch against a plain loop and against torchvision's RetinaNet."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from fsaf.data.batch import Boxes
 from fsaf.model.anchors import KINDS, decode_deltas, make_anchors
 from fsaf.model.outputs import AnchorOutputs
 from fsaf.model.points import STRIDES
-from fsaf.objective.anchor_based import Matches, anchor_losses, match
+from fsaf.objective.anchor_based import AnchorMatches, anchor_losses, match_anchors
 from fsaf.testing import Recorder, first_difference
 from objective.scenes import NUM_CLASSES, SHAPES, as_batch, scene_boxes
 
@@ -29,7 +29,7 @@ def everywhere(batch: int) -> Tensor:
 
 
 def by_loop(boxes: Boxes, row: int, part_n: Tensor) -> tuple[list[int | None], list[bool]]:
-    """The box of each anchor, and whether it is background: MaxIoUAssigner, read off its documentation."""
+    """Return each anchor's box or None, and if it is background, as MaxIoUAssigner's documentation says."""
     real = [g for g in range(boxes.xyxy.shape[1]) if boxes.valid[row, g] and not boxes.crowd[row, g]]
     overlaps = box_iou(boxes.xyxy[row, real].double(), ANCHORS.T.double())
     owner: list[int | None] = []
@@ -55,7 +55,7 @@ def test_matches_are_those_of_a_loop(count: int, seed: int, edge: bool) -> None:
     part_bn = everywhere(2)
     if edge:
         part_bn &= (ANCHORS[0] + ANCHORS[2])[None] < 2 * 130
-    found = match(ANCHORS, boxes, part_bn)
+    found = match_anchors(ANCHORS, boxes, part_bn)
     for row in range(2):
         owner, background = by_loop(boxes, row, part_bn[row])
         expected = torch.tensor([-1 if g is None else g for g in owner])
@@ -93,8 +93,8 @@ def test_losses_and_gradients_are_torchvisions(kind: Any, seed: int) -> None:
     head = RetinaNetHead(8, KINDS, NUM_CLASSES)
     head.regression_head._loss_type = "l1"
     matched = Matcher(0.5, 0.4, allow_low_quality_matches=True)(box_iou(truth["boxes"], ANCHORS.T))
-    ours = match(ANCHORS, boxes, everywhere(1))
-    # Where a box gets its best anchor although that overlaps another box more, torchvision gives the other.
+    ours = match_anchors(ANCHORS, boxes, everywhere(1))
+    # If a box's best anchor overlaps another box more, torchvision assigns it to the other box.
     matched = torch.where(ours.positive_bn[0], ours.box_bn[0], matched)
     assert torch.equal(matched == Matcher.BELOW_LOW_THRESHOLD, ours.negative_bn[0])
     logits_bcn, deltas_b4n, *_ = copy.flat()
@@ -119,7 +119,7 @@ def test_losses_and_gradients_are_torchvisions(kind: Any, seed: int) -> None:
 def test_the_iou_loss_is_that_of_the_decoded_boxes() -> None:
     boxes, outputs = as_batch(scene_boxes(6, 0)), raw_outputs(1, 0)
     sums = anchor_losses(outputs, boxes, ObjectiveConfig(anchor_box_loss="iou"))
-    matches: Matches = match(ANCHORS, boxes, everywhere(1))
+    matches: AnchorMatches = match_anchors(ANCHORS, boxes, everywhere(1))
     at = matches.positive_bn[0]
     predicted = decode_deltas(outputs.flat()[1], ANCHORS)[0].T[at]
     iou = torchvision.ops.box_iou(predicted, boxes.xyxy[0, matches.box_bn[0, at]]).diagonal()

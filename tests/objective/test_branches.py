@@ -1,4 +1,4 @@
-"""Both branches in one objective, each alone, and levels chosen by size."""
+"""Both branches together, each alone, and levels chosen by size."""
 
 import pytest
 import torch

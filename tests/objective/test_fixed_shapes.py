@@ -1,4 +1,4 @@
-"""The objective's operators and their shapes do not depend on the data: one graph for every batch."""
+"""Operators of the objective and their shapes do not depend on the data: one graph serves every batch."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from objective.scenes import as_batch, scene_boxes, scene_outputs, with_grad
 
 
 def record(first: int, second: int, config: ObjectiveConfig) -> Recorder:
-    """Forward and backward of two images with that many boxes."""
+    """Record the forward and backward pass for two images with that many boxes."""
     boxes = as_batch(scene_boxes(first), scene_boxes(second, seed=1), count=16)
     outputs = with_grad(scene_outputs(2))
     with Recorder() as recorder:

@@ -37,7 +37,7 @@ def test_focal_losses_keep_the_digits_of_float32(gamma: float, positive: bool) -
     exact = logits.detach().double().requires_grad_()
     found = sum(focal_losses(logits, label, own, ~own[None], 0.25, gamma))
     targets = torch.full_like(exact, float(positive))
-    # Not torchvision's: its 1 - score loses all digits of small scores, in float64 as well.
+    # Not torchvision's loss: its 1 - score loses all digits of small scores, even in float64.
     right = exact * (2 * targets - 1)
     alpha = 0.25 if positive else 0.75
     expected = -(alpha * (-right).sigmoid().pow(gamma) * F.logsigmoid(right))[0]
@@ -113,3 +113,9 @@ def test_other_box_losses_of_equal_and_of_empty_boxes(kind: str) -> None:
     loss = box_loss(a, a.detach().clone(), kind)
     loss.sum().backward()
     assert loss[0, 0] == 0 and loss.isfinite().all() and a.grad.isfinite().all()
+
+
+def test_an_unknown_box_loss_is_refused() -> None:
+    boxes = random_boxes(2).mT[None]
+    with pytest.raises(ValueError, match="'diou': must be iou, giou or ciou"):
+        box_loss(boxes, boxes, "diou")

@@ -1,4 +1,4 @@
-"""What the objective promises whatever the weights: independence, selection, finite numbers."""
+"""Properties of the objective that hold for any weights: independence, selection, finite numbers."""
 
 from operator import itemgetter
 from typing import Any
@@ -32,7 +32,7 @@ CONFIG = ObjectiveConfig()
 def run(
     outputs: RawOutputs, boxes: Boxes, config: ObjectiveConfig = CONFIG
 ) -> tuple[LossTerms, list[torch.Tensor]]:
-    """The loss terms, and the gradients of all outputs."""
+    """Return the loss terms and the gradients of all outputs."""
     outputs = with_grad(outputs)
     terms = objective(outputs, boxes, config)
     terms.loss.backward()
@@ -40,7 +40,7 @@ def run(
 
 
 def assert_same(a: Any, b: Any) -> None:
-    """Equal bit for bit, through lists and tuples."""
+    """Assert that all tensors in nested lists and tuples are equal bit by bit."""
     for x, y in zip(tree_leaves(a), tree_leaves(b), strict=True):
         assert torch.equal(x, y)
 
@@ -110,7 +110,7 @@ def test_a_batch_of_two_is_its_images_over_one_divisor(counts: tuple[int, int]) 
     total_cls = total_box = positives = 0
     for i, image in enumerate(images):
         terms, _ = run(both.map(itemgetter(slice(i, i + 1))), as_batch(image))
-        # Without positives an image of its own is divided by its background: here, every location of it.
+        # An image without positives is divided by its background locations: here, all of them.
         divisor = terms.statistics.num_pos if terms.statistics.num_pos > 0 else sum(h * w for h, w in SHAPES)
         total_cls, total_box = total_cls + terms.loss_cls_l * divisor, total_box + terms.loss_box_l * divisor
         positives += terms.statistics.num_pos
@@ -144,7 +144,7 @@ def test_any_number_of_classes(num_classes: int) -> None:
 
 
 def perfect(boxes: Boxes, config: ObjectiveConfig) -> FreeOutputs:
-    """Certain of the right class wherever a box is learned, certain of nothing elsewhere, boxes exact."""
+    """Return exact boxes, certain of the right class where a box is learned and of none elsewhere."""
     found = assign(SHAPES, boxes, NUM_CLASSES, config)
     points = make_points(SHAPES, STRIDES, torch.device("cpu"))
     x1, y1, x2, y2 = torch.gather(boxes.xyxy, 1, found.box_bp[..., None].expand(-1, -1, 4)).unbind(2)
@@ -170,7 +170,7 @@ def test_a_perfect_prediction_costs_almost_nothing(config: ObjectiveConfig) -> N
 
 
 def one_big_box() -> Boxes:
-    """Its core reaches locations of every level."""
+    """Return a box whose core touches locations of every level."""
     return as_batch((torch.tensor([[60.0, -20.0, 188.0, 100.0]]), torch.tensor([1]), torch.tensor([False])))
 
 
@@ -184,7 +184,7 @@ def test_a_box_chooses_the_level_that_predicts_it_best(level: int) -> None:
     assert terms.level_bg[0, 0] == level
     assert terms.statistics.level_share_l.tolist() == [float(i == level) for i in range(5)]
 
-    # Elsewhere its locations learn neither the box nor its class, but still that they are no other class.
+    # On other levels its locations learn neither the box nor its class, but do learn the other classes.
     found = assign(SHAPES, boxes, NUM_CLASSES, CONFIG)
     sizes = [h * w for h, w in SHAPES]
     for other, (height, width) in enumerate(SHAPES):
@@ -197,7 +197,7 @@ def test_a_box_chooses_the_level_that_predicts_it_best(level: int) -> None:
 
 
 def test_selection_follows_the_mean_not_the_sum() -> None:
-    # P3 is a little better at each location, but has so many that their losses add up to more.
+    # P3 is better at each location, but has so many locations that the sum of its losses is larger.
     boxes = one_big_box()
     outputs = perfect(boxes, CONFIG)
     for level, logits in enumerate(outputs.logits):
@@ -227,7 +227,7 @@ def test_crowd_regions_are_neither_object_nor_background() -> None:
 
 
 def test_padding_of_the_image_carries_no_loss() -> None:
-    # 70 x 97 pixels round up to 96 x 128: locations from there on are padding.
+    # 70 x 97 pixels are rounded up to 96 x 128; locations from there on are padding.
     boxes = as_batch(scene_boxes(6), sizes=[(70, 97)])
     terms, grads = run(scene_outputs(), boxes)
     outputs = scene_outputs()

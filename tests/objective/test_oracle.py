@@ -35,7 +35,7 @@ def settings_of(arrays: Mapping[str, np.ndarray]) -> tuple[ObjectiveConfig, int]
 
 
 def boxes_of(arrays: Mapping[str, np.ndarray]) -> Boxes:
-    """Crowd boxes come first, so that a real box has another index here than in the oracle's arrays."""
+    """Return the boxes, crowd first, so that real boxes have other indices than in the oracle's arrays."""
     xyxy, labels, crowd = [], [], []
     for i in range(len(arrays["image_sizes"])):
         real, ignored = torch.tensor(arrays[f"boxes_{i}"]), torch.tensor(arrays[f"ignore_{i}"])
@@ -70,7 +70,7 @@ def test_assignment_and_ignored_classes_are_equal(case: str) -> None:
     shapes = [arrays[f"cls_{level}"].shape[-2:] for level in LEVELS]
     found = assign(shapes, boxes, num_classes, config)
 
-    # From an index into an image's rows to the oracle's index into all real boxes of the batch.
+    # Turn an index into an image's rows into the oracle's index into all real boxes of the batch.
     real_bg = boxes.valid & ~boxes.crowd
     in_batch_bg = torch.cumsum(real_bg.flatten().int(), 0).reshape(real_bg.shape) - 1
     index_bp = torch.where(found.positive_bp, torch.gather(in_batch_bg, 1, found.box_bp), -1)
@@ -105,7 +105,7 @@ def test_losses_and_gradients_agree(case: str) -> None:
     terms.loss.backward()
 
     def agrees(found: torch.Tensor, expected: np.ndarray) -> None:
-        """To 1e-5 of each element, and of the array's largest where elements cancel to almost nothing."""
+        """Compare to 1e-5 of each element, or to 1e-8 of the array's largest for elements near zero."""
         largest = float(np.abs(expected).max(initial=0))
         np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-5, atol=1e-8 * largest)
 

@@ -1,4 +1,4 @@
-"""Which levels can learn a box: the same as assigning that box alone."""
+"""The levels that can learn a box are those on which it gets locations when assigned alone."""
 
 import torch
 from hypothesis import given

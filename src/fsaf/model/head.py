@@ -1,4 +1,4 @@
-"""The head, shared by all levels: predictions at every location, without anchors, with them, or both."""
+"""The head, shared by all levels: predictions at every location, anchor-free, anchor-based or both."""
 
 import math
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from fsaf.model.anchors import KINDS
 from fsaf.model.outputs import AnchorOutputs, FreeOutputs, RawOutputs
 
 PRIOR = 0.01
-"""Score that every class starts with (RetinaNet, section 4.1)."""
+"""Score of every class before training (RetinaNet, section 4.1)."""
 
 
-def _branch(channels: int, convs: int, norm: str) -> nn.Sequential:
+def _tower(channels: int, convs: int, norm: str) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(convs):
         layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=norm == "none"))
@@ -24,8 +24,10 @@ def _branch(channels: int, convs: int, norm: str) -> nn.Sequential:
 
 
 class Head(nn.Module):
-    """Two towers of 3x3 convolutions; each branch adds one output convolution to each (FSAF, section 3.1).
+    """Two towers of 3x3 convolutions, for classes and for boxes (FSAF, section 3.1).
 
+    Each branch adds one output convolution to each tower.
+    channels: of pyramid and towers. convs: convolutions of a tower. norm: ``none`` or ``group``.
     branches: ``anchor_free``, ``anchor_based`` or both, which then share the towers.
     """
 
@@ -38,8 +40,8 @@ class Head(nn.Module):
         branches: Sequence[str] = ("anchor_free",),
     ) -> None:
         super().__init__()
-        self.class_tower = _branch(channels, convs, norm)
-        self.box_tower = _branch(channels, convs, norm)
+        self.class_tower = _tower(channels, convs, norm)
+        self.box_tower = _tower(channels, convs, norm)
         self.classes = self.distances = self.anchor_classes = self.anchor_deltas = None
         if "anchor_free" in branches:
             self.classes = nn.Conv2d(channels, num_classes, 3, padding=1)
@@ -59,7 +61,7 @@ class Head(nn.Module):
             nn.init.constant_(self.distances.bias, 0.25)
 
     def forward(self, levels: Sequence[Tensor]) -> RawOutputs:
-        """Compute the outputs of both branches, in float32 also under autocast.
+        """Compute the outputs of each branch, in float32 even under autocast.
 
         levels: (B, channels, H_l, W_l) each.
         """

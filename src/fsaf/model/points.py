@@ -1,4 +1,4 @@
-"""Locations of the pyramid and the coding of boxes as distances from them.
+"""Locations of the pyramid's levels, and boxes as distances from them.
 
 Shapes: B batch, P all locations of all levels.
 """
@@ -17,7 +17,7 @@ DISTANCE_UNIT = 4.0
 
 
 class Points(NamedTuple):
-    """All locations, level after level, each level row by row; pixels of the padded batch."""
+    """Locations of all levels, level by level and row by row, in pixels of the padded batch."""
 
     x: Tensor
     """(P,) float32."""
@@ -46,7 +46,7 @@ def level_axes(shape: tuple[int, int], stride: int, device: torch.device) -> tup
 def make_points(
     level_shapes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device
 ) -> Points:
-    """Return the locations of all levels; level_shapes: (height, width) of each."""
+    """Return the locations of all levels. level_shapes: (height, width) of each."""
     xs, ys, ss = [], [], []
     for (height, width), stride in zip(level_shapes, strides, strict=True):
         x, y = level_axes((height, width), stride, device)
@@ -57,7 +57,7 @@ def make_points(
 
 
 def decode_boxes(distances_b4p: Tensor, points: Points) -> Tensor:
-    """Boxes from predicted distances.
+    """Decode boxes from predicted distances.
 
     distances_b4p: (B, 4, P) float32: top, bottom, left, right in units of ``DISTANCE_UNIT`` strides.
     Returns (B, 4, P) boxes x1, y1, x2, y2 in pixels of the resized image, not clipped.

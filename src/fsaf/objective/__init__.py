@@ -1,6 +1,8 @@
 """``RawOutputs`` and ``Boxes`` come in; ``LossTerms``, the loss and its parts, go out.
 
-Read ``assign.py`` (which location may learn which box), ``losses.py``, ``select.py`` (which level
-each box chooses), ``anchor_free.py``, ``anchor_based.py``, then ``objective.py``, which sums both
-branches. ``reach.py`` finds the levels that can learn a box at all.
+Read in this order: ``assign.py`` decides which location may learn which box, ``losses.py`` computes the
+loss of each location, ``select.py`` selects the level on which each box learns. ``anchor_free.py`` joins
+these three into the losses of FSAF's branch, ``anchor_based.py`` computes those of RetinaNet's, and
+``objective.py`` adds up and divides both. ``reach.py`` finds the levels that can learn a box at all, for
+``fsaf check``.
 """

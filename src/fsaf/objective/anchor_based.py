@@ -1,4 +1,4 @@
-"""The objective of the anchor-based branch: RetinaNet's (Lin et al. 2017, section 4), every shape fixed.
+"""Losses of the anchor-based branch, RetinaNet's (Lin et al. 2017, section 4), with every shape fixed.
 
 Shapes: B batch, C classes, G padded boxes of an image, N all anchors.
 """
@@ -17,34 +17,36 @@ from fsaf.objective.assign import taking_part
 from fsaf.objective.losses import box_loss, focal_losses
 
 POSITIVE_IOU, NEGATIVE_IOU = 0.5, 0.4
-"""An anchor learns the box that it overlaps most, from this IoU on; under the other it is background."""
+"""An anchor learns the box that it overlaps most if their IoU is at least the first; it is background if
+every IoU is below the second."""
 SAME = 1e-5
-"""Overlaps that differ by less, relatively, are equal: a small box lies inside many anchors of one size."""
+"""Relative tolerance for ties: a small box inside several anchors of one size has the same IoU with each, up
+to rounding."""
 SMOOTH_L1_BETA = 1 / 9
-"""Where the smooth-L1 loss turns from quadratic to linear (Detectron's)."""
+"""Error at which the smooth-L1 loss turns from quadratic to linear (Detectron's value)."""
 
 
-class Matches(NamedTuple):
-    """Which anchors learn what."""
+class AnchorMatches(NamedTuple):
+    """What each anchor learns; an anchor that is neither positive nor negative learns nothing."""
 
     box_bn: Tensor
-    """(B, N) int64: which of the G boxes; 0 where not positive."""
+    """(B, N) int64: which of the G boxes; 0 if not positive."""
     positive_bn: Tensor
-    """(B, N) bool."""
+    """(B, N) bool: the anchor learns a box."""
     negative_bn: Tensor
-    """(B, N) bool: background."""
+    """(B, N) bool: the anchor is background."""
 
 
-def match(anchors_4n: Tensor, boxes: Boxes, part_bn: Tensor) -> Matches:
+def match_anchors(anchors_4n: Tensor, boxes: Boxes, part_bn: Tensor) -> AnchorMatches:
     """Match boxes to anchors as MMDetection's MaxIoUAssigner does with RetinaNet's settings.
 
-    Besides the anchors over ``POSITIVE_IOU``, each box gets those that overlap it most, however little, even
-    if they overlap another box more; of two boxes with the same best anchor the later gets it. Crowd regions
-    match nothing. part_bn: (B, N) bool, anchors that may take part.
+    Besides the anchors above ``POSITIVE_IOU``, each box gets the anchors that overlap it most, however
+    little, even if they overlap another box more. If two boxes share their best anchor, the later box gets
+    it. Crowd regions match nothing. part_bn: (B, N) bool, the anchors that take part.
     """
     index_g1 = torch.arange(boxes.xyxy.shape[1], device=anchors_4n.device, dtype=torch.float32)[:, None]
     found = []
-    # Image by image: the overlaps of a whole batch would take gigabytes.
+    # Image by image, because the overlaps of a whole batch would take gigabytes.
     for xyxy_g4, real_g, part_n in zip(boxes.xyxy, boxes.valid & ~boxes.crowd, part_bn, strict=True):
         counts_gn = real_g[:, None] & part_n
         iou_gn = torch.where(counts_gn, iou(xyxy_g4[..., None].unbind(1), anchors_4n.unbind(0)), -1.0)
@@ -56,11 +58,11 @@ def match(anchors_4n: Tensor, boxes: Boxes, part_bn: Tensor) -> Matches:
         positive_n = (best_n >= POSITIVE_IOU) | (owner_n >= 0)
         negative_n = part_n & (best_n < NEGATIVE_IOU) & ~positive_n
         found.append((torch.where(positive_n, box_n, 0), positive_n, negative_n))
-    return Matches(*(torch.stack(parts) for parts in zip(*found, strict=True)))
+    return AnchorMatches(*(torch.stack(parts) for parts in zip(*found, strict=True)))
 
 
 class AnchorSums(NamedTuple):
-    """Losses of a batch before they are divided; scalars."""
+    """Sums over a batch: its losses, and the count that divides them; scalars."""
 
     cls: Tensor
     """Focal loss."""
@@ -71,23 +73,23 @@ class AnchorSums(NamedTuple):
 
 
 def anchor_losses(outputs: AnchorOutputs, boxes: Boxes, config: ObjectiveConfig) -> AnchorSums:
-    """Focal loss on all classes of every positive and negative anchor, box loss on the positive ones.
+    """Compute focal losses of positive and negative anchors for all classes, and box losses of positive ones.
 
-    config.anchor_box_loss: ``smooth_l1`` or ``l1`` on the deltas, others (``box_loss``) on the decoded boxes.
-    Anchors outside of their image, or centred in the middle of a crowd region, learn nothing.
+    ``config.anchor_box_loss`` ``smooth_l1`` and ``l1`` compare the deltas, the others (``box_loss``) the
+    decoded boxes. Anchors centred outside their image, or in the middle of a crowd region, learn nothing.
     """
     logits_bcn, deltas_b4n, anchors_4n, _ = outputs.flat()
     shapes = [(x.shape[-2], x.shape[-1]) for x in outputs.logits]
     part_bp = taking_part(shapes, boxes)
     part_bn = torch.cat([part.repeat(1, KINDS) for part in part_bp.split([h * w for h, w in shapes], 1)], 1)
-    matches = match(anchors_4n, boxes, part_bn)
+    matches = match_anchors(anchors_4n, boxes, part_bn)
     label_bn = torch.gather(boxes.labels, 1, matches.box_bn)
     counts_bcn = (matches.positive_bn | matches.negative_bn)[:, None, :].expand(logits_bcn.shape)
     other_bn, own_bn = focal_losses(
         logits_bcn, label_bn, matches.positive_bn, counts_bcn, config.alpha, config.gamma
     )
 
-    # Where nothing is to be learned the target is the anchor: every number stays finite.
+    # Anchors that learn no box get themselves as target, so that every number is finite.
     target_b4n = torch.gather(boxes.xyxy.mT, 2, matches.box_bn[:, None, :].expand(-1, 4, -1))
     target_b4n = torch.where(matches.positive_bn[:, None, :], target_b4n, anchors_4n)
     kind = config.anchor_box_loss

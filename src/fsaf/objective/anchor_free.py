@@ -1,4 +1,4 @@
-"""The losses of FSAF's own branch: focal loss, IoU loss, and the choice of a level for each box.
+"""Losses of the anchor-free branch: focal loss, box loss, and the choice of a level for each box.
 
 Shapes: B batch, C classes, G padded boxes of an image, L levels, P all locations.
 """
@@ -17,11 +17,11 @@ from fsaf.objective.losses import box_loss, focal_losses
 from fsaf.objective.select import level_losses, levels_by_size, on_selected_level, select_levels
 
 MIN_DISTANCE = 1e-4
-"""Distances are clamped to this in the loss, so that no predicted box is empty."""
+"""Lower bound of distances in the loss, so that no predicted box is empty."""
 
 
 class FreeSums(NamedTuple):
-    """Losses of a batch before they are divided, and what they are divided by."""
+    """Sums over a batch: its losses, and the counts that divide them or that the log shows."""
 
     cls_l: Tensor
     """(L,) focal loss of each level."""
@@ -42,7 +42,7 @@ def anchor_free_losses(
 ) -> tuple[FreeSums, Tensor]:
     """Compute the losses as MMDetection 3.3's FSAFHead does, with every shape fixed.
 
-    Returns the sums, and (B, G) int64 the level that each box chose; -1 if it has no positive location there.
+    Returns the sums, and (B, G) int64, the level that each box chose; -1 if it has no positive location.
     """
     logits_bcp, distances_b4p, points = outputs.flat()
     sizes = points.level_sizes
@@ -53,7 +53,7 @@ def anchor_free_losses(
         logits_bcp, assigned.label_bp, positive_bp, assigned.counts_bcp, config.alpha, config.gamma
     )
 
-    # Where nothing is to be learned the target is the prediction: the loss and its gradient are finite.
+    # Locations that learn no box get their own prediction as target, so that loss and gradient are finite.
     predicted_b4p = decode_boxes(distances_b4p.clamp(min=MIN_DISTANCE), points)
     target_b4p = torch.gather(boxes.xyxy.mT, 2, box_bp[:, None, :].expand(-1, 4, -1))
     target_b4p = torch.where(positive_bp[:, None, :], target_b4p, predicted_b4p.detach())
@@ -70,7 +70,7 @@ def anchor_free_losses(
         own_logit_bp = torch.gather(logits_bcp, 1, assigned.label_bp[:, None, :])[:, 0]
         right_bp = (own_logit_bp >= logits_bcp.amax(1)) & kept_bp
 
-    # On levels not selected, a box's locations lose the box loss and the loss of the box's class.
+    # On the levels that a box did not select, its locations have no box loss and no loss for its class.
     focal_bp = other_bp + torch.where(kept_bp, own_bp, 0.0)
     box_loss_bp = torch.where(kept_bp, box_loss_bp, 0.0)
     level_bg = torch.where(has_level_bg, level_bg, -1)

@@ -1,7 +1,7 @@
 """Which location learns which box (FSAF section 3.2; MMDetection's CenterRegionAssigner).
 
 Shapes: B batch, C classes, G padded boxes of an image, P all locations, H and W of one level.
-Only masks, comparisons and whole-tensor reductions: the shapes do not depend on how many boxes there are.
+Only masks, comparisons and whole-tensor reductions: shapes do not depend on the number of boxes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,75 +17,81 @@ from fsaf.data.batch import Boxes
 from fsaf.model.points import STRIDES, level_axes
 
 MIN_OVERLAP = 0.01
-"""A location's square counts as touching a region when more than this share of it lies inside."""
+"""A location touches a region if more than this share of its square lies inside."""
 CROWD_SCALE = 0.5
-"""A crowd box scaled by this switches locations off."""
+"""Locations inside a crowd box scaled by this take no part."""
 
 
 class Assignment(NamedTuple):
-    """Before feature selection."""
+    """What each location learns, before feature selection."""
 
     positive_bp: Tensor
     """(B, P) bool: the location learns a box."""
     box_bp: Tensor
-    """(B, P) int64: which of the G boxes; 0 where not positive."""
+    """(B, P) int64: which of the G boxes; 0 if not positive."""
     label_bp: Tensor
-    """(B, P) int64: its class; 0 where not positive."""
+    """(B, P) int64: class of that box; 0 if not positive."""
     counts_bcp: Tensor
-    """(B, C, P) bool: the classification loss of that location and class counts."""
+    """(B, C, P) bool: the location has a classification loss for the class."""
     negative_bp: Tensor
     """(B, P) bool: the location is background."""
 
 
 def padding_start(sizes: Tensor, stride: Tensor | int) -> Tensor:
-    """Return the coordinate from which locations lie in the padding, for images of ``sizes`` pixels.
+    """Return the coordinate at which padding starts, for locations of ``stride`` in images of ``sizes``.
 
-    An image takes part up to its size rounded up to ``MULTIPLE``, as MMDetection pads each image by itself.
+    MMDetection pads each image to a multiple of 32 (``MULTIPLE``), and locations up to there take part.
     """
     rounded = torch.ceil(sizes.float() / MULTIPLE) * MULTIPLE
     return torch.ceil(rounded / stride) * stride
 
 
 class _Grid(NamedTuple):
-    """One level's squares; every test on them is an outer product of a row part and a column part."""
+    """The locations of one level and their squares.
+
+    Every test of a square against a box is an outer product of a test along x and one along y.
+    """
 
     x: Tensor  # (W,)
     y: Tensor  # (H,)
     stride: int
 
     def touches(self, regions: Corners, real_bg: Tensor) -> Tensor:
-        """(B, G, H, W) float: 1 where more than MIN_OVERLAP of the location's square lies in the region.
+        """Return (B, G, H, W) float: 1 if more than MIN_OVERLAP of a location's square lies in the region.
 
-        real_bg: (B, G) bool; other regions are touched by nothing. A mask of bool that becomes one of float
-        takes a CPU three times as long.
+        real_bg: (B, G) bool; other regions are ignored. Returns float directly: converting a bool mask later
+        is three times as slow on a CPU.
         """
         half = self.stride * 0.5
         x1, y1, x2, y2 = (side_bg[..., None] for side_bg in regions)
         w = shared_length(self.x - half, self.x + half, x1, x2)
         h = shared_length(self.y - half, self.y + half, y1, y2)
         h = torch.where(real_bg[..., None], h, 0.0)
-        # As a share of the square: its area is a power of two, so both compare alike to the last bit.
+        # Same as overlap / stride**2 > MIN_OVERLAP: dividing by a power of two is exact.
         return (w[:, :, None, :] * h[:, :, :, None]).gt_(MIN_OVERLAP * self.stride**2)
 
     def highest(self, rank_bg: Tensor, touched_bghw: Tensor, boxes: Corners) -> Tensor:
-        """(B, H*W): the highest rank of the boxes touched that the location lies strictly inside of; or 0."""
+        """Return (B, H*W): the highest rank among boxes that are touched and contain the location; or 0.
+
+        rank_bg: see ``_ranks``. touched_bghw: as ``touches`` returns it, of the boxes' cores.
+        """
         in_x, in_y = self._inside(boxes)
         ranked_y = in_y.float() * rank_bg[..., None]
         ranked_bghw = (touched_bghw * ranked_y[:, :, :, None]).mul_(in_x.float()[:, :, None, :])
         return ranked_bghw.amax(1).flatten(1)
 
     def inside_any(self, boxes: Corners, real_bg: Tensor) -> Tensor:
-        """(B, H*W): the location lies strictly inside one of the real boxes."""
+        """Return (B, H*W): True if the location lies strictly inside one of the real boxes."""
         in_x, in_y = self._inside(boxes)
         return (torch.bmm((in_y & real_bg[..., None]).float().mT, in_x.float()) > 0).flatten(1)
 
     def _inside(self, boxes: Corners) -> tuple[Tensor, Tensor]:
-        """(B, G, W) and (B, G, H): the column, and the row, lies strictly inside the box."""
+        """Return (B, G, W) and (B, G, H): True if the column, or row, lies strictly inside the box."""
         x1, y1, x2, y2 = (side_bg[..., None] for side_bg in boxes)
         return (self.x > x1) & (self.x < x2), (self.y > y1) & (self.y < y2)
 
     def within_image(self, sizes_b2: Tensor) -> Tensor:
-        """(B, H*W): the location lies in the image's own size rounded up to 32 pixels."""
+        """Return (B, H*W): True if the location does not lie in the image's padding."""
         limit = padding_start(sizes_b2, self.stride)
         in_y = self.y < limit[:, :1]
         in_x = self.x < limit[:, 1:]
@@ -93,10 +99,10 @@ class _Grid(NamedTuple):
 
 
 def _ranks(boxes: Corners) -> tuple[Tensor, Tensor]:
-    """Boxes in the order in which they win locations; of equal areas the later one does.
+    """Rank boxes by area: a location in several cores goes to the smallest box; ties go to the later one.
 
-    (B, G) float: 1 for the largest box, G for the smallest. (B, 1 + G) float: box of each rank, 0 of none;
-    floats, since an NPU scatters integers of 64 bits on a slow core.
+    Returns (B, G) float, 1 for the largest box and G for the smallest; and (B, 1 + G) float, the box of each
+    rank, 0 for rank 0. Floats, because an NPU scatters 64-bit integers on a slow core.
     """
     area_bg: Tensor = area(boxes)
     index = torch.arange(area_bg.shape[1], device=area_bg.device)
@@ -111,7 +117,7 @@ def _ranks(boxes: Corners) -> tuple[Tensor, Tensor]:
 def taking_part(
     level_shapes: Sequence[tuple[int, int]], boxes: Boxes, strides: Sequence[int] = STRIDES
 ) -> Tensor:
-    """(B, P) bool: locations that learn at all, within their image and outside of crowd regions."""
+    """Return (B, P) bool: True for locations within their image and outside crowd regions."""
     crowd_box, crowd_bg = scale_boxes(boxes.xyxy.unbind(2), CROWD_SCALE), boxes.valid & boxes.crowd
     levels = []
     for grid in _grids(level_shapes, strides, boxes.xyxy.device):
@@ -133,8 +139,11 @@ def assign(
     config: ObjectiveConfig,
     strides: Sequence[int] = STRIDES,
 ) -> Assignment:
-    """Assign the boxes of a batch to the locations of all levels at once.
+    """Assign the boxes of a batch to the locations of all levels.
 
+    A location whose square touches the core of a box, and that lies in the box, learns it; of several boxes,
+    the smallest. A location that touches the shadow of a box without learning it has no loss for the class of
+    that box. Every other location is background.
     level_shapes: (height, width) of each level. boxes: padded boxes in pixels of the resized images.
     """
     device = boxes.xyxy.device
@@ -148,14 +157,14 @@ def assign(
     for grid in _grids(level_shapes, strides, device):
         near_bghw = grid.touches(shadow, real_bg)
         core_bghw = near_bghw if config.pos_scale == config.neg_scale else grid.touches(core, real_bg)
-        # The smallest box whose core holds the location wins it.
+        # A location goes to the smallest box whose core it touches.
         best.append(grid.highest(rank_bg, core_bghw, xyxy))
         box.append(torch.gather(by_rank_bg, 1, best[-1].long()).long())
 
-        # In the shadow of g, of which the core is a part: what is not won by g is ignored for g's class.
+        # A location in the shadow of box g, which contains the core, ignores g's class unless g won it.
         near_bgp, box_b1p, lost_bp = near_bghw.flatten(2), box[-1][:, None, :], best[-1] == 0
         near_bgp.scatter_(1, box_b1p, near_bgp.gather(1, box_b1p) * lost_bp.float()[:, None, :])
-        # Added up row by row: as a product of matrices it takes a CPU three times as long.
+        # Summed by index_add: as a matrix product it is three times as slow on a CPU.
         near_rp = near_bgp.new_zeros(len(boxes.labels) * num_classes, near_bgp.shape[2])
         near_rp = near_rp.index_add(0, row_bg.flatten(), near_bgp.flatten(0, 1))
         ignored.append(near_rp.unflatten(0, (-1, num_classes)) > 0)
@@ -163,7 +172,7 @@ def assign(
 
     label_bp = torch.gather(boxes.labels, 1, box_bp)
     class_c = torch.arange(num_classes, device=device)
-    # As floats: an NPU gathers booleans on a slow core.
+    # Floats, because an NPU gathers booleans on a slow core.
     own_ignored_bp = (torch.gather(ignored_bcp.float(), 1, label_bp[:, None, :])[:, 0] > 0) & won_bp
     if config.foreground_dominate:
         own_bcp = (label_bp[:, None, :] == class_c[:, None]) & won_bp[:, None, :]

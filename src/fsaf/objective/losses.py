@@ -1,4 +1,4 @@
-"""Element-wise losses, float32.
+"""Losses of single locations and boxes, float32.
 
 Shapes: B batch, C classes, P all locations.
 """
@@ -14,32 +14,37 @@ from torch.autograd.function import once_differentiable
 from fsaf.boxes import area, intersection
 
 MIN_IOU = 1e-6
-"""IoU is clamped to this before its logarithm, and areas before they divide."""
+"""Lower bound of IoU before its logarithm, and of areas that divide."""
 
 
 def focal_losses(
     logits_bcp: Tensor, label_bp: Tensor, positive_bp: Tensor, counts_bcp: Tensor, alpha: float, gamma: float
 ) -> tuple[Tensor, Tensor]:
-    """Focal losses (Lin et al. 2017, equation 5) of every location, of its own class apart from the others.
+    """Compute focal losses (Lin et al. 2017, equation 5) per location, own class and other classes apart.
 
-    label_bp: (B, P) int64, class of positive locations. counts_bcp: (B, C, P) bool, logits that count; the
-    own ones of positive locations always do. Returns the loss summed over all classes but a location's own,
-    whose target is 0, and the loss of its own, whose target is 1 (0 where it is not positive): (B, P) each.
-    1 - score is clamped to the smallest normal number, as in MMDetection's CUDA kernel: no logit, an
-    infinite one neither, costs more than 88 where the target is 0.
+    The own class of a positive location has target 1, every other class target 0.
+    label_bp: (B, P) int64, own class of positive locations. counts_bcp: (B, C, P) bool, the logits that have
+    a loss; own logits of positive locations always have one.
+    Returns the loss summed over the other classes, and the loss of the own class, 0 if the location is not
+    positive: (B, P) each. 1 - score is clamped to the smallest normal number, as in MMDetection's CUDA
+    kernel, so that even an infinite logit costs at most 88 if its target is 0.
     """
     return _FocalLosses.apply(logits_bcp, label_bp, positive_bp, counts_bcp, alpha, gamma)
 
 
 NOTHING = -1e4
-"""A logit whose loss as background, and the gradient of it, is 0."""
+"""A logit that stands for "no loss": with target 0, its loss and gradient are exactly 0."""
 
 
 class _FocalLosses(torch.autograd.Function):
-    """``focal_losses`` with as few passes over the logits as can be, since on a CPU each costs the same.
+    """``focal_losses``, fused to minimise passes over the logits: on a CPU, memory traffic sets the time.
 
-    For the backward pass it keeps one tensor of their size, the gradient, where PyTorch would keep one for
-    every operator.
+    The forward pass computes the gradient too, and keeps that one tensor for the backward pass; autograd
+    would keep one of the logits' size per operator. With s = sigmoid(x), so that ds/dx = s (1 - s):
+
+        target 0: loss = -(1 - alpha) s^gamma log(1 - s)
+                  d/dx = (1 - alpha) s^gamma (s - gamma (1 - s) log(1 - s))
+        target 1: loss = -alpha (1 - s)^gamma log(s),  d/dx = alpha (1 - s)^gamma (gamma s log(s) - (1 - s))
     """
 
     @staticmethod
@@ -57,10 +62,11 @@ class _FocalLosses(torch.autograd.Function):
         x_bcp = torch.where(counts_bcp, logits_bcp, NOTHING)
         x_bcp.scatter_(1, label_b1p, torch.where(positive_b1p, NOTHING, x_bcp.gather(1, label_b1p)))
         score_bcp = x_bcp.sigmoid()
-        # New memory costs more than the arithmetic, so tensors are written over where they can be.
-        rest_bcp = x_bcp.neg_().sigmoid_().clamp_(min=torch.finfo(x_bcp.dtype).tiny)
-        # log(1 - score): what rounding took from ``rest`` is added back, so that small scores keep all their
-        # digits. ``logsigmoid`` and ``log1p`` are as exact, but take a CPU nine times as long as ``log``.
+        # Buffers are reused in place, because allocation is the bottleneck: ``rest`` takes the memory of
+        # ``x``, ``weight`` that of ``lost``, ``slope`` that of ``score``.
+        rest_bcp = x_bcp.neg_().sigmoid_().clamp_(min=torch.finfo(x_bcp.dtype).tiny)  # 1 - score
+        # log(1 - score). ``lost`` is the rounding error of ``rest``, subtracted so that small scores keep all
+        # digits. ``logsigmoid`` and ``log1p`` are as exact, but nine times as slow as ``log`` on a CPU.
         lost_bcp = (rest_bcp - 1).add_(score_bcp)
         log_rest_bcp = rest_bcp.log().sub_(lost_bcp)
         weight_bcp = torch.pow(score_bcp, gamma, out=lost_bcp)
@@ -70,7 +76,7 @@ class _FocalLosses(torch.autograd.Function):
         score_b1p, rest_b1p, log_b1p = own_b1p.sigmoid(), (-own_b1p).sigmoid(), F.logsigmoid(own_b1p)
         weight_b1p = torch.where(positive_b1p, alpha * rest_b1p.pow(gamma), 0.0)
         own_slope_b1p = weight_b1p * (gamma * score_b1p * log_b1p - rest_b1p)
-        # The own class has no slope among the others, so both lie in one tensor.
+        # One tensor holds both slopes, because the slope of the own logit as an "other" class is 0.
         slope_bcp.scatter_(
             1, label_b1p, torch.where(positive_b1p, own_slope_b1p, slope_bcp.gather(1, label_b1p))
         )
@@ -89,12 +95,14 @@ class _FocalLosses(torch.autograd.Function):
 
 
 def box_loss(boxes_b4p: Tensor, targets_b4p: Tensor, kind: str = "iou") -> Tensor:
-    """Loss of aligned boxes x1, y1, x2, y2, (B, P).
+    """Compute the loss (B, P) of predicted boxes against targets, both (B, 4, P) x1, y1, x2, y2.
 
-    kind: ``iou``, -log(IoU) (UnitBox, Yu et al. 2016); ``giou``, which also pulls boxes together that do not
-    overlap (Rezatofighi et al. 2019); ``ciou``, which adds the distance of the centres and the difference in
-    shape to 1 - IoU (Zheng et al. 2020).
+    kind: ``iou`` is -log(IoU) (UnitBox, Yu et al. 2016); ``giou`` also pulls boxes together that do not
+    overlap (Rezatofighi et al. 2019); ``ciou`` adds the distance of the centres and the difference in aspect
+    ratio to 1 - IoU (Zheng et al. 2020). Raises ValueError for another kind.
     """
+    if kind not in ("iou", "giou", "ciou"):
+        raise ValueError(f"box loss {kind!r}: must be iou, giou or ciou")
     ax1, ay1, ax2, ay2 = box = boxes_b4p.unbind(1)
     bx1, by1, bx2, by2 = target = targets_b4p.unbind(1)
     shared = intersection(box, target)

@@ -1,6 +1,7 @@
-"""Which levels can learn a box at all, told from the box alone.
+"""The levels that can learn a box, computed from the box alone.
 
-Shapes: N boxes, L levels. The rule is ``assign``'s, without what other boxes and crowd regions take away.
+The rule is that of ``assign`` for an image without other boxes and crowd regions.
+Shapes: N boxes, L levels.
 """
 
 from collections.abc import Sequence
@@ -17,11 +18,11 @@ from fsaf.objective.assign import MIN_OVERLAP, padding_start
 def reachable_levels(
     boxes_n4: Tensor, sizes_n2: Tensor, config: ObjectiveConfig, strides: Sequence[int] = STRIDES
 ) -> Tensor:
-    """(N, L) bool: the level has a location in the core of the box.
+    """Return (N, L) bool: True if the level has a location in the core of the box.
 
     boxes_n4: xyxy float32 in pixels of the resized image. sizes_n2: height and width of that image.
-    Of a row's locations one of the two on either side of the box's middle overlaps the core most, since both
-    core and square are symmetric; rows and columns can be told apart, since the overlap is their product.
+    The overlap of core and square is a product of one along x and one along y. Along an axis it is largest at
+    one of the two locations around the box centre, so only those are tested.
     """
     stride_l = torch.tensor(strides, dtype=torch.float32, device=boxes_n4.device)
     height_n1, width_n1 = sizes_n2[:, :1], sizes_n2[:, 1:]
@@ -33,7 +34,7 @@ def reachable_levels(
 
 
 def _best_overlap(box: Corners, core: Corners, limit_nl: Tensor, stride_l: Tensor) -> Tensor:
-    """Return (N, L) the most pixels of the core in a location's square along an axis; 0 if none is inside.
+    """Return (N, L): the largest overlap of the core with a location's square along an axis; 0 for none.
 
     box, core: start and end along the axis, (N, 1) each. limit_nl: where padding starts.
     """

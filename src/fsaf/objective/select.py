@@ -14,7 +14,7 @@ from fsaf.boxes import area
 def level_losses(
     loss_bp: Tensor, positive_bp: Tensor, box_bp: Tensor, level_sizes: Sequence[int], num_boxes: int
 ) -> Tensor:
-    """Mean loss of each box's positives on each level, (B, G, L); infinite where it has none there.
+    """Compute the mean loss of each box's positives on each level, (B, G, L); infinite without positives.
 
     loss_bp: (B, P) float32, classification plus box loss of each location.
     """
@@ -34,15 +34,15 @@ def level_losses(
 
 
 def select_levels(losses_bgl: Tensor) -> tuple[Tensor, Tensor]:
-    """The level of smallest loss of each box, (B, G) int64, and whether it has one, (B, G) bool."""
+    """Select the level of smallest loss: (B, G) int64, and (B, G) bool, False for a box without positives."""
     best, level = (-losses_bgl).max(2)  # Ascend's graph compiler lacks min with indices
     return level, best > -torch.inf
 
 
 def levels_by_size(boxes_bg4: Tensor, num_levels: int) -> Tensor:
-    """The level of each box by its size alone, (B, G) int64: floor(5 + log2(sqrt(w h) / 224)), from P3 on.
+    """Choose the level by box size alone, (B, G) int64: P_k with k = floor(5 + log2(sqrt(w h) / 224)).
 
-    The rule of feature pyramids (Lin et al. 2017) that the paper compares online selection with.
+    This is the rule of feature pyramids (Lin et al. 2017), the paper's baseline for online selection.
     """
     area_bg = area(boxes_bg4.unbind(-1))
     starts = [float((112 << i) ** 2) for i in range(num_levels - 1)]  # the areas where P4, P5, ... begin
@@ -50,7 +50,7 @@ def levels_by_size(boxes_bg4: Tensor, num_levels: int) -> Tensor:
 
 
 def on_selected_level(level_bg: Tensor, box_bp: Tensor, level_sizes: Sequence[int]) -> Tensor:
-    """(B, P) bool: the location lies on the level that its box selected."""
+    """Return (B, P) bool: True if the location lies on the level that its box selected."""
     chosen_bp = torch.gather(level_bg, 1, box_bp)
     own_p = torch.cat([chosen_bp.new_full((size,), level) for level, size in enumerate(level_sizes)])
     return chosen_bp == own_p
