@@ -80,6 +80,19 @@ def test_file_with_timms_names(state: dict[str, Tensor], tmp_path: Path, kind: s
         assert torch.equal(value, state[key]), key
 
 
+@pytest.mark.parametrize("name", ["test_convnext", "test_mambaout", "cspnext_s", "hgnetv2_b0"])
+def test_timms_file_fits_a_network_that_timm_takes_apart_or_wraps(name: str, tmp_path: Path) -> None:
+    whole = timm.create_model(name).eval()
+    _save(tmp_path / "whole.safetensors", whole.state_dict())
+    backbone = Backbone(name).eval()
+    load_backbone_weights(backbone, name, str(tmp_path / "whole.safetensors"))
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = whole.forward_intermediates(images, intermediates_only=True)[-3:]
+        for mine, theirs in zip(backbone(images), expected, strict=True):
+            torch.testing.assert_close(mine, theirs)
+
+
 def test_none_leaves_the_backbone(tiny_backbone: Backbone) -> None:
     before = {key: value.clone() for key, value in tiny_backbone.state_dict().items()}
     load_backbone_weights(tiny_backbone, TINY, "none")

@@ -30,6 +30,8 @@ def load_backbone_weights(backbone: Backbone, name: str, source: str) -> None:
     else:
         state = _from_file(Path(source))
     wanted = backbone.body.state_dict()
+    plain = {_plain(key): tensor for key, tensor in state.items()}
+    state = {key: plain[_plain(key)] for key in wanted if _plain(key) in plain}
     missing = sorted(key for key in wanted if key not in state)
     wrong = sorted(key for key in wanted if key in state and state[key].shape != wanted[key].shape)
     if missing or wrong:
@@ -38,7 +40,15 @@ def load_backbone_weights(backbone: Backbone, name: str, source: str) -> None:
             f"model.weights {source!r} does not fit model.backbone {name!r}: "
             f"{len(missing or wrong)} of {len(wanted)} tensors are {what}"
         )
-    backbone.body.load_state_dict({key: state[key] for key in wanted})
+    backbone.body.load_state_dict(state)
+
+
+def _plain(name: str) -> str:
+    """Return a tensor's name as in the whole network, for comparison.
+
+    timm takes some networks apart, where "stages.0" becomes "stages_0", and wraps others: "model.stages.0", "body.conv1".
+    """
+    return name.removeprefix("model.").removeprefix("body.").replace("_", ".")
 
 
 def lite0_from_package(name: str = "tf_efficientnet_lite0") -> dict[str, Tensor]:
