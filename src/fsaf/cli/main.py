@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from fsaf._version import __version__
 from fsaf.cli.parser import Parser, add_keys, epilog, options_of
 from fsaf.cli.verbs import GROUPS, VERBS
-from fsaf.environment import set_environment
+from fsaf.environment import check_builds, explain, set_environment
 from fsaf.errors import Stopped, UserError, printable
 from fsaf.keys import nearest_key, recipe_keys, with_new_name
 
@@ -49,10 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if unknown:
             _refuse(args.verb, unknown)
+        check_builds()
         return VERBS[args.verb].run(args) or 0
     except UserError as error:
         if _prints():
             print(f"fsaf {args.verb}: {printable(error)}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if (text := explain(error)) is None:
+            raise
+        print(f"fsaf {args.verb}: {printable(text)}", file=sys.stderr)
         return 2
     except Stopped as stopped:
         if _prints():
