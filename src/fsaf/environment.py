@@ -29,7 +29,7 @@ def variables() -> dict[str, str | None]:
 
 
 def check_builds() -> None:
-    """Raise UserError if torch_npu is installed beside PyTorch's CUDA build, where importing PyTorch aborts."""
+    """Raise UserError if torch_npu is installed beside PyTorch's CUDA build, which would abort Python."""
     if os.environ.get(AUTOLOAD) == "0" or not importlib.util.find_spec("torch_npu"):
         return
     torch = importlib.util.find_spec("torch")

@@ -46,56 +46,62 @@ def padding_start(sizes: Tensor, stride: Tensor | int) -> Tensor:
     return torch.ceil(rounded / stride) * stride
 
 
-class _Grid(NamedTuple):
-    """The locations of one level and their squares.
+class _Axis(NamedTuple):
+    """The columns of all levels, level after level; or the rows.
 
-    Every test of a square against a box is an outer product of a test along x and one along y.
+    Every test on a location's square is an outer product of a row part and a column part, so both parts are
+    computed for all levels at once.
     """
 
-    x: Tensor  # (W,)
-    y: Tensor  # (H,)
-    stride: int
+    at: Tensor  # (U,) coordinate of the locations
+    half: Tensor  # (U,) half the side of their squares
+    sides: Sequence[int]  # number of columns of each level
+    strides: Sequence[int]
 
-    def touches(self, regions: Corners, real_bg: Tensor) -> Tensor:
-        """Return (B, G, H, W) float: 1 if more than MIN_OVERLAP of a location's square lies in the region.
+    def overlap(self, start_bg: Tensor, end_bg: Tensor) -> Tensor:
+        """Return the lengths (B, G, U) that regions share with the squares."""
+        return shared_length(self.at - self.half, self.at + self.half, start_bg[..., None], end_bg[..., None])
 
-        real_bg: (B, G) bool; other regions are ignored. Returns float directly: converting a bool mask later
-        is three times as slow on a CPU.
+    def inside(self, start_bg: Tensor, end_bg: Tensor) -> Tensor:
+        """Return (B, G, U) float: 1 if the column lies strictly inside the box."""
+        return ((self.at > start_bg[..., None]) & (self.at < end_bg[..., None])).float()
+
+    def within_image(self, size_b: Tensor) -> Tensor:
+        """Return (B, U) bool: the column does not lie in the padding.
+
+        It starts at a multiple of ``MULTIPLE``, and columns at multiples of the stride: rounding it up to the
+        stride, as ``padding_start`` does, changes nothing.
         """
-        half = self.stride * 0.5
-        x1, y1, x2, y2 = (side_bg[..., None] for side_bg in regions)
-        w = shared_length(self.x - half, self.x + half, x1, x2)
-        h = shared_length(self.y - half, self.y + half, y1, y2)
-        h = torch.where(real_bg[..., None], h, 0.0)
+        return self.at < padding_start(size_b, 1)[:, None]
+
+    def split(self, values: Tensor) -> Sequence[Tensor]:
+        """Split (..., U) by level."""
+        return values.split(list(self.sides), -1)
+
+
+def _axes(
+    level_shapes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device
+) -> tuple[_Axis, _Axis]:
+    """Return the columns and the rows."""
+    levels = [level_axes(shape, stride, device) for shape, stride in zip(level_shapes, strides, strict=True)]
+    axes = []
+    for ats in zip(*levels, strict=True):
+        half = [torch.full_like(at, stride * 0.5) for at, stride in zip(ats, strides, strict=True)]
+        axes.append(_Axis(torch.cat(ats), torch.cat(half), [len(at) for at in ats], strides))
+    return axes[0], axes[1]
+
+
+def _touched(columns: _Axis, rows: _Axis, region: Corners, real_bg: Tensor) -> Iterator[Tensor]:
+    """Yield (B, G, H, W) float of each level: 1 if more than MIN_OVERLAP of the square lies in the region.
+
+    real_bg: (B, G) bool; other regions are ignored. Yields floats directly: converting a bool mask later is
+    3x slower on CPU.
+    """
+    w_bgu = columns.overlap(region[0], region[2])
+    h_bgu = torch.where(real_bg[..., None], rows.overlap(region[1], region[3]), 0.0)
+    for w, h, stride in zip(columns.split(w_bgu), rows.split(h_bgu), columns.strides, strict=True):
         # Same as overlap / stride**2 > MIN_OVERLAP: dividing by a power of two is exact.
-        return (w[:, :, None, :] * h[:, :, :, None]).gt_(MIN_OVERLAP * self.stride**2)
-
-    def highest(self, rank_bg: Tensor, touched_bghw: Tensor, boxes: Corners) -> Tensor:
-        """Return (B, H*W): the highest rank among boxes that are touched and contain the location; or 0.
-
-        rank_bg: see ``_ranks``. touched_bghw: as ``touches`` returns it, of the boxes' cores.
-        """
-        in_x, in_y = self._inside(boxes)
-        ranked_y = in_y.float() * rank_bg[..., None]
-        ranked_bghw = (touched_bghw * ranked_y[:, :, :, None]).mul_(in_x.float()[:, :, None, :])
-        return ranked_bghw.amax(1).flatten(1)
-
-    def inside_any(self, boxes: Corners, real_bg: Tensor) -> Tensor:
-        """Return (B, H*W): True if the location lies strictly inside one of the real boxes."""
-        in_x, in_y = self._inside(boxes)
-        return (torch.bmm((in_y & real_bg[..., None]).float().mT, in_x.float()) > 0).flatten(1)
-
-    def _inside(self, boxes: Corners) -> tuple[Tensor, Tensor]:
-        """Return (B, G, W) and (B, G, H): True if the column, or row, lies strictly inside the box."""
-        x1, y1, x2, y2 = (side_bg[..., None] for side_bg in boxes)
-        return (self.x > x1) & (self.x < x2), (self.y > y1) & (self.y < y2)
-
-    def within_image(self, sizes_b2: Tensor) -> Tensor:
-        """Return (B, H*W): True if the location does not lie in the image's padding."""
-        limit = padding_start(sizes_b2, self.stride)
-        in_y = self.y < limit[:, :1]
-        in_x = self.x < limit[:, 1:]
-        return (in_y[:, :, None] & in_x[:, None, :]).flatten(1)
+        yield (w[:, :, None, :] * h[:, :, :, None]).gt_(MIN_OVERLAP * stride**2)
 
 
 def _ranks(boxes: Corners) -> tuple[Tensor, Tensor]:
@@ -118,18 +124,20 @@ def taking_part(
     level_shapes: Sequence[tuple[int, int]], boxes: Boxes, strides: Sequence[int] = STRIDES
 ) -> Tensor:
     """Return (B, P) bool: True for locations within their image and outside crowd regions."""
-    crowd_box, crowd_bg = scale_boxes(boxes.xyxy.unbind(2), CROWD_SCALE), boxes.valid & boxes.crowd
+    return _taking_part(*_axes(level_shapes, strides, boxes.xyxy.device), boxes)
+
+
+def _taking_part(columns: _Axis, rows: _Axis, boxes: Boxes) -> Tensor:
+    x1, y1, x2, y2 = scale_boxes(boxes.xyxy.unbind(2), CROWD_SCALE)
+    crowd_bg1 = (boxes.valid & boxes.crowd).float()[..., None]
+    in_x, in_y = columns.inside(x1, x2), rows.inside(y1, y2) * crowd_bg1
+    part_x, part_y = columns.within_image(boxes.sizes[:, 1]), rows.within_image(boxes.sizes[:, 0])
     levels = []
-    for grid in _grids(level_shapes, strides, boxes.xyxy.device):
-        levels.append(grid.within_image(boxes.sizes) & ~grid.inside_any(crowd_box, crowd_bg))
+    for axes in zip(*map(columns.split, (in_x, part_x)), *map(rows.split, (in_y, part_y)), strict=True):
+        in_x_bgw, part_x_bw, in_y_bgh, part_y_bh = axes
+        crowd_bhw = torch.bmm(in_y_bgh.mT, in_x_bgw) > 0
+        levels.append((part_y_bh[:, :, None] & part_x_bw[:, None, :] & ~crowd_bhw).flatten(1))
     return torch.cat(levels, 1)
-
-
-def _grids(
-    level_shapes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device
-) -> Iterator[_Grid]:
-    for shape, stride in zip(level_shapes, strides, strict=True):
-        yield _Grid(*level_axes(shape, stride, device), stride)
 
 
 def assign(
@@ -153,12 +161,16 @@ def assign(
 
     rank_bg, by_rank_bg = _ranks(xyxy)
     row_bg = boxes.labels + torch.arange(len(boxes.labels), device=device)[:, None] * num_classes
+    columns, rows = _axes(level_shapes, strides, device)
+    in_x = columns.split(columns.inside(xyxy[0], xyxy[2]))
+    ranked_y = rows.split(rows.inside(xyxy[1], xyxy[3]) * rank_bg[..., None])
+    near = list(_touched(columns, rows, shadow, real_bg))
+    cores = near if config.pos_scale == config.neg_scale else _touched(columns, rows, core, real_bg)
     best, box, ignored = [], [], []
-    for grid in _grids(level_shapes, strides, device):
-        near_bghw = grid.touches(shadow, real_bg)
-        core_bghw = near_bghw if config.pos_scale == config.neg_scale else grid.touches(core, real_bg)
-        # A location goes to the smallest box whose core it touches.
-        best.append(grid.highest(rank_bg, core_bghw, xyxy))
+    for near_bghw, core_bghw, in_x_bgw, ranked_y_bgh in zip(near, cores, in_x, ranked_y, strict=True):
+        # The smallest box wins a location that lies in its core and strictly inside it.
+        ranked_bghw = (core_bghw * ranked_y_bgh[:, :, :, None]).mul_(in_x_bgw[:, :, None, :])
+        best.append(ranked_bghw.amax(1).flatten(1))
         box.append(torch.gather(by_rank_bg, 1, best[-1].long()).long())
 
         # A location in the shadow of box g, which contains the core, ignores g's class unless g won it.
@@ -179,7 +191,7 @@ def assign(
         ignored_bcp = ignored_bcp & ~own_bcp
     else:
         won_bp = won_bp & ~own_ignored_bp
-    counts_bp = taking_part(level_shapes, boxes, strides)
+    counts_bp = _taking_part(columns, rows, boxes)
     positive_bp = won_bp & counts_bp
     return Assignment(
         positive_bp=positive_bp,

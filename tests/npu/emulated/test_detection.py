@@ -5,11 +5,7 @@ from pathlib import Path
 
 import emulator
 import pytest
-import torch
 from running import Trainer, fsaf_command
-
-import fsaf
-from fsaf.data.batch import blank_images
 
 
 @pytest.fixture
@@ -43,22 +39,6 @@ def test_predictions_are_the_same(
     ]  # fmt: skip
     assert len(json.loads(texts[0])["detections"]) > 5
     assert texts[1] == texts[0]
-
-
-@pytest.mark.parametrize("recipe", ["lite0", "fsaf_r50_fpn_1x_coco"])
-def test_a_batch_waits_once_and_launches_fewer_than_600_operators(train: Trainer, recipe: str) -> None:
-    train("cpu", steps=1, recipe=recipe, out="run")
-    detector = fsaf.load(train.checkpoint("run"), device="npu")
-    images, sizes = blank_images(2, 64, 96), torch.tensor([[64, 96], [50, 96]])
-    images = images.pin_memory()
-    detector.detect(images, sizes)
-    with emulator.recording() as lines:
-        found = detector.detect(images, sizes.pin_memory())
-    counted = emulator.count(lines)
-    assert found.scores_bm.device.type == "cpu"
-    assert counted["launches"] <= 600
-    assert (counted["to device"], counted["from device"], counted["waits"]) == (2, 1, 1)
-    assert counted["ai cpu"] == 0
 
 
 def test_images_are_copied_without_waiting(checkpoint: Path, tmp_path: Path) -> None:
