@@ -46,7 +46,8 @@ def load_backbone_weights(backbone: Backbone, name: str, source: str) -> None:
 def _plain(name: str) -> str:
     """Return a tensor's name as in the whole network, for comparison.
 
-    timm takes some networks apart, where "stages.0" becomes "stages_0", and wraps others: "model.stages.0", "body.conv1".
+    timm takes some networks apart, where "stages.0" becomes "stages_0", and wraps others: "model.stages.0",
+    "body.conv1".
     """
     return name.removeprefix("model.").removeprefix("body.").replace("_", ".")
 
