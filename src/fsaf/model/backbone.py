@@ -18,7 +18,7 @@ SUGGESTION = "take, for example, resnet50, convnext_tiny or efficientnet_b0"
 
 
 class Features(NamedTuple):
-    """How to get C3, C4 and C5 from a timm model."""
+    """The feature maps C3, C4 and C5 of a timm model."""
 
     options: dict[str, Any]
     """Arguments of ``timm.create_model``."""

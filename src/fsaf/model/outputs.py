@@ -1,4 +1,4 @@
-"""What the network computes: the raw tensors of its branches, level by level.
+"""Raw outputs of the network, by branch and level.
 
 Shapes: B batch, C classes, P all locations of all levels, N all anchors of all levels.
 """

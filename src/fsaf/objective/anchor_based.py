@@ -27,7 +27,7 @@ SMOOTH_L1_BETA = 1 / 9
 
 
 class AnchorMatches(NamedTuple):
-    """What each anchor learns; an anchor that is neither positive nor negative learns nothing."""
+    """The box that each anchor learns. Anchors neither positive nor negative learn nothing."""
 
     box_bn: Tensor
     """(B, N) int64: which of the G boxes; 0 if not positive."""

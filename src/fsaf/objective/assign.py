@@ -1,4 +1,4 @@
-"""Which location learns which box (FSAF section 3.2; MMDetection's CenterRegionAssigner).
+"""Assignment of boxes to locations (FSAF section 3.2; MMDetection's CenterRegionAssigner).
 
 Shapes: B batch, C classes, G padded boxes of an image, P all locations, H and W of one level.
 Only masks, comparisons and whole-tensor reductions: shapes do not depend on the number of boxes.
@@ -23,7 +23,7 @@ CROWD_SCALE = 0.5
 
 
 class Assignment(NamedTuple):
-    """What each location learns, before feature selection."""
+    """The box that each location learns, before feature selection."""
 
     positive_bp: Tensor
     """(B, P) bool: the location learns a box."""

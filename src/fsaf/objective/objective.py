@@ -20,14 +20,14 @@ AnyTuple = TypeVar("AnyTuple", bound=tuple[Any, ...])
 
 
 class Sums(NamedTuple):
-    """What is added up over the micro-batches of a step; a branch that the network does not have adds 0."""
+    """Sums over the micro-batches of a step. A branch that the network does not have adds 0."""
 
     images: Tensor
     """Scalar: images, without blank rows."""
     free: FreeSums
-    """Of the anchor-free branch."""
+    """Losses and counts of the anchor-free branch."""
     anchors: AnchorSums
-    """Of the anchor-based branch."""
+    """Losses and count of the anchor-based branch."""
 
     @classmethod
     def zero(cls, device: torch.device) -> "Sums":
@@ -61,7 +61,7 @@ def _map(function: Callable[..., Tensor], first: AnyTuple, *others: AnyTuple) ->
 
 
 class Statistics(NamedTuple):
-    """What the log shows beside the losses."""
+    """Figures for the log, beside the losses."""
 
     num_pos: Tensor
     """Scalar: positives (after selection; without that branch, anchors) for each image (mean)."""
@@ -88,7 +88,7 @@ class LossTerms(NamedTuple):
     anchor_box: Tensor
     """Scalar: box loss of anchors over the number of positive ones; 0 without them."""
     statistics: Statistics
-    """What the log shows beside these."""
+    """Figures for the log."""
     level_bg: Tensor
     """(B, G) int64: the level that each box of this batch chose; -1 if it has no positive location."""
     divisor: Tensor
