@@ -6,11 +6,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from fsaf.checking.survey import check_annotations, check_images, read_splits
-from fsaf.checking.text import report
+from fsaf.checking.survey import check_annotations, decode_images, read_splits
+from fsaf.checking.text import check_result
 from fsaf.config import Config, DataConfig, SplitConfig
 from fsaf.data.readers import splits
-from fsaf.data.readers.formats import find_splits
 from fsaf.detection.detector import Detector, load
 from fsaf.detection.picture import Picture
 from fsaf.exporting.export import export_detector
@@ -60,15 +59,16 @@ def check(
 ) -> dict[str, Any]:
     """Return every fault of the data set in folder ``data``, by split, as ``fsaf check --json`` prints it.
 
-    config: the recipe to check for (image sizes, limits); by default a ``Config`` without changes.
+    config: the recipe to check for (splits, image sizes, limits); by default a ``Config`` without changes.
     open_images: decode every image too. Raises UserError for a file that is unreadable.
     """
     config = config or Config()
-    found = read_splits(find_splits(Path(data)), config.data)
+    settings = replace(config.data, root=str(Path(data)))
+    found = read_splits(splits.splits_of(settings), settings)
     check_annotations(found, config.data, config.objective)
     if open_images:
-        check_images(found, config.data)
-    return report(found)
+        decode_images(found, config.data)
+    return check_result(found)
 
 
 def _opened(detector: Detector | str | PathLike[str]) -> Detector:

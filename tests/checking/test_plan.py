@@ -1,4 +1,4 @@
-"""Planned batch shapes against brute force and an exact solver; waste against sums over single images."""
+"""Planned batch shapes, compared with brute force and an exact solver; waste, with sums over images."""
 
 import itertools
 import json
@@ -28,12 +28,12 @@ def up(value: int) -> int:
 
 
 def grid(resized: Sequence[Size]) -> list[Size]:
-    """Every shape worth having: sides that some image has."""
+    """Return every useful shape: its sides are sides of images."""
     return [*itertools.product({up(h) for h, _ in resized}, {up(w) for _, w in resized})]
 
 
 def padded(resized: Sequence[Size], shapes: Sequence[Size]) -> float:
-    """Padded pixels, an image at a time; infinite where one fits nowhere."""
+    """Return padded pixels, computed image by image; infinite if an image fits no shape."""
     return sum(
         min((h * w for h, w in shapes if h >= size[0] and w >= size[1]), default=float("inf"))
         for size in resized
@@ -41,7 +41,7 @@ def padded(resized: Sequence[Size], shapes: Sequence[Size]) -> float:
 
 
 def exact(resized: Sequence[Size], count: int) -> float:
-    """Fewest padded pixels, by HiGHS: which shapes to have, and which of them each bin goes to."""
+    """Return the fewest padded pixels, by HiGHS: it chooses the shapes, and one of them for each bin."""
     from scipy import optimize, sparse
 
     shapes = np.array(grid(resized))

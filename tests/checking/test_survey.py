@@ -1,4 +1,4 @@
-"""``fsaf check``: every fault put into a data set is found, with file and id; ``--fix`` takes it out."""
+"""``fsaf check`` finds every fault put into a data set, with file and id, and ``--fix`` removes it."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from fsaf.checking.fix import CHANGES
 from fsaf.checking.survey import read_splits
 from fsaf.cli import main
 from fsaf.config import Config, DataConfig
-from fsaf.data.faults import BOXES_DROPPED, KINDS
+from fsaf.data.faults import BOXES_DROPPED, FAULT_KINDS
 from fsaf.data.readers.formats import find_splits
 from fsaf.data.readers.splits import open_split
 from fsaf.errors import UserError
@@ -65,7 +65,7 @@ def bomb(path: Path) -> None:
 
 
 FAULTS: dict[str, tuple[str, Callable[[Path], Any], int | None, int | None]] = {
-    # A damage: the kind that it is found as, and image id and annotation id.
+    # For each damage: the kind of fault, the image id and the annotation id.
     "no image_id": ("entry", lambda f: edit(f, lambda d: d["annotations"][0].pop("image_id")), None, None),
     "no width": ("entry", lambda f: edit(f, lambda d: d["images"][0].pop("width")), 11, None),
     "area is text": ("entry", lambda f: edit(f, lambda d: first(d, area="big")), 11, 1),
@@ -202,29 +202,29 @@ def test_each_fault_is_found_refused_by_its_rule_and_fixed(
     status, told = found(folder, capsys, "--report", str(tmp_path / "report.json"))
     assert json.loads((tmp_path / "report.json").read_text()) == told
     faults = [fault for split in told.values() for fault in split["faults"] if fault["kind"] == kind]
-    assert faults and all(fault["rule"] == KINDS[kind].rule for fault in faults)
+    assert faults and all(fault["rule"] == FAULT_KINDS[kind].rule for fault in faults)
     assert Path(faults[0]["file"]).is_relative_to(folder) and faults[0]["text"].isprintable()
     if image is not None:
         assert faults[0]["image_id"] == image
     if item is not None:
         assert faults[0]["item"] == item
     kinds = {kind for split in told.values() for kind in split["counts"]}
-    refused = any(KINDS[kind].rule == "refused" for kind in kinds)
-    assert status == (2 if refused else 0) and (KINDS[kind].rule == "refused") <= refused
-    # What the tables say.
+    refused = any(FAULT_KINDS[kind].rule == "refused" for kind in kinds)
+    assert status == (2 if refused else 0) and (FAULT_KINDS[kind].rule == "refused") <= refused
+    # The tables.
     assert main(["check", str(folder), *OPTIONS]) == status
     out, _ = capsys.readouterr()
-    assert f"\n{kind}: {KINDS[kind].title}\n" in out
-    # Training: the cheap part of the same, by the same rule.
+    assert f"\n{kind}: {FAULT_KINDS[kind].title}\n" in out
+    # Training does the cheap part of the check, by the same rules.
     needs_images = {"image-unreadable", "size-differs"} | ({"image-too-large"} if name == "a bomb" else set())
     settings = Config(data=DataConfig(root=str(folder), short_side=64, long_side=96))
-    if KINDS[kind].rule == "refused" and kind not in needs_images:
+    if FAULT_KINDS[kind].rule == "refused" and kind not in needs_images:
         with pytest.raises(UserError):
             open_for_training(settings)
         assert main(["check", str(folder), *OPTIONS, "--no-images"]) == 2
     else:
         _, _, notes = open_for_training(settings)
-        told_first = KINDS[kind].title.split(" (")[0] in " ".join(notes) or kind.startswith("image-")
+        told_first = FAULT_KINDS[kind].title.split(" (")[0] in " ".join(notes) or kind.startswith("image-")
         assert told_first or kind in BOXES_DROPPED or kind in needs_images | ONLY_CHECK
     # The clean copy.
     if kind not in CHANGES:
@@ -288,7 +288,7 @@ def test_other_formats_become_coco(folder: Path, tmp_path: Path, write: Any) -> 
     other = write(tmp_path / "other", truth)
     wrong = next(path for path in (other / "JPEGImages", other / "images" / "train") if path.is_dir())
     (wrong / "0013.png").unlink()
-    # YOLO lists no images: the one that is gone leaves a label file behind.
+    # YOLO lists no images: a deleted image leaves only its label file.
     status = 2 if write is write_voc else 0
     assert main(["check", str(other), *OPTIONS, "--fix", str(tmp_path / "fixed")]) == status
     file = tmp_path / "fixed" / "annotations" / "instances_train.json"
@@ -345,7 +345,7 @@ def test_hostile_names_do_not_reach_the_terminal(folder: Path, capsys: pytest.Ca
     out, err = capsys.readouterr()
     for line in (out + err).splitlines():
         assert line.isprintable()
-    assert "[bold red]" in out and "evil" in out  # shown as it is, not taken for markup
+    assert "[bold red]" in out and "evil" in out  # printed literally, not as markup
     assert found(folder, capsys)[0] == 2
 
 

@@ -1,4 +1,4 @@
-"""``fsaf check``: what it says of a data set, held to the data set itself."""
+"""The output of ``fsaf check``, compared with the data set."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def told(capsys: pytest.CaptureFixture[str], *argv: str) -> list[str]:
 
 
 def table(lines: list[str], title: str) -> dict[str, list[str]]:
-    """The rows under the line that starts with ``title``, up to a blank one."""
+    """Return the rows below the line that starts with ``title``, up to a blank line."""
     start = next(i for i, line in enumerate(lines) if line.startswith(title))
     rows = {}
     for line in lines[start + 1 :]:
@@ -45,7 +45,7 @@ def table(lines: list[str], title: str) -> dict[str, list[str]]:
     return rows
 
 
-def test_what_a_data_set_holds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_contents_of_a_data_set(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = told(capsys, str(folder), "--short-side", "240", "--long-side", "320")
     assert lines[0].split() == ["train", "val"]
     assert table(lines, lines[0]) == {
@@ -70,7 +70,7 @@ def test_what_a_data_set_holds(folder: Path, capsys: pytest.CaptureFixture[str])
         "32 to 64": ["0", "1"],
         "256 to 512": ["1", "0"],
     }
-    # Columns are aligned: every row of the table ends where its title ends.
+    # Columns are aligned: every row ends below its title.
     assert len({len(line) for line in lines[:6]}) == 1
 
 
@@ -87,7 +87,7 @@ def test_shapes_can_be_pasted_into_a_recipe(folder: Path, capsys: pytest.Capture
     config = build_config({"data": {**yaml.safe_load(line), "short_side": 96, "long_side": 200}}, where="")
     assert isinstance(config.data, DataConfig)
     assert config.data.shapes == [(96, 96), (96, 128), (128, 96)]
-    # The digits: 96 x 128 holds two wide images of train and the one of val.
+    # 96 x 128 holds two wide images of train and the image of val.
     assert table(lines, "shape (") == {"96 x 96": ["1"], "96 x 128": ["3"], "128 x 96": ["1"]}
     wastes = table(lines, "padding")
     assert wastes["3 shapes"] == ["0.0%"]
@@ -95,7 +95,7 @@ def test_shapes_can_be_pasted_into_a_recipe(folder: Path, capsys: pytest.Capture
     square = f"{100 * (5 * 224 * 224 / (4 * 96 * 128 + 96 * 96) - 1):.1f}%"
     assert wastes["every image to one square of the long side"] == [square]
     more = told(capsys, str(folder), "--shapes", "7", "--short-side", "96", "--long-side", "200")
-    assert line in more and "Of 7 shapes asked for, 3 are of use." in more
+    assert line in more and "Of 7 shapes asked for, 3 help." in more
 
 
 def test_of_cocos_archives_the_instances_are_read(folder: Path) -> None:
@@ -115,6 +115,7 @@ def test_of_cocos_archives_the_instances_are_read(folder: Path) -> None:
         (["FOLDER", "--shapes", "2", "--short-side", "16"], "data.short_side = 16: must be at least 32"),
         (["FOLDER", "--short-side", "2000"], "data.short_side = 2000: must be at most data.long_side"),
         (["FOLDER", "--data.flip", "0"], "unrecognized option --data.flip"),
+        (["FOLDER", "--recipe", "lite9"], "lite9: no such recipe file; did you mean 'lite0'?"),
         (["FOLDER/annotations/damaged.json"], "damaged.json: not readable as JSON"),
     ],
 )
@@ -137,7 +138,7 @@ def test_no_images_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[st
     file = write_coco(tmp_path, [])
     assert main(["check", str(file), "--shapes", "2"]) == 2
     assert "no images" in capsys.readouterr().err
-    # Training would refuse it: status 2, and the tables are shown all the same.
+    # Training would refuse it: status 2, but the tables are printed.
     assert main(["check", str(file)]) == 2
     out, err = capsys.readouterr()
     assert out.splitlines()[1].split() == ["images", "0"] and "lists no images" in out and err == ""

@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cli.commands import refused
 from fsaf.cli import main
+from fsaf.data.readers import coco
+from fsaf.data.readers.coco import read_json
+from fsaf.scoring import metrics
 from synthetic import COLORS
 
 
@@ -54,6 +58,22 @@ def test_evaluation_lands_in_the_run_folder(checkpoint: Path, capsys: pytest.Cap
         assert str(run / name) in out
         (run / name).unlink()
     (run / "commands.jsonl").unlink()
+
+
+def test_evaluation_reads_the_annotations_once(
+    checkpoint: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+
+    def read(path: Path, polygons: bool = False) -> Any:
+        opened.append(path)
+        return read_json(path, polygons)
+
+    monkeypatch.setattr(coco, "read_json", read)
+    monkeypatch.setattr(metrics, "read_json", read)
+    assert main(["evaluate", str(checkpoint), "--out", "scores"]) == 0
+    assert (here / "scores" / "report.html").is_file()
+    assert [path.name for path in opened] == ["val.json"]
 
 
 def test_figures_that_cannot_be_written_are_shown(

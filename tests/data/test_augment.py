@@ -1,4 +1,4 @@
-"""Augmentation: boxes stay on their pixels, shapes stay as they are, everything follows from the seed."""
+"""Augmentation: boxes follow their pixels, batch shapes do not change, the seed determines everything."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ def boxes_of(*boxes: tuple[float, float, float, float]) -> tuple[np.ndarray, np.
     st.tuples(st.integers(1, 128), st.integers(1, 128)),
     st.tuples(st.floats(0.1, 3), st.floats(0, 3)),
 )
-def test_what_is_taken_lies_in_the_file_and_fits_the_batch(
+def test_regions_lie_in_the_image_and_fit_the_batch(
     seed: int, original: tuple[int, int], size: tuple[int, int], scale: tuple[float, float]
 ) -> None:
     data = replace(DATA, scale=(scale[0], scale[0] + scale[1]))
@@ -58,7 +58,7 @@ def test_scales_reach_from_end_to_end_and_keep_the_ratio() -> None:
         heights.append(change.size[0])
         factors.append(across[0] / 0.5)
     assert min(factors) == pytest.approx(0.5, abs=0.05) and max(factors) == pytest.approx(1.5, abs=0.05)
-    assert max(heights) == 320  # taller than without, up to the shape
+    assert max(heights) == 320  # taller than without augmentation, up to the batch shape
 
 
 def test_an_image_without_fixed_shape_is_cut_to_its_size() -> None:
@@ -77,7 +77,7 @@ def test_mirroring_alone_is_drawn_as_before_and_takes_all_of_the_image() -> None
 
 @given(st.integers(0, 10**6))
 def test_boxes_stay_on_their_pixels(seed: int) -> None:
-    """A painted rectangle is looked for in the changed image."""
+    """Look for a painted rectangle in the changed image."""
     rng = np.random.default_rng(seed)
     height, width = int(rng.integers(60, 200)), int(rng.integers(60, 200))
     y, x = int(rng.integers(0, height - 30)), int(rng.integers(0, width - 30))
@@ -111,7 +111,7 @@ def test_a_cut_leaves_what_is_inside_and_tells_what_is_hardly_seen() -> None:
 
 
 def test_without_a_cut_every_box_stays_as_it_is() -> None:
-    """Those without area and beyond the image too: what training makes of them is not decided here."""
+    """Boxes without area or outside the image are kept too; another part of the code drops them."""
     boxes, labels, crowd = boxes_of((-5, 10, 300, 50), (20, 20, 20, 40), (5, 5, 10, 10))
     found, found_labels, found_crowd = change_boxes(
         boxes, labels, crowd, (100, 200), unchanged((100, 200), (50, 100))

@@ -1,4 +1,4 @@
-"""Padding and cutting the boxes of a batch to one count."""
+"""Boxes of a batch are padded or cut to the same number."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from fsaf.data.batch import Batch, Boxes, pad_boxes
 
 Image = list[tuple[tuple[float, float, float, float], int, bool]]
-"""Boxes of an image: corners, label, crowd."""
+"""One box of an image: corners, label, crowd."""
 
 box = st.tuples(
     st.tuples(*(st.integers(0, 200) for _ in range(2)), *(st.integers(201, 400) for _ in range(2))),
@@ -48,14 +48,14 @@ def test_every_image_keeps_its_largest_real_boxes_in_order(images: list[Image], 
                 strict=True,
             )
         )
-        # In the order of the file: a subsequence of the image's boxes.
+        # In the order of the file.
         rest = iter(image)
         assert all(any(row == other for other in rest) for row in rows)
-        # Real boxes before crowd regions, large before small.
+        # Boxes are kept before crowd regions, large ones before small ones.
         real = sorted((area(b[0]) for b in image if not b[2]), reverse=True)
         assert sum(not row[2] for row in rows) == min(len(real), count)
         assert sorted((area(row[0]) for row in rows if not row[2]), reverse=True) == real[:count]
-        # Padding is blank.
+        # Padding is zero.
         assert not boxes.xyxy[i, kept:].any() and not boxes.labels[i, kept:].any()
         assert not boxes.crowd[i, kept:].any()
 

@@ -1,4 +1,4 @@
-"""Which images are opened: the setting's limit decides, before anything is decoded."""
+"""Opening images: the limit of the setting applies before anything is decoded."""
 
 import threading
 import zlib
@@ -14,7 +14,7 @@ from fsaf.errors import UserError
 
 
 def png(path: Path, width: int, height: int) -> Path:
-    """A small file whose header says ``width`` x ``height``."""
+    """Return a small file whose header gives ``width`` x ``height``."""
     header = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00"
     crc = zlib.crc32(header).to_bytes(4, "big")
     data = b"IDAT" + zlib.compress(b"\0" * 100)

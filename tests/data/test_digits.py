@@ -1,4 +1,4 @@
-"""The built-in data set: what is in the files, told from the files alone where possible."""
+"""The built-in data set, checked from its files alone when possible."""
 
 import json
 import shutil
@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import fsaf.data.digits as digits_module
+from fsaf.data import digit_pictures
 from fsaf.data.digits import write_digits
 from fsaf.data.readers.coco import read_coco
 from fsaf.errors import UserError
@@ -134,7 +135,7 @@ def test_some_digits_overlap(folder: Path) -> None:
 
 def test_boxes_are_tight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On black, the box is where the bright pixels of the written JPEG end, to a pixel."""
-    monkeypatch.setattr(digits_module, "_background", lambda rng, photo: Image.new("RGB", (320, 256)))
+    monkeypatch.setattr(digit_pictures, "_background", lambda rng, photo: Image.new("RGB", (320, 256)))
     folder = write_digits(tmp_path / "black", train=60, val=1)
     truth = COCO(str(folder / "annotations" / "train.json"))
     checked = 0

@@ -1,8 +1,8 @@
-"""Data that lies: 2,000 damaged annotation files and images, in three formats.
+"""Fuzzing: 2,000 damaged annotation files and images, in three formats.
 
 Each one trains, or is refused with one clear message: no other exception, no hang, no box or image lost
-without being counted. ``fsaf check`` never says that training takes what training refuses, and what ``--fix``
-writes is clean. Seeded, so that a failure names a case that comes again.
+without being counted. ``fsaf check`` reports everything that training refuses, and what ``--fix`` writes is
+clean. The damage is seeded, so that every failure can be repeated.
 """
 
 import json
@@ -25,8 +25,8 @@ from torch.nn import functional
 
 from damage import damage_file, damage_image
 from fsaf.checking.fix import CHANGES, write_clean
-from fsaf.checking.survey import check_annotations, check_images, read_splits
-from fsaf.checking.text import describe, faults_text, report
+from fsaf.checking.survey import check_annotations, decode_images, read_splits
+from fsaf.checking.text import check_result, describe, faults_text
 from fsaf.config import Config, DataConfig, ObjectiveConfig
 from fsaf.data.readers.formats import find_splits
 from fsaf.data.readers.splits import open_split
@@ -43,7 +43,7 @@ from synthetic import Picture, write_coco
 
 SEED = 0
 SECONDS = 10
-"""A case that takes longer hangs."""
+"""Time limit of a case."""
 
 PICTURES = [
     Picture(height=32, width=48, objects=[(4, 4, 20, 20, 7), (20, 10, 12, 16, 3)]),
@@ -68,7 +68,7 @@ def config(folder: Path) -> Config:
 
 
 class Network(nn.Module):
-    """The smallest that learns: one convolution a level, of its stride."""
+    """The smallest network that learns: one convolution for each level, with its stride."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def trains(folder: Path) -> None:
 
 
 def nothing_lost(every: Records, data: DataConfig) -> None:
-    """Boxes and images in the files are in the records, or counted as left out and told."""
+    """Assert that all boxes and images of the files are in the records, or counted in a note."""
     boxes, images = in_files(every)
     counts = every.faults.counts
     left_out = sum(
@@ -152,7 +152,7 @@ def nothing_lost(every: Records, data: DataConfig) -> None:
 
 
 def in_files(records: Records) -> tuple[int, int]:
-    """Boxes and images of a split, counted without the package's readers."""
+    """Count boxes and images of a split without the package's readers."""
     if records.format == "coco":
         data = json.loads(records.source.read_bytes())
         return len(data["annotations"]), len(data["images"])
@@ -168,16 +168,16 @@ def in_files(records: Records) -> tuple[int, int]:
 
 
 def checks(folder: Path, fix: Path | None) -> bool:
-    """Run everything that ``fsaf check`` runs; whether it says that training refuses the data."""
-    data = config(folder).data
+    """Run everything that ``fsaf check`` runs; return True if it says that training refuses the data."""
+    data, recipe = config(folder).data, config(folder)
     splits = find_splits(folder)
     found = read_splits(splits, data)
     check_annotations(found, data, ObjectiveConfig())
-    told = check_images(found, data)
+    files = decode_images(found, data)
     assert all(line.isprintable() for line in faults_text(found).splitlines())
-    assert describe(found, 32, 48) and json.dumps(report(found))
+    assert describe(found, data, recipe.objective) and json.dumps(check_result(found))
     if fix is not None:
-        fixed_is_clean(fix, write_clean(fix, splits, found, told, data), found, data)
+        fixed_is_clean(fix, write_clean(fix, splits, found, files), found, data)
     return any(records.faults.refused for records in found.values())
 
 
@@ -187,17 +187,17 @@ def fixed_is_clean(out: Path, files: list[Path], found: dict[str, Records], data
     for file, (name, records) in zip(files, found.items(), strict=False):
         clean = read_splits(find_splits(file), data)
         (again,) = clean.values()
-        # The pictures are elsewhere.
+        # The images are in another folder.
         for image in again.images:
             image.path = records.folder / image.path.relative_to(again.folder)
         check_annotations(clean, data, ObjectiveConfig())
-        check_images(clean, data)
+        decode_images(clean, data)
         wrong = {kind for kind, count in again.faults.counts.items() if count}
         assert not wrong & set(CHANGES), (name, wrong)
 
 
 def case(folder: Path, number: int, out: Path) -> str:
-    """What becomes of a damaged folder: ``trained`` or ``refused``."""
+    """Return the outcome of a damaged folder: ``trained`` or ``refused``."""
     with time_limit():
         try:
             trains(folder)
@@ -210,7 +210,7 @@ def case(folder: Path, number: int, out: Path) -> str:
         except UserError as error:
             assert str(error).strip()
             refused = True
-        # A data set may be checked that has nothing to train on.
+        # A data set without a training split can be checked too.
         assert refused or outcome == "trained" or "has no split to train on" in why, (
             f"fsaf check does not find: {why}"
         )
@@ -222,7 +222,7 @@ def case(folder: Path, number: int, out: Path) -> str:
 
 @dataclass
 class Format:
-    """A folder to be damaged, and which of its files."""
+    """A folder, and its files that are to be damaged."""
 
     folder: Path
     files: list[str]

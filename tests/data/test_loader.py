@@ -1,4 +1,4 @@
-"""Batches from image files: padding, scaled boxes, counts, and augmentation as a function of its seed."""
+"""Batches from image files: padding, scaled boxes, counts, and augmentation from a seed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -93,7 +93,7 @@ def test_padding_is_zero_and_boxes_are_where_the_pixels_are(records: Records) ->
 
 
 def painted(batch: Batch, row: int) -> None:
-    """The middle of each box of ``row`` has its category's colour, and what is in no box is ground."""
+    """Assert that each box's centre has the colour of its category, and the rest is ground."""
     image = batch.images[row].permute(1, 2, 0).numpy().astype(int)
     h, w = batch.boxes.sizes[row].tolist()
     outside = np.ones((h, w), bool)
@@ -146,7 +146,7 @@ def test_augmentation_mirrors_boxes_with_their_pixels(records: Records) -> None:
                 for row, id_ in enumerate(batch.ids)
                 if id_ == 11
             }
-    assert len(seen) == 4  # as it is, mirrored either way, and both
+    assert len(seen) == 4  # unchanged, flipped either way, both
 
 
 def test_short_batches_are_filled_with_blank_rows(records: Records) -> None:
@@ -191,7 +191,7 @@ def test_batches_are_a_function_of_seed_and_epoch_not_of_workers(records: Record
 
 
 def test_workers_read_after_opencv_has_used_threads(records: Records) -> None:
-    """A process that forks hands on OpenCV's list of threads, but no threads."""
+    """A fork copies OpenCV's list of threads, but not the threads."""
     threads = cv2.getNumThreads()
     try:
         cv2.setNumThreads(4)
@@ -250,7 +250,7 @@ def test_training_refuses_an_image_of_another_size_than_its_boxes_are_for(tmp_pa
     annotations = write_coco(tmp_path, [Picture(height=64, width=96, objects=[(8, 8, 20, 12, 90)])])
     path = tmp_path / "images" / "train" / "0011.png"
     records = read_coco(annotations, path.parent)
-    Image.new("RGB", (97, 63), GROUND).save(path)  # a pixel is nothing
+    Image.new("RGB", (97, 63), GROUND).save(path)  # a difference of one pixel is allowed
     batches(records, train=True, augment=True)
     Image.new("RGB", (64, 96), GROUND).save(path)
     with pytest.raises(UserError, match=r"0011\.png: 64 x 96 pixels, but 96 x 64 in .*train\.json \(id 11\)"):
@@ -268,7 +268,7 @@ def test_the_limit_of_pixels_holds_for_batches(tmp_path: Path) -> None:
 def test_an_error_in_the_training_process_stays_as_it_is(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not one about worker processes, of which there are none."""
+    """A loader without workers must not blame a worker."""
 
     def fail(*_: Any) -> None:
         raise RuntimeError("out of memory")

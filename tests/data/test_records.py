@@ -44,7 +44,7 @@ def read(folder: Path, content: Any, classes: Classes | None = None) -> Records:
 
 
 def changed(*keys: Any, value: Any = ..., drop: bool = False) -> dict[str, Any]:
-    """``GOOD`` with one entry replaced or dropped."""
+    """Return ``GOOD`` with one entry replaced or dropped."""
     data = copy.deepcopy(GOOD)
     at: Any = data
     for key in keys[:-1]:
@@ -217,7 +217,7 @@ def test_any_value_anywhere_is_read_or_refused(
         assert (image.labels >= 0).all() and (image.labels < len(records.classes)).all()
 
 
-# Classes of a checkpoint.
+# Classes of a detector.
 
 
 def test_classes_of_a_checkpoint_order_the_labels(folder: Path) -> None:

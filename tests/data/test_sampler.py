@@ -1,4 +1,4 @@
-"""Order of an epoch: every image once over all processes, whatever the shapes, and resumable anywhere."""
+"""Order of an epoch: each image once over all processes, for any shapes, resumable anywhere."""
 
 import math
 from collections import Counter
@@ -20,7 +20,7 @@ worlds = st.integers(1, 4)
 def epoch_of(
     shapes: list[Shape], batch_size: int, world: int = 1, *, epoch: int = 0, start: int = 0, **options: bool
 ) -> list[list[list[Draw]]]:
-    """The batches of an epoch, by process."""
+    """Return the batches of an epoch, by process."""
     ranks = []
     for rank in range(world):
         sampler = ShapeBatches(
@@ -47,7 +47,7 @@ def test_every_image_once_an_epoch_and_batches_of_one_shape(
     for step in zip(*ranks, strict=True):
         assert all(len(batch) == batch_size for batch in step)
         assert len({draw.shape for batch in step for draw in batch}) == 1
-    # Blank rows only where a shape's images run out: less than one batch of each shape.
+    # Blank rows only at the end of a shape: less than one batch of each.
     total = batch_size * world
     blanks = Counter(draw.shape for draw in draws if draw.item < 0)
     for shape, count in Counter(shapes).items():
@@ -121,7 +121,7 @@ def test_steps_are_those_of_an_epoch_whatever_the_start() -> None:
 
 
 def epochs_of_mixed_shapes() -> list[list[list[Draw]]]:
-    """30 epochs of 3,011 images, most of one shape, a few of another, in the order of their shapes."""
+    """Return 30 epochs of 3,011 images, most of one shape, a few of another, sorted by shape."""
     shapes = [SHAPES[0]] * 2000 + [SHAPES[1]] * 950 + [SHAPES[2]] * 61
     sampler = ShapeBatches(shapes, 16, shuffle=True, seed=11)
     epochs = []

@@ -1,4 +1,4 @@
-"""Which batch shape an image goes to, and the size it gets there."""
+"""The batch shape of an image, and the size that it is resized to."""
 
 import pytest
 from hypothesis import given
@@ -26,10 +26,10 @@ def test_a_fitted_image_lies_in_its_shape_and_keeps_its_ratio(
     low = max((h - 0.5) / height if h > 1 else 0, (w - 0.5) / width if w > 1 else 0)
     high = min((h + 0.5) / height, (w + 0.5) / width)
     assert low <= high * (1 + 1e-9)
-    # Never larger than the limits ask for, ...
+    # Never larger than the limits allow.
     limit_h, limit_w = resized_size(height, width, short, short + extra)
     assert h <= limit_h and w <= limit_w
-    # ... and smaller only where it would not fit, as large then as the shape allows.
+    # Smaller only if it would not fit, and then as large as the shape allows.
     if (h, w) != (limit_h, limit_w):
         assert limit_h > shape[0] or limit_w > shape[1]
         assert h == shape[0] or w == shape[1]
@@ -45,7 +45,7 @@ def test_the_shape_is_the_smallest_that_holds_the_image(
         assert chosen in holding
         assert chosen[0] * chosen[1] == min(h * w for h, w in holding)
     else:
-        # None holds it: the one that shrinks it least.
+        # No shape holds it: the one that shrinks it least.
         kept = [min(h / height, w / width) for h, w in shapes]
         assert min(chosen[0] / height, chosen[1] / width) == max(kept)
 

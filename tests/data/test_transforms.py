@@ -1,4 +1,4 @@
-"""Pixels: decoding every kind of file, resizing as OpenCV does, mirroring boxes with their pixels."""
+"""Pixels: decode every kind of file, resize as OpenCV does, mirror boxes with their pixels."""
 
 import io
 from pathlib import Path
@@ -16,11 +16,11 @@ from fsaf.data.transforms import read_image, resize, resized_size
 from fsaf.errors import UserError
 
 RAMP = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8) * 5
-"""Grey-scale picture, 6 high and 8 wide."""
+"""Grey-scale image, 6 pixels high and 8 wide."""
 
 
 def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """(H, W, 3) uint8: smooth colours with noise."""
+    """Return (H, W, 3) uint8: smooth colours with noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = np.stack([np.sin(x / (5 + c)) * np.cos(y / (7 - c)) for c in range(3)], 2)
@@ -33,7 +33,7 @@ def saved(path: Path, image: Image.Image, **options: Any) -> Path:
 
 
 def pixels(path: Path, **options: Any) -> np.ndarray:
-    """(H, W, 3), after the checks that hold for every file."""
+    """Read a file and return (H, W, 3), after the checks that hold for every file."""
     image = read_image(path, **options)
     assert image.dtype is torch.uint8 and image.dim() == 3 and image.shape[0] == 3
     return image.permute(1, 2, 0).numpy()
@@ -113,7 +113,7 @@ EXIF_TURNS = {
     7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
     8: lambda a: np.rot90(a, 1),
 }
-"""How a viewer shows stored pixels for each value of the orientation tag (EXIF 2.3, 4.6.4 A)."""
+"""Rotation and flip that a viewer applies for each value of the orientation tag (EXIF 2.3, 4.6.4 A)."""
 
 
 @pytest.mark.parametrize("orientation", EXIF_TURNS)
@@ -128,7 +128,7 @@ def test_exif_rotation_is_ignored_unless_asked(tmp_path: Path, orientation: int)
     assert (pixels(path, exif_rotation=True) == turned).all()
 
 
-# Files that are no images.
+# Files that are not images.
 
 NO_IMAGES = {"empty": b"", "text": b"not an image\n", "json": b'{"images": []}', "zeros": bytes(1000)}
 
@@ -199,9 +199,9 @@ def test_damage_anywhere_decodes_or_is_refused(tmp_path: Path) -> None:
         ((1000, 1500), (800, 1333), (800, 1200)),
         # exactly both limits
         ((800, 1333), (800, 1333), (800, 1333)),
-        # halves go up: 101 * 0.5 = 50.5 -> 51
+        # halves round up: 101 * 0.5 = 50.5 -> 51
         ((101, 200), (100, 100), (51, 100)),
-        # a sliver keeps a pixel
+        # at least one pixel
         ((1, 5000), (32, 64), (1, 64)),
     ],
 )
@@ -236,7 +236,7 @@ def test_resize_is_torchs_interpolation_within_a_level(size: tuple[int, int], ne
 
 
 def fixed_point_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 to ``size`` in integers, as OpenCV's documentation and source say it interpolates."""
+    """Resize (H, W, 3) uint8 to ``size`` in integers, as OpenCV's documentation and source define it."""
     left, right, left_weight, right_weight = fixed_point_taps(image.shape[1], size[1])
     upper, lower, upper_weight, lower_weight = fixed_point_taps(image.shape[0], size[0])
     rows = image[:, left] * left_weight[:, None] + image[:, right] * right_weight[:, None] >> 4
@@ -246,7 +246,7 @@ def fixed_point_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray
 
 
 def fixed_point_taps(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The two source positions of each new pixel, and their weights, which add up to 2048."""
+    """Return the two source positions of each new pixel, and their weights, which sum to 2048."""
     position = ((np.arange(new_size) + 0.5) * (size / new_size) - 0.5).astype(np.float32)
     first = np.floor(position)
     weight = np.rint((position - first) * np.float32(2048)).astype(np.int32)

@@ -1,6 +1,6 @@
-"""Which fixed batch shapes waste the fewest padded pixels on a data set's sizes; what other paddings waste.
+"""Plan the fixed batch shapes that waste the fewest padded pixels, and compare them with other paddings.
 
-Waste is padding as a share of the resized pixels: 0.04 is 4 pixels of padding for each 100 of images.
+Waste is padding over resized pixels: 0.04 is 4 pixels of padding for 100 pixels of images.
 Sizes and shapes are (height, width) in pixels. M bins of sizes, K candidate shapes.
 """
 
@@ -16,22 +16,22 @@ from fsaf.errors import UserError
 
 Size = tuple[int, int]
 
-_SEEDS = 64  # starts of the search: those that matter differ little, and time grows with each
+_SEEDS = 64  # starts of the search; more cost time and rarely help
 
 
 def resize_all(sizes: Sequence[Size], short_side: int, long_side: int) -> list[Size]:
-    """The sizes that images of ``sizes`` are resized to under the limits of a recipe."""
+    """Return the sizes that images of ``sizes`` are resized to under the limits of a recipe."""
     known = {size: resized_size(*size, short_side, long_side) for size in set(sizes)}
     return [known[size] for size in sizes]
 
 
 def plan_shapes(sizes: Sequence[Size], count: int, short_side: int, long_side: int) -> list[Size]:
-    """At most ``count`` batch shapes that hold every resized image and together waste few pixels.
+    """Return at most ``count`` batch shapes that hold every resized image and together waste few pixels.
 
-    sizes: of the images as they are in their files. Shapes are multiples of 32, wide ones first; fewer than
-    ``count`` where fewer waste as little. A local search, so the best plan is likely but not certain: from
-    several starts it exchanges one shape, then two, for others as long as that helps. Repeatable. Raises
-    UserError for no sizes, or ``count`` below 1.
+    sizes: those of the image files. Shapes are multiples of 32, wide ones first; there are fewer than
+    ``count`` if more do not help. This is a deterministic local search, so the plan is likely but not
+    certainly the best: from several starts it exchanges one shape, then two, as long as that helps. Raises
+    UserError if there are no sizes or ``count`` is below 1.
     """
     if count < 1:
         raise UserError(f"shapes = {count}: must be at least 1")
@@ -39,13 +39,13 @@ def plan_shapes(sizes: Sequence[Size], count: int, short_side: int, long_side: i
         raise UserError("no images, so there are no sizes to plan batch shapes for")
     bins = Counter(
         (round_up(h), round_up(w)) for h, w in resize_all(sizes, short_side, long_side)
-    )  # no more is needed: a shape holds all images of a bin or none
+    )  # bins are enough: a shape holds all images of a bin or none
     sides_m2 = np.array(sorted(bins), np.int64)
     shapes_k2 = _candidates(sides_m2)
     number_m = np.array([bins[tuple(side)] for side in sides_m2.tolist()], np.int64)
     fits_mk = (sides_m2[:, None] <= shapes_k2).all(2)
     area_k = shapes_k2.prod(1)
-    # A bin without a shape costs more than any plan that holds everything.
+    # A bin that fits no shape costs more than any plan that holds every bin.
     nowhere = int(area_k.max() * number_m.sum()) + 1
     cost_mk = np.where(fits_mk, area_k * number_m[:, None], nowhere)
     chosen = _search(cost_mk, min(count, len(bins)))
@@ -55,9 +55,9 @@ def plan_shapes(sizes: Sequence[Size], count: int, short_side: int, long_side: i
 
 
 def _candidates(sides_m2: np.ndarray) -> np.ndarray:
-    """(K, 2): every shape that a best plan can hold.
+    """Return (K, 2): every shape that an optimal plan can contain.
 
-    A shape that is larger than the images in it wastes less when cut down to their largest sides.
+    A shape larger than its images wastes less if it is cut down to their largest sides.
     """
     largest = {
         (max(a[0], b[0]), max(a[1], b[1]))
@@ -67,9 +67,10 @@ def _candidates(sides_m2: np.ndarray) -> np.ndarray:
 
 
 def _search(cost_mk: np.ndarray, count: int) -> list[int]:
-    """Indices of ``count`` candidates; the sum over bins of the least cost is a local minimum.
+    """Return the indices of ``count`` candidates whose cost, the sum over bins, is a local minimum.
 
-    Starts that each find what others miss: merging many pairwise, and adding to each of some candidates.
+    It starts from a greedy plan, from a larger one merged pairwise, and from single candidates, since each
+    start finds plans that others miss.
     """
     added = _refill(cost_mk, [], count)
     merged = _refill(cost_mk, added, min(2 * count + 4, len(cost_mk)))
@@ -92,13 +93,13 @@ def _improve(cost_mk: np.ndarray, chosen: list[int]) -> list[int]:
 
 
 def _without_two(cost_mk: np.ndarray, chosen: list[int], count: int) -> Iterator[list[int]]:
-    """For each pair of ``chosen``: the others, and what helps most beside them, ``count`` in all."""
+    """Yield, for each pair of ``chosen``, a plan of ``count`` with the pair replaced greedily."""
     for a, b in itertools.combinations(chosen, 2):
         yield _refill(cost_mk, [k for k in chosen if k not in (a, b)], count)
 
 
 def _refill(cost_mk: np.ndarray, chosen: list[int], count: int) -> list[int]:
-    """Add the candidate that helps most until there are ``count``."""
+    """Add the candidate that helps most, until there are ``count``."""
     while len(chosen) < count:
         chosen = [*chosen, _best(cost_mk, chosen)]
     return chosen
@@ -117,7 +118,7 @@ def _exchange(cost_mk: np.ndarray, chosen: list[int]) -> list[int]:
 
 
 def _best(cost_mk: np.ndarray, chosen: list[int]) -> int:
-    """The candidate that lowers the total most beside ``chosen``; the first of equals."""
+    """Return the candidate that lowers the total most if added to ``chosen``; the first if several do."""
     if not chosen:
         return int(cost_mk.sum(0).argmin())
     return int(np.minimum(cost_mk, cost_mk[:, chosen].min(1, keepdims=True)).sum(0).argmin())
@@ -128,9 +129,9 @@ def _total(cost_mk: np.ndarray, chosen: list[int]) -> int:
 
 
 def waste(resized: Sequence[Size], shapes: Sequence[Size]) -> float:
-    """Padding over the pixels of the ``resized`` images, each padded to the shape that it goes to.
+    """Return the waste if each of the ``resized`` images is padded to its shape.
 
-    Raises ValueError where an image fits no shape, since it would be shrunk and not padded.
+    Raises ValueError if an image fits no shape: it would be shrunk, not padded.
     """
     padded = pixels = 0
     for (height, width), number in Counter(resized).items():
@@ -143,12 +144,12 @@ def waste(resized: Sequence[Size], shapes: Sequence[Size]) -> float:
 
 
 def waste_per_batch(resized: Sequence[Size], batch_size: int, seed: int = 0) -> float:
-    """Padding over resized pixels where each batch is padded to its own largest sides, rounded up to 32.
+    """Return the waste if each batch is padded to its own largest sides, rounded up to 32.
 
-    That is MMDetection 3's default: AspectRatioBatchSampler draws wide images (and squares) and tall ones
-    into separate batches, in random order; what is left of both at the end makes the last batches, mixed.
-    A small data set is repeated until it has 20,000 images, so that those last batches, which waste most,
-    weigh no more than in a large one.
+    This is MMDetection 3's default: AspectRatioBatchSampler draws wide (and square) images and tall ones into
+    separate batches, in random order; the rest of both forms the last, mixed batches. A small data set is
+    repeated up to 20,000 images, so that these last batches, which waste most, count as little as in a large
+    one.
     """
     sides_n2 = np.array(resized, np.int64)
     sides_n2 = np.tile(sides_n2, (-(-20_000 // len(sides_n2)), 1))
@@ -167,11 +168,11 @@ def waste_per_batch(resized: Sequence[Size], batch_size: int, seed: int = 0) -> 
 
 
 def waste_square(resized: Sequence[Size], long_side: int) -> float:
-    """Padding over resized pixels in squares of ``long_side``, rounded up to 32, for every image."""
+    """Return the waste if every image is padded to a square of ``long_side``, rounded up to 32."""
     return waste(resized, [(round_up(long_side), round_up(long_side))])
 
 
 def blank_rows(resized: Sequence[Size], shapes: Sequence[Size], batch_size: int) -> float:
-    """Rows of batches that hold no image, over images, in an epoch: each shape's last batch is filled up."""
+    """Return blank rows over images in an epoch: the last batch of each shape is filled with blank rows."""
     numbers = Counter(choose_shape(size, shapes) for size in resized)
     return sum(-number % batch_size for number in numbers.values()) / len(resized)

@@ -1,4 +1,4 @@
-"""Which boxes of a data set any location can learn, at the size that images are resized to."""
+"""Find the boxes of a data set that no location can learn at the size that images are resized to."""
 
 from collections.abc import Callable
 
@@ -14,10 +14,11 @@ from fsaf.objective.reach import reachable_levels
 def resize_boxes(
     records: Records, fit: Callable[[tuple[int, int]], tuple[int, int]]
 ) -> tuple[np.ndarray, ...]:
-    """All boxes but crowd regions, resized, with what leads back.
+    """Return all boxes except crowd regions at the resized scale, and the image that each belongs to.
 
-    fit: from the (height, width) of an image to that of the resized one. Returns boxes (N, 4) float32 xyxy,
-    sizes (N, 2) int64 (height, width) of the resized image, and image (N,), positions in ``records.images``.
+    fit: maps the (height, width) of an image to that of the resized image. Returns boxes (N, 4) float32 xyxy,
+    sizes (N, 2) int64, (height, width) of the resized image, and image (N,), its position in
+    ``records.images``.
     """
     counts = np.array([len(image.boxes) for image in records.images], np.int64)
     image = np.repeat(np.arange(len(counts)), counts)
@@ -35,14 +36,14 @@ def resize_boxes(
 
 
 def levels_of(boxes: np.ndarray, sizes: np.ndarray, objective: ObjectiveConfig) -> np.ndarray:
-    """(N, L) bool: whether any location of a level can learn a box (as ``resize_boxes`` returns them)."""
+    """Return (N, L) bool: some location of the level can learn the box. Arguments: see ``resize_boxes``."""
     return reachable_levels(torch.from_numpy(boxes), torch.from_numpy(sizes), objective).numpy()
 
 
-def count_unreachable(records: Records, data: DataConfig, objective: ObjectiveConfig) -> int:
-    """Boxes that no location of any level can learn, resized as ``data`` says."""
+def count_unreachable(records: Records, data: DataConfig, objective: ObjectiveConfig) -> tuple[int, int]:
+    """Return how many boxes no location of any level can learn, resized as configured, and of how many."""
     boxes, sizes, _ = resize_boxes(records, lambda size: fit_image(size, data)[0])
-    return int((~levels_of(boxes, sizes, objective).any(1)).sum())
+    return int((~levels_of(boxes, sizes, objective).any(1)).sum()), len(boxes)
 
 
 def _join(arrays: list[np.ndarray], empty: tuple[int, ...], kind: type) -> np.ndarray:

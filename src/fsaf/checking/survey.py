@@ -1,10 +1,11 @@
-"""Every fault of a data set: what its annotations tell, and what its image files tell when all are opened."""
+"""Find every fault of a data set, in its annotations and in its image files."""
 
 import hashlib
 import os
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,8 +16,7 @@ from fsaf.config import DataConfig, ObjectiveConfig
 from fsaf.data.decode import ImageTooLarge, header_size, is_file, open_image
 from fsaf.data.faults import Faults
 from fsaf.data.progress import follow_iterator
-from fsaf.data.readers.formats import Split
-from fsaf.data.records import Classes, ImageRecord, Records
+from fsaf.data.records import Classes, ImageRecord, Records, Split
 from fsaf.data.shapes import fit_image
 from fsaf.errors import UserError
 
@@ -26,24 +26,27 @@ U = TypeVar("U")
 
 
 def read_splits(splits: Mapping[str, Split], data: DataConfig) -> dict[str, Records]:
-    """Read every split, keeping its faults; images are opened only where no annotation tells their size.
+    """Read every split and collect its faults; images are opened only if annotations give no size.
 
-    Pascal VOC's classes are those that occur in any split. Raises UserError for a file that is unreadable.
+    If the format numbers the class names that occur, those of all splits count. Raises UserError if a file is
+    unreadable.
     """
     found = {name: split.read(None, Faults(refuse=False, keep=None), data) for name, split in splits.items()}
-    if all(records.format == "voc" for records in found.values()):
+    if not any(split.ids_are_official for split in splits.values()):
         names = sorted({name for records in found.values() for name in records.classes.names})
         classes = Classes(names=tuple(names), ids=tuple(range(1, len(names) + 1)))
         for records in found.values():
             label = np.array([names.index(name) for name in records.classes.names], np.int64)
             for image in records.images:
                 image.labels = label[image.labels]
+            if records.table is not None:
+                records.table.label = array("q", label[np.asarray(records.table.label, np.int64)].tolist())
             records.classes = classes
     return found
 
 
 def check_annotations(splits: Mapping[str, Records], data: DataConfig, objective: ObjectiveConfig) -> None:
-    """Add the faults told by annotations and by which images there are, beside those found in reading."""
+    """Add the faults that annotations show, and missing images, to those found in reading."""
     first = next(iter(splits.values()))
     for name, records in splits.items():
         faults, source = records.faults, records.source
@@ -63,6 +66,9 @@ def check_annotations(splits: Mapping[str, Records], data: DataConfig, objective
         for image in records.images if training else []:
             if not len(image.boxes):
                 faults.add("image-without-boxes", source, f"{image.path.name}: no boxes", image=image.id)
+            if len(image.boxes) > data.max_boxes:
+                text = f"{image.path.name}: {len(image.boxes)} boxes"
+                faults.add("boxes-over-limit", source, text, image=image.id)
             if min(image.width, image.height) < data.min_size:
                 text = f"{image.path.name}: {image.width} x {image.height}"
                 faults.add("image-small", source, text, image=image.id)
@@ -75,12 +81,12 @@ def check_annotations(splits: Mapping[str, Records], data: DataConfig, objective
 
 
 def learned_from(split: str) -> bool:
-    """Whether a split of this name is trained on, as far as a name tells; others are evaluated on."""
+    """Return True if a split of this name is trained on, not evaluated on."""
     return not split.lower().startswith(("val", "dev", "test"))
 
 
 def count_classes(records: Records) -> np.ndarray:
-    """(C,) boxes of each class, without crowd regions."""
+    """Return (C,) numbers of boxes of each class, without crowd regions."""
     counts = np.zeros(len(records.classes), np.int64)
     for image in records.images:
         counts += np.bincount(image.labels[~image.crowd], minlength=len(counts))
@@ -93,10 +99,11 @@ def _holds(classes: Classes, wanted: Classes) -> bool:
 
 
 def _check_reach(records: Records, data: DataConfig, objective: ObjectiveConfig) -> None:
-    boxes, sizes, at = resize_boxes(records, lambda size: fit_image(size, data)[0])
-    items = np.concatenate([np.zeros(0, np.int64), *(image.items[~image.crowd] for image in records.images)])
+    large = [image for image in records.images if min(image.width, image.height) >= data.min_size]
+    boxes, sizes, at = resize_boxes(replace(records, images=large), lambda size: fit_image(size, data)[0])
+    items = np.concatenate([np.zeros(0, np.int64), *(image.items[~image.crowd] for image in large)])
     for i in np.flatnonzero(~levels_of(boxes, sizes, objective).any(1)).tolist():
-        image = records.images[at[i]]
+        image = large[at[i]]
         x1, y1, x2, y2 = boxes[i].tolist()
         text = f"{image.path.name}: box {int(items[i])}, {x2 - x1:.1f} x {y2 - y1:.1f} pixels when resized"
         records.faults.add("box-no-location", records.source, text, image=image.id, item=int(items[i]))
@@ -104,36 +111,37 @@ def _check_reach(records: Records, data: DataConfig, objective: ObjectiveConfig)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFile:
-    """What opening an image told."""
+    """What opening an image file showed."""
 
     kind: str | None
-    """The fault, if there is one."""
+    """Kind of fault, None without one."""
     text: str
+    """What is wrong."""
     size: tuple[int, int] | None
-    """Height and width."""
+    """Height and width; None if the file was not opened or is unreadable."""
     digest: bytes | None
-    """Of the file's bytes."""
+    """Hash of the file's bytes."""
 
 
-def check_images(splits: Mapping[str, Records], data: DataConfig) -> dict[str, list[ImageFile]]:
-    """Open and decode every image, on all cores, and add its faults; what each told, by split, in order.
+def decode_images(splits: Mapping[str, Records], data: DataConfig) -> dict[str, list[ImageFile]]:
+    """Open and decode every image on all cores and add its faults; return the results by split, in order.
 
-    Those that ``check_annotations`` has found missing or too large are not opened.
+    Images that are missing or too large according to ``check_annotations`` are not opened.
     """
     names = [name for name, records in splits.items() for _ in records.images]
     images = [image for records in splits.values() for image in records.images]
-    told: dict[str, list[ImageFile]] = {name: [] for name in splits}
+    files: dict[str, list[ImageFile]] = {name: [] for name in splits}
     found = _in_parallel(lambda image: _open(image, data), images)
     for name, image, file in zip(
         names, images, follow_iterator(found, images, "opening images"), strict=True
     ):
-        told[name].append(file)
+        files[name].append(file)
         if file.kind is not None:
             evaluated = file.kind == "size-differs" and not learned_from(name)
             kind = "size-differs-in-evaluation" if evaluated else file.kind
             splits[name].faults.add(kind, image.path, file.text, image=image.id)
-    _find_doubles(splits, told)
-    return told
+    _find_doubles(splits, files)
+    return files
 
 
 def _open(image: ImageRecord, data: DataConfig) -> ImageFile:
@@ -174,7 +182,7 @@ def _digest(path: Path) -> bytes:
 
 
 def _in_parallel(function: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
-    """``function`` of each item in order, on threads: decoding and hashing run outside Python's lock."""
+    """Yield ``function(item)`` in order, computed on threads: decoding and hashing release Python's lock."""
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
         for start in range(0, len(items), 4096):
@@ -183,12 +191,12 @@ def _in_parallel(function: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
         pool.shutdown(cancel_futures=True)
 
 
-def _find_doubles(splits: Mapping[str, Records], told: Mapping[str, list[ImageFile]]) -> None:
-    """Images of the same bytes. Of two splits the training split has the fault, else the later one."""
-    order = sorted(splits, key=learned_from)  # splits of training last, so that theirs is the second
+def _find_doubles(splits: Mapping[str, Records], files: Mapping[str, list[ImageFile]]) -> None:
+    """Report images of equal bytes, in the training split if one is in another split, else the later one."""
+    order = sorted(splits, key=learned_from)  # training splits last, so that the fault is theirs
     seen: dict[bytes, tuple[str, ImageRecord]] = {}
     for name in order:
-        for image, file in zip(splits[name].images, told[name], strict=True):
+        for image, file in zip(splits[name].images, files[name], strict=True):
             if file.digest is None:
                 continue
             other, known = seen.setdefault(file.digest, (name, image))
@@ -200,11 +208,11 @@ def _find_doubles(splits: Mapping[str, Records], told: Mapping[str, list[ImageFi
 
 
 def unusable(records: Records) -> set[int]:
-    """Ids of images whose files cannot be used, or are in another split or twice in this one."""
+    """Return the ids of images that cannot be used, or are in another split or twice in this one."""
     kinds = ("image-missing", "image-unreadable", "image-too-large", "in-two-splits", "image-twice")
     return {
         fault.image
         for kind in kinds
-        for fault in records.faults.found.get(kind, [])
+        for fault in records.faults.kept.get(kind, [])
         if fault.image is not None
     }

@@ -1,4 +1,4 @@
-"""The text of ``fsaf check``: what a data set holds, what is wrong with it, which batch shapes suit it."""
+"""The output of ``fsaf check``: contents, faults and batch shapes of a data set, as text or plain values."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,20 +10,19 @@ from rich.cells import cell_len
 from fsaf.checking.plan import blank_rows, plan_shapes, resize_all, waste, waste_per_batch, waste_square
 from fsaf.checking.reach import levels_of, resize_boxes
 from fsaf.checking.survey import count_classes
-from fsaf.config import ObjectiveConfig
-from fsaf.data.faults import KINDS
+from fsaf.config import DataConfig, ObjectiveConfig
+from fsaf.data.faults import FAULT_KINDS
 from fsaf.data.records import Records
-from fsaf.data.shapes import choose_shape
-from fsaf.data.transforms import resized_size
+from fsaf.data.shapes import choose_shape, fit_image
 from fsaf.errors import printable
 
 HEIGHTS = (0, 8, 16, 32, 64, 128, 256, 512)
-"""Where the ranges of box heights start, in pixels; the last has no end."""
+"""Lower limits of the ranges of box heights in pixels; the last range is open."""
 LEVELS = ("P3", "P4", "P5", "P6", "P7")
 
 
-def describe(splits: Mapping[str, Records], short_side: int, long_side: int) -> str:
-    """Images, boxes, classes and box heights of each split, as aligned plain text."""
+def describe(splits: Mapping[str, Records], data: DataConfig, objective: ObjectiveConfig) -> str:
+    """Return images, boxes, classes and box heights of each split as aligned plain text."""
     names = list(splits)
     records = list(splits.values())
     rows = [["", *names]]
@@ -43,19 +42,23 @@ def describe(splits: Mapping[str, Records], short_side: int, long_side: int) -> 
 
     for title, resized in (("box height, in the file", False), ("box height, resized", True)):
         rows += [[""], [title, *names]]
-        tables = [_heights(split, short_side, long_side, resized) for split in records]
+        tables = [_heights(split, data if resized else None) for split in records]
         for i in range(len(HEIGHTS)):
             rows += _row(_range(i), [int(table[i]) for table in tables])
-    rows += [[""], *_levels(records, short_side, long_side)]
+    rows += [[""], *_levels(records, data, objective)]
     notes.append(
         "Side: the square root of width times height. P3 to P7: boxes that a level has locations for."
     )
-    notes.append(f"Resized: to a short side of {short_side} and a long side of {long_side} pixels at most.")
+    shapes = "".join(f", {height} x {width}" for height, width in data.shapes or [])
+    notes.append(
+        f"Resized: to a short side of {data.short_side} and a long side of {data.long_side} pixels at most"
+        + (f", and into batch shapes of {shapes[2:]}." if shapes else ".")
+    )
     return "\n".join([_align(rows), "", *notes])
 
 
 def plan_text(splits: Mapping[str, Records], count: int, short_side: int, long_side: int) -> str:
-    """The planned shapes, ready for a recipe, and what they waste beside other paddings."""
+    """Return the planned shapes, ready to paste into a recipe, and their waste beside other paddings."""
     sizes = [(image.height, image.width) for split in splits.values() for image in split.images]
     plans = {n: plan_shapes(sizes, n, short_side, long_side) for n in range(1, count + 1)}
     shapes = plans[count]
@@ -74,7 +77,7 @@ def plan_text(splits: Mapping[str, Records], count: int, short_side: int, long_s
         ["every image to one square of the long side", f"{100 * waste_square(resized, long_side):.1f}%"]
     )
     fill = " and ".join(f"{100 * blank_rows(resized, shapes, size):.1f}% at {size}" for size in (2, 16))
-    few = f"Of {count} shapes asked for, {len(shapes)} are of use.\n" if len(shapes) < count else ""
+    few = f"Of {count} shapes asked for, {len(shapes)} help.\n" if len(shapes) < count else ""
     return (
         f"{len(sizes):,} images of {', '.join(splits)}; short side {short_side}, long side {long_side}.\n"
         f"{few}\n  shapes: [{', '.join(f'[{h}, {w}]' for h, w in shapes)}]\n\n"
@@ -85,28 +88,28 @@ def plan_text(splits: Mapping[str, Records], count: int, short_side: int, long_s
 
 
 def faults_text(splits: Mapping[str, Records], most: int = 3) -> str:
-    """Faults of all splits: how many of each kind and what training does about it, then the first of each."""
+    """Return a table of all faults by kind and what training does about them, and the first of each kind."""
     names = list(splits)
-    kinds = [kind for kind in KINDS if any(kind in split.faults for split in splits.values())]
+    kinds = [kind for kind in FAULT_KINDS if any(kind in split.faults for split in splits.values())]
     if not kinds:
         return "No faults found."
     rows = [["fault", *names, "training"]]
     for kind in kinds:
         counts = [f"{split.faults.counts[kind]:,}" for split in splits.values()]
-        rows.append([KINDS[kind].title, *counts, KINDS[kind].rule])
+        rows.append([FAULT_KINDS[kind].title, *counts, FAULT_KINDS[kind].rule])
     lines = [_align(rows)]
     for kind in kinds:
-        lines += ["", f"{kind}: {KINDS[kind].title}"]
+        lines += ["", f"{kind}: {FAULT_KINDS[kind].title}"]
         total = sum(split.faults.counts[kind] for split in splits.values())
-        found = [(n, fault) for n, split in splits.items() for fault in split.faults.found.get(kind, [])]
+        found = [(n, fault) for n, split in splits.items() for fault in split.faults.kept.get(kind, [])]
         lines += [f"  {printable(f'{name}: {fault.file}: {fault.text}')}" for name, fault in found[:most]]
         if total > most:
             lines.append(f"  ... and {total - most:,} more")
     return "\n".join(lines)
 
 
-def report(splits: Mapping[str, Records]) -> dict[str, Any]:
-    """Everything that was found, as plain values for JSON: of each split what it holds and every fault."""
+def check_result(splits: Mapping[str, Records]) -> dict[str, Any]:
+    """Return the contents and all faults of each split as plain values for JSON."""
     return {
         name: {
             "format": split.format,
@@ -116,21 +119,19 @@ def report(splits: Mapping[str, Records]) -> dict[str, Any]:
             "boxes": sum(int((~image.crowd).sum()) for image in split.images),
             "crowd_regions": sum(int(image.crowd.sum()) for image in split.images),
             "classes": dict(zip(split.classes.names, count_classes(split).tolist(), strict=True)),
-            "counts": {kind: split.faults.counts[kind] for kind in KINDS if kind in split.faults},
-            "faults": [fault.to_dict() for kind in KINDS for fault in split.faults.found.get(kind, [])],
+            "counts": {kind: split.faults.counts[kind] for kind in FAULT_KINDS if kind in split.faults},
+            "faults": [fault.to_dict() for kind in FAULT_KINDS for fault in split.faults.kept.get(kind, [])],
         }
         for name, split in splits.items()
     }
 
 
-def _levels(records: Sequence[Records], short_side: int, long_side: int) -> list[list[str]]:
-    """Boxes of all splits by their resized side, and how many of them each level can learn."""
+def _levels(records: Sequence[Records], data: DataConfig, objective: ObjectiveConfig) -> list[list[str]]:
+    """Return a table of all boxes by their resized side, and how many of them each level can learn."""
     edges = [*HEIGHTS, np.inf]
-    found = [
-        resize_boxes(split, lambda size: resized_size(*size, short_side, long_side)) for split in records
-    ]
+    found = [resize_boxes(split, lambda size: fit_image(size, data)[0]) for split in records]
     boxes = np.concatenate([each[0] for each in found])
-    levels = levels_of(boxes, np.concatenate([each[1] for each in found]), ObjectiveConfig())
+    levels = levels_of(boxes, np.concatenate([each[1] for each in found]), objective)
     nowhere = np.logical_not(levels.any(1))
     sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).astype(np.float64).prod(1))
     rows = [["box side, resized", "boxes", *LEVELS, "none"]]
@@ -146,12 +147,12 @@ def _range(i: int) -> str:
     return f"  {HEIGHTS[i]} to {HEIGHTS[i + 1]}" if i + 1 < len(HEIGHTS) else f"  {HEIGHTS[i]} or more"
 
 
-def _heights(split: Records, short_side: int, long_side: int, resized: bool) -> np.ndarray:
-    """Boxes in each range of ``HEIGHTS``, without crowd regions."""
-    sizes = [(image.height, image.width) for image in split.images]
-    scaled = resize_all(sizes, short_side, long_side) if resized else sizes
+def _heights(split: Records, data: DataConfig | None) -> np.ndarray:
+    """Return the number of boxes in each range of ``HEIGHTS``, without crowd regions; data: resize them."""
     heights = [np.zeros(0)]
-    for image, (height, _) in zip(split.images, scaled, strict=True):
+    for image in split.images:
+        size = (image.height, image.width)
+        height = fit_image(size, data)[0][0] if data else image.height
         boxes = image.boxes[~image.crowd].astype(np.float64)
         heights.append((boxes[:, 3] - boxes[:, 1]) * (height / image.height))
     return np.histogram(np.concatenate(heights), [*HEIGHTS, np.inf])[0]
@@ -162,7 +163,7 @@ def _row(label: str, values: Sequence[int]) -> list[list[str]]:
 
 
 def _align(rows: Sequence[Sequence[str]]) -> str:
-    """The first column to the left, the others to the right."""
+    """Align the first column to the left, the others to the right."""
     cells = [[printable(cell) for cell in row] for row in rows]
     columns = max(len(row) for row in cells)
     widths = [max(cell_len(row[i]) for row in cells if len(row) > i) for i in range(columns)]

@@ -3,19 +3,29 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fsaf.cli.verb import RESIZING, Verb
 from fsaf.errors import UserError
 from fsaf.files import write_text
 
-KEYS = ("data.min_size", *(f"data.{name}" for name in RESIZING), "objective.pos_scale")
+KEYS = (
+    *(f"data.{name}" for name in ("min_size", "max_boxes", "keep_empty", *RESIZING)),
+    *(f"data.{split}.{name}" for split in ("train", "val") for name in ("annotations", "images")),
+    "objective.pos_scale",
+    "model.branches",
+)
 """Keys of a recipe that a check depends on."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data", metavar="DATA", help="folder of a data set (COCO, Pascal VOC, YOLO), or its file"
+    )
+    parser.add_argument(
+        "--recipe", default="lite0", metavar="CONFIG", help="recipe that the data is checked for (lite0)"
     )
     parser.add_argument("--shapes", type=int, metavar="N", help="plan N batch shapes and show their padding")
     parser.add_argument("--fix", metavar="OUT", help="write cleaned COCO JSON files into this folder")
@@ -27,38 +37,45 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Return exit status 2 if training would refuse the data."""
     from fsaf.checking.fix import list_changes, write_clean
-    from fsaf.checking.survey import check_annotations, check_images, read_splits
-    from fsaf.checking.text import describe, faults_text, plan_text, report
-    from fsaf.data.readers.formats import find_splits
-    from fsaf.recipe import build_config
+    from fsaf.checking.survey import check_annotations, decode_images, read_splits
+    from fsaf.checking.text import check_result, describe, faults_text, plan_text
+    from fsaf.data.readers.splits import splits_of
+    from fsaf.recipe import load_recipe
 
     if args.shapes is not None and args.shapes < 1:
         raise UserError(f"--shapes {args.shapes}: must be at least 1")
     if args.fix and args.no_images:
         raise UserError("--fix opens every image; leave --no-images out")
-    config = build_config({}, args.overrides, where="the defaults")
-    short, long = config.data.short_side, config.data.long_side
-    splits = find_splits(Path(args.data))
+    config = load_recipe(args.recipe, _with_shapes(args.overrides))
+    config.data = replace(config.data, root=args.data)
+    splits = splits_of(config.data)
     surveys = read_splits(splits, config.data)
     if args.shapes is not None:
-        print(plan_text(surveys, args.shapes, short, long))
+        print(plan_text(surveys, args.shapes, config.data.short_side, config.data.long_side))
         return 0
     check_annotations(surveys, config.data, config.objective)
-    opened = None if args.no_images else check_images(surveys, config.data)
+    opened = None if args.no_images else decode_images(surveys, config.data)
     if args.json:
-        print(json.dumps(report(surveys), indent=1))
+        print(json.dumps(check_result(surveys), indent=1))
     else:
-        print(f"{describe(surveys, short, long)}\n\n{faults_text(surveys)}")
+        print(f"{describe(surveys, config.data, config.objective)}\n\n{faults_text(surveys)}")
     if args.report:
-        _write_report(Path(args.report), json.dumps(report(surveys), indent=1))
+        _write_report(Path(args.report), json.dumps(check_result(surveys), indent=1))
     if opened is not None and args.fix:
-        files = write_clean(Path(args.fix), splits, surveys, opened, config.data)
+        files = write_clean(Path(args.fix), splits, surveys, opened)
         stream = sys.stderr if args.json else sys.stdout
         changes = len(list_changes(surveys))
         print(f"\n{changes:,} changes, listed in {files[-1]}; clean annotations:", file=stream)
         for file, records in zip(files, surveys.values(), strict=False):
             print(f"  {file}  of images in {records.folder}", file=stream)
     return 2 if any(records.faults.refused for records in surveys.values()) else 0
+
+
+def _with_shapes(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides; other sides than the recipe's drop its batch shapes, unless shapes are given."""
+    names = {word.partition("=")[0] for word in overrides}
+    sides = names & {"--data.short_side", "--data.long_side"}
+    return [*(["--data.shapes=null"] if sides and "--data.shapes" not in names else []), *overrides]
 
 
 def _write_report(path: Path, text: str) -> None:

@@ -61,7 +61,7 @@ def _evaluate(
         write_evaluation(folder, metrics, predictions, data, detector.classes)
         note_command(folder, detector.network.device, command)
     print(f"written: {folder / 'evaluation.json'}, {folder / 'predictions.json'}")
-    draw_report(folder)
+    draw_report(folder, records)
 
 
 VERB = Verb(

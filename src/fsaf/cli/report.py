@@ -3,9 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fsaf.cli.verb import Verb
 from fsaf.errors import UserError, printable
+
+if TYPE_CHECKING:
+    from fsaf.data.records import Records
 
 FILES = ("config.yaml", "metrics.jsonl", "evaluation.json")
 """A run folder has at least one of these."""
@@ -41,15 +45,18 @@ def run(args: argparse.Namespace) -> None:
     print(page)
 
 
-def draw_report(folder: Path) -> None:
-    """Write the report.html of a run folder; if that fails, print a note, since the results are written."""
+def draw_report(folder: Path, validation: "Records | None" = None) -> None:
+    """Write the report.html of a run folder; if that fails, print a note, since the results are written.
+
+    validation: the split of the evaluation, if it is open already.
+    """
     from rich.console import Console
 
     from fsaf.reporting.report import write_report
 
     try:
         with Console(stderr=True).status("drawing the report"):
-            page = write_report(folder)
+            page = write_report(folder, validation=validation)
         print(f"report: {page}")
     except Exception as error:
         text = printable(f"{type(error).__name__}: {error}")

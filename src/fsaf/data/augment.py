@@ -1,7 +1,8 @@
-"""How training images are changed, drawn from a seed; their boxes go with them.
+"""Augmentation: draw a random change of an image, apply it to the pixels and to the boxes.
 
-Sizes are (height, width). Batch shapes stay as they are: an image that is scaled up is cut to its shape, one
-that is scaled down is padded to it.
+``draw_change`` draws, ``crop`` and ``finish`` change pixels, ``change_boxes`` changes boxes. A new
+augmentation adds a field to ``Change`` and a few lines to these four. Sizes are (height, width). Batch shapes
+do not change: an enlarged image is cropped to its batch shape, a shrunk one is padded to it.
 """
 
 from typing import NamedTuple
@@ -13,11 +14,11 @@ from fsaf.boxes import area, mirror_boxes
 from fsaf.config import DataConfig
 
 MIN_VISIBLE = 0.25
-"""A box of which a cut leaves less than this share is neither object nor background, as a crowd region."""
+"""A box becomes an ignore (crowd) region if cropping leaves less than this share of its area."""
 
 
 class Region(NamedTuple):
-    """Part of a picture, in its pixels."""
+    """Part of an image, in its pixels."""
 
     top: int
     left: int
@@ -26,7 +27,7 @@ class Region(NamedTuple):
 
 
 class Color(NamedTuple):
-    """Factors of brightness, contrast and saturation, and a turn of the hue (1 is a full circle)."""
+    """Factors of brightness, contrast and saturation, and a shift of the hue (1 is the full circle)."""
 
     brightness: float
     contrast: float
@@ -35,19 +36,19 @@ class Color(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One image's augmentation."""
+    """The changes of one image."""
 
     region: Region
-    """What of the file is taken..."""
+    """Part of the image that is used."""
     size: tuple[int, int]
-    """...and the size it is resized to, within the batch shape."""
+    """Size that the region is resized to, at most the batch shape."""
     mirror: tuple[bool, bool] = (False, False)
-    """Left to right, upside down."""
+    """Flip horizontally, flip vertically."""
     color: Color | None = None
 
 
 def unchanged(original: tuple[int, int], size: tuple[int, int]) -> Change:
-    """All of an image of size ``original``, resized to ``size``."""
+    """Return the change that only resizes an image of size ``original`` to ``size``."""
     return Change(Region(0, 0, *original), size)
 
 
@@ -58,10 +59,10 @@ def draw_change(
     shape: tuple[int, int] | None,
     data: DataConfig,
 ) -> Change:
-    """Draw what ``data`` asks for.
+    """Draw the change of one image, as ``data`` configures it.
 
-    original: size of the file. size: what it is resized to without augmentation. shape: its batch shape; an
-    image without one is cut to ``size``.
+    original: size of the image file. size: size after resizing without augmentation. shape: batch shape; an
+    image without one is cropped to ``size``.
     """
     mirror = bool(rng.random() < data.flip), bool(rng.random() < data.flip_vertical)
     change = unchanged(original, size)
@@ -95,11 +96,11 @@ def _draw_scale(
 def change_boxes(
     boxes: np.ndarray, labels: np.ndarray, crowd: np.ndarray, original: tuple[int, int], change: Change
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (n, 4) xyxy in pixels of a file of size ``original``, their labels and whether each is a crowd
-    region, as they are in the changed image: (m, 4) float32 in its pixels.
+    """Return the boxes (m, 4) float32 in pixels of the changed image, with their labels and crowd flags.
 
-    A cut leaves of a box what is inside; of one that is hardly seen then a crowd region (``MIN_VISIBLE``), of
-    one outside nothing. Where all of the image is taken, all n boxes stay.
+    boxes: (n, 4) xyxy in pixels of the image file, of size ``original``. labels, crowd: (n,). Boxes are
+    clipped to the crop, marked crowd if less than ``MIN_VISIBLE`` of the area remains, dropped if nothing
+    does. Without a crop all n boxes stay.
     """
     region, size = change.region, change.size
     scale = np.array([size[1] / region.width, size[0] / region.height] * 2, np.float32)
@@ -114,8 +115,23 @@ def change_boxes(
     return mirror_boxes(boxes, size, *change.mirror).astype(np.float32), labels, crowd
 
 
+def crop(image: Tensor, change: Change) -> Tensor:
+    """Return the region of image (3, H, W) that ``change`` uses, as a view."""
+    top, left, height, width = change.region
+    return image[:, top : top + height, left : left + width]
+
+
+def finish(image: Tensor, change: Change) -> None:
+    """Flip and recolour image (3, h, w) uint8 in place; it is cropped and resized already."""
+    if any(change.mirror):
+        axes = [axis for axis, mirrored in zip((2, 1), change.mirror, strict=True) if mirrored]
+        image.copy_(image.flip(axes))
+    if change.color:
+        image.copy_(change_color(image, change.color))
+
+
 def change_color(image: Tensor, color: Color) -> Tensor:
-    """(3, H, W) uint8 RGB with other colours."""
+    """Return image (3, H, W) uint8 RGB with its colours changed."""
     from torchvision.transforms.v2 import functional as F  # here, since importing it takes a second
 
     image = F.adjust_brightness(image, color.brightness)

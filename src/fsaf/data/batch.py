@@ -1,4 +1,4 @@
-"""A batch: what one training or prediction step takes in, with fixed shapes.
+"""A batch: the input of one training or prediction step, with fixed shapes.
 
 Shapes: B batch, G boxes of an image after padding, H and W of the padded images.
 """
@@ -15,27 +15,27 @@ from fsaf.boxes import area
 
 
 class Boxes(NamedTuple):
-    """The boxes of a batch, padded to one count; pixels of the resized images."""
+    """Boxes of a batch in pixels of the resized images, padded to the same number for each image."""
 
     xyxy: Tensor
     """(B, G, 4) float32; zeros where padded."""
     labels: Tensor
     """(B, G) int64, 0..C-1; 0 where padded."""
     valid: Tensor
-    """(B, G) bool: a real box, not padding."""
+    """(B, G) bool: False for padding."""
     crowd: Tensor
-    """(B, G) bool: a crowd region, which is neither object nor background."""
+    """(B, G) bool: an ignore (crowd) region, neither object nor background."""
     sizes: Tensor
-    """(B, 2) int64: height and width of each image inside the padding; 0, 0 for a blank row of the batch."""
+    """(B, 2) int64: height and width of each image without its padding; 0, 0 for a blank row."""
 
     def to(self, device: torch.device) -> "Boxes":
-        """The same boxes on ``device``."""
+        """Return the same boxes on ``device``."""
         return Boxes(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
 @dataclass(kw_only=True)
 class Batch:
-    """Images and boxes, and on the host what leads back to the data set."""
+    """Images and boxes of a training or evaluation step, with image ids and sizes for the host."""
 
     images: Tensor
     """(B, 3, H, W) uint8 RGB in channels-last layout, zero where padded."""
@@ -43,27 +43,27 @@ class Batch:
     ids: list[int]
     """Image ids of the real rows; the rows after them are blank."""
     original_sizes: list[tuple[int, int]]
-    """Height and width in the files, of the real rows."""
+    """Height and width of the image files, of the real rows."""
     cut: int = 0
-    """Boxes left out because an image has more than G."""
+    """Number of boxes dropped because their image has more than G."""
     seconds: float = 0.0
-    """What reading and transforming took, summed over the images."""
+    """Time to read and transform, summed over the images."""
 
     def pin_memory(self) -> "Batch":
-        """Called by the data loader; copies to a device can then run alongside the step."""
+        """Pin the tensors, so that copying to a device can overlap with a step; the loader calls this."""
         self.images = self.images.pin_memory()
         self.boxes = Boxes(*(tensor.pin_memory() for tensor in self.boxes))
         return self
 
 
 def blank_images(count: int, height: int, width: int) -> Tensor:
-    """Zeros (B, 3, H, W) uint8, channels last in memory."""
-    # NumPy's zeros come from the system as they are, PyTorch's are written.
+    """Return zeros (B, 3, H, W) uint8, channels last in memory."""
+    # NumPy takes zeroed pages from the system; PyTorch would write every zero.
     return torch.from_numpy(np.zeros((count, height, width, 3), np.uint8)).permute(0, 3, 1, 2)
 
 
 def stack_images(images: Sequence[Tensor], height: int, width: int) -> Tensor:
-    """Images (3, h, w) uint8 as (B, 3, height, width), channels last in memory, padded with zeros."""
+    """Stack images (3, h, w) uint8 to (B, 3, height, width), channels last, padded with zeros."""
     batch = blank_images(len(images), height, width)
     for canvas, image in zip(batch, images, strict=True):
         canvas[:, : image.shape[1], : image.shape[2]] = image
@@ -73,11 +73,10 @@ def stack_images(images: Sequence[Tensor], height: int, width: int) -> Tensor:
 def pad_boxes(
     xyxy: list[Tensor], labels: list[Tensor], crowd: list[Tensor], sizes: list[tuple[int, int]], count: int
 ) -> tuple[Boxes, int]:
-    """Stack the boxes of B images, each padded or cut to ``count``.
+    """Stack the boxes of B images, each padded or cut to ``count``; return them and the number cut.
 
     xyxy: (n, 4), labels: (n,) int64, crowd: (n,) bool of each image. sizes: (height, width) of each image.
-    A cut keeps real boxes before crowd regions and larger ones before smaller. Returns the boxes and how many
-    were cut.
+    Crowd regions are cut first, then small boxes before large ones.
     """
     batch = len(xyxy)
     out = Boxes(

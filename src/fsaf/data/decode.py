@@ -1,4 +1,4 @@
-"""Opening image files from anywhere: which formats, how large, and one message for whatever is wrong."""
+"""Open image files of any origin: allowed formats, a limit on pixels, one clear error per file."""
 
 import threading
 import warnings
@@ -12,12 +12,12 @@ from PIL import Image
 from fsaf.errors import UserError, printable
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-"""Names of files that are taken for images where a folder is searched (lower case)."""
+"""Suffixes (lower case) of the files that a search of a folder takes for images."""
 
 MAX_PIXELS = 100_000_000
 """Default of ``data.max_pixels``."""
 
-# Told by content, not by name. Not among them: what runs another program (EPS), or has no signature (TGA).
+# Recognised by content, not by name. EPS would run another program, TGA has no signature.
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _ORIENTATION = 0x0112
 
@@ -25,15 +25,15 @@ _pillow_limit = threading.Lock()
 
 
 class ImageTooLarge(UserError):
-    """An image of more than ``data.max_pixels``, told from its header."""
+    """An image has more than ``data.max_pixels`` according to its header."""
 
 
 @contextmanager
 def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """The image with its header read; what the body does with it (load, convert) may fail like opening.
+    """Open an image and read its header; errors in the body (load, convert) are reported like errors here.
 
-    Raises UserError, naming the file, where it is missing, larger than ``max_pixels`` (before anything is
-    decoded), or not an image that decodes.
+    Raises UserError, naming the file, if it is missing, larger than ``max_pixels`` (before it is decoded), or
+    does not decode.
     """
     try:
         with _open(path, max_pixels) as image:
@@ -50,7 +50,7 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; false, too, for a name that no file system takes."""
+    """Return True if the file exists; False also for names that the file system does not accept."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -58,7 +58,7 @@ def is_file(path: Path) -> bool:
 
 
 def check_pixels(width: int, height: int, max_pixels: int, what: object) -> None:
-    """Raise ImageTooLarge, naming ``what``, for an image of more than ``max_pixels``."""
+    """Raise ImageTooLarge, naming ``what``, if an image has more than ``max_pixels``."""
     if width * height > max_pixels:
         raise ImageTooLarge(
             f"{what}: {width} x {height} is more than data.max_pixels = {max_pixels:,}; "
@@ -67,9 +67,9 @@ def check_pixels(width: int, height: int, max_pixels: int, what: object) -> None
 
 
 def header_size(path: Path, max_pixels: int = MAX_PIXELS, exif_rotation: bool = False) -> tuple[int, int]:
-    """Height and width from an image's header, turned as its EXIF tag says if ``exif_rotation``.
+    """Return height and width from an image's header, after rotation by its EXIF tag if ``exif_rotation``.
 
-    Raises UserError as ``open_image``.
+    Raises UserError as ``open_image`` does.
     """
     with open_image(path, max_pixels) as image:
         turned = exif_rotation and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
@@ -77,7 +77,7 @@ def header_size(path: Path, max_pixels: int = MAX_PIXELS, exif_rotation: bool = 
 
 
 def _open(path: Path, max_pixels: int) -> Image.Image:
-    # Pillow's own limit is one for the whole process; here that of the setting decides, tiles included.
+    # Pillow's limit is global to the process; replace it by the setting, which also covers tiles.
     with _pillow_limit, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels

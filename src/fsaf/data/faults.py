@@ -1,7 +1,8 @@
-"""Faults of a data set: their kinds, what training does about each, and a list of those found.
+"""Faults of a data set: their kinds, what training does about each kind, and the faults found.
 
-One rule for all formats. *refused*: training stops at the first one with its message. *left out*: training
-goes on without that box or image, and says how many. *warned*: it is used as it is, and training says so.
+The rules are the same for all formats. *refused*: training stops at the first such fault and prints its
+message. *left out*: training leaves that box or image out and prints how many. *warned*: training uses it as
+it is and prints how many.
 """
 
 from collections import Counter
@@ -18,14 +19,14 @@ class Kind:
 
     rule: Literal["refused", "left out", "warned"]
     title: str
-    """To follow a number."""
+    """Plural phrase, e.g. "3 images listed twice"."""
 
 
 def _kinds(rule: Literal["refused", "left out", "warned"], **titles: str) -> dict[str, Kind]:
     return {name.replace("_", "-"): Kind(rule=rule, title=title) for name, title in titles.items()}
 
 
-KINDS: dict[str, Kind] = {
+FAULT_KINDS: dict[str, Kind] = {
     **_kinds(
         "refused",
         entry="entries that cannot be read",
@@ -56,6 +57,7 @@ KINDS: dict[str, Kind] = {
         "warned",
         box_clipped="boxes more than a pixel over the edge of their image, clipped",
         box_no_location="boxes that no location can learn at this resize",
+        boxes_over_limit="images with more boxes than data.max_boxes, of which training cuts the smallest",
         annotation_id="annotation ids missing or used twice",
         size_differs_in_evaluation="images to evaluate on of another size than the annotations say",
         label_missing="images without a label file, taken to hold no object",
@@ -66,52 +68,52 @@ KINDS: dict[str, Kind] = {
         image_twice="images twice in a split, the same bytes",
     ),
 }
-"""What can be wrong, in the order of a report."""
+"""Every kind of fault by name, in the order of a report."""
 
 BOXES_DROPPED = ("box-inverted", "box-empty", "box-outside")
-"""Kinds of boxes that have no area in their image."""
+"""Kinds of boxes that have no area inside their image."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fault:
-    """One thing that is wrong."""
+    """One fault."""
 
     kind: str
     file: Path
-    """The annotation file, or the image."""
+    """The annotation file or the image."""
     text: str
-    """What is wrong, to follow the file's name."""
+    """What is wrong, to print after the name of the file."""
     image: int | None = None
     """Image id."""
     item: int | None = None
-    """COCO: annotation id. VOC: number of the object in its file. YOLO: line in its file. Both from 1."""
+    """COCO: annotation id. VOC: number of the object in its file. YOLO: number of the line. Both from 1."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        rule = KINDS[self.kind].rule
+        """Return plain values for JSON."""
+        rule = FAULT_KINDS[self.kind].rule
         row: dict[str, Any] = {"kind": self.kind, "rule": rule, "file": str(self.file), "text": self.text}
         return row | {"image_id": self.image, "item": self.item}
 
 
 @dataclass(kw_only=True)
 class Faults:
-    """Counts the faults found in a split by kind, and keeps the first few, or all."""
+    """Counts the faults of a split by kind, and keeps the first few of each kind, or all."""
 
     refuse: bool = True
-    """Raise UserError at one whose rule says so, as in training; otherwise go on, as ``fsaf check``."""
+    """Raise UserError for a refused fault, as training does; False collects it, as ``fsaf check`` does."""
     keep: int | None = 3
-    """Faults of each kind to keep; None keeps all."""
+    """Number of faults to keep of each kind; None keeps all."""
     counts: Counter[str] = field(default_factory=Counter)
-    found: dict[str, list[Fault]] = field(default_factory=dict)
+    kept: dict[str, list[Fault]] = field(default_factory=dict)
 
     def add(
         self, kind: str, file: Path, text: str, *, image: int | None = None, item: int | None = None
     ) -> None:
-        """Note a fault. Raises UserError for one that is refused, if ``refuse``."""
-        if self.refuse and KINDS[kind].rule == "refused":
+        """Count a fault. Raises UserError if its kind is refused and ``refuse`` is set."""
+        if self.refuse and FAULT_KINDS[kind].rule == "refused":
             raise UserError(f"{file}: {text}")
         self.counts[kind] += 1
-        kept = self.found.setdefault(kind, [])
+        kept = self.kept.setdefault(kind, [])
         if self.keep is None or len(kept) < self.keep:
             kept.append(Fault(kind=kind, file=file, text=text, image=image, item=item))
 
@@ -120,5 +122,10 @@ class Faults:
 
     @property
     def refused(self) -> bool:
-        """Whether training would refuse the data."""
-        return any(KINDS[kind].rule == "refused" for kind, count in self.counts.items() if count)
+        """True if training would refuse the data."""
+        return any(FAULT_KINDS[kind].rule == "refused" for kind, count in self.counts.items() if count)
+
+    @property
+    def dropped(self) -> int:
+        """Number of boxes left out because they have no area inside their image."""
+        return sum(self.counts[kind] for kind in BOXES_DROPPED)

@@ -1,4 +1,4 @@
-"""A bar with the time left, for loops over files that may take more than a few seconds."""
+"""Progress bars with the time left, for loops over many files."""
 
 import os
 import sys
@@ -29,17 +29,17 @@ class _Sequence(Protocol[T]):
 
 
 def follow(items: _Sequence[T], what: str) -> Iterator[T]:
-    """Yield ``items`` and show how far it is on standard error, where that is a terminal."""
+    """Yield ``items``, with a progress bar on standard error if that is a terminal."""
     yield from follow_iterator(items, items, what)
 
 
 def follow_iterator(
     items: Iterable[T], total: Sized | int | None, what: str, unit: str | None = None
 ) -> Iterator[T]:
-    """As ``follow`` for an iterator; of many processes the first shows.
+    """Yield ``items`` as ``follow`` does; of several processes only the first shows the bar.
 
-    total: how many items, or something of as many; None where nobody knows. unit: show how many a second, as
-    ``img``.
+    total: the number of items, or an object of that length; None if unknown. unit: also show items per
+    second, with this unit (``img``).
     """
     console = Console(stderr=True)
     bar = Progress(
@@ -52,7 +52,7 @@ def follow_iterator(
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        redirect_stdout=sys.stdout.isatty(),  # what goes to a file or pipe stays there
+        redirect_stdout=sys.stdout.isatty(),  # leave output to files and pipes alone
         disable=not console.is_terminal or os.environ.get("RANK", "0") != "0",
     )
     with bar:

@@ -1,19 +1,18 @@
-"""The one internal form of a data set: images with boxes and labels 0..C-1, whatever format they came from.
+"""The internal form of a data set: images with boxes and labels 0..C-1, the same for every format.
 
-N boxes of a split. The only place where category ids become labels is ``Classes``, which leads back as well.
+``Classes`` is the only place that maps category ids to labels and back.
 """
 
-from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import Any, Literal
+from typing import Any, Protocol
 
 import numpy as np
 
-from fsaf.data.faults import BOXES_DROPPED, Faults
-
-Format = Literal["coco", "voc", "yolo"]
+from fsaf.config import DataConfig
+from fsaf.data.faults import Faults
+from fsaf.data.table import BoxTable, clip_boxes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,20 +31,22 @@ class Classes:
 
 @dataclass(kw_only=True, slots=True)
 class ImageRecord:
-    """One image of a data set with its boxes in pixels of the image file."""
+    """One image of a data set with its n boxes in pixels of the image file."""
 
     id: int
     path: Path
     width: int
     height: int
-    boxes: np.ndarray
+    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     """(n, 4) float32 x1, y1, x2, y2, inside the image."""
-    labels: np.ndarray
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """(n,) int64, 0..C-1."""
-    crowd: np.ndarray
-    """(n,) bool: crowd regions, and objects that VOC marks as difficult."""
+    crowd: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    """(n,) bool: ignore (crowd) regions; VOC's difficult objects too."""
     items: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    """(n,) int64: which of the annotation file's (as ``Fault.item``)."""
+    """(n,) int64: number of each box in its annotation file, as ``Fault.item``."""
+    entry: int = -1
+    """Position in the list ``images`` of a COCO file; -1 in other formats."""
 
 
 @dataclass(kw_only=True)
@@ -55,82 +56,80 @@ class Records:
     images: list[ImageRecord]
     classes: Classes
     source: Path
-    """The annotation file; of VOC and YOLO what lists the images: a file, or a folder."""
+    """The annotation file. VOC and YOLO: the file or folder that lists the images."""
     dropped: int = 0
-    """Boxes without area, or outside their image, that were left out."""
-    format: Format = "coco"
+    """Number of boxes left out because they have no area inside their image."""
+    format: str = "coco"
+    """Name of the format, for messages."""
     folder: Path = Path()
     """The folder that holds all images."""
     faults: Faults = field(default_factory=Faults)
-    """What was wrong, as far as the annotations tell."""
+    """Faults of the annotations."""
+    table: BoxTable | None = None
+    """All boxes as the annotation files give them, before clipping; None in a training run."""
+    scored_unclipped: bool = False
+    """Score against ``table``: COCO's metrics are defined on the numbers of its JSON file."""
 
 
-@dataclass(kw_only=True)
-class BoxTable:
-    """The boxes of a split as they are read, in columns: no Python object is kept for a box."""
+class Split(Protocol):
+    """The files of a split, and how to read them. Each format has one class for this."""
 
-    image: "array[int]" = field(default_factory=lambda: array("q"))
-    """Position in the list of images."""
-    xywh: "array[float]" = field(default_factory=lambda: array("d"))
-    label: "array[int]" = field(default_factory=lambda: array("q"))
-    crowd: "array[int]" = field(default_factory=lambda: array("b"))
-    item: "array[int]" = field(default_factory=lambda: array("q"))
+    @property
+    def source(self) -> Path:
+        """The file or folder that messages name."""
+        ...
 
-    def add(self, image: int, xywh: Sequence[float], label: int, crowd: bool, item: int) -> None:
-        """Append a box: left, top, width and height in pixels, not yet clipped."""
-        self.image.append(image)
-        self.xywh.extend(xywh)
-        self.label.append(label)
-        self.crowd.append(crowd)
-        self.item.append(item)
+    @property
+    def ids_are_official(self) -> bool:
+        """True if the data set numbers its classes; False if ids number the names that occur."""
+        ...
+
+    def read(self, classes: Classes | None, faults: Faults, data: DataConfig) -> Records:
+        """Read the annotations.
+
+        classes: those of a detector, which the labels then follow; None takes those of the data set.
+        faults: collects what is wrong. Raises UserError, naming file and value, for a fault that is refused.
+        """
+        ...
+
+    def original(self) -> dict[str, Any] | None:
+        """Return the COCO JSON of the split with all of its keys; None in other formats."""
+        ...
+
+
+_TEXTS = {
+    "box-inverted": "has negative sides",
+    "box-empty": "is under a pixel high or wide",
+    "box-outside": "lies outside its image",
+    "box-clipped": "is clipped to its image",
+}
 
 
 def assemble(
     images: list[ImageRecord], table: BoxTable, faults: Faults, where: Callable[[int], Path], item: str
 ) -> None:
-    """Clip the boxes of ``table`` to their images and hand them out; each one left out becomes a fault.
+    """Clip the boxes of ``table`` and give each image its own; report boxes that are dropped or clipped.
 
-    A box under a pixel high or wide is left out, as MMDetection does. where: the annotation file of an image
-    by its position. item: what the file calls a box. The images' arrays are views of one for all.
+    where: returns the annotation file of an image by its position. item: the format's word for a box. The
+    arrays of the images are views of one array.
     """
     at = np.asarray(table.image, np.int64)
-    x, y, w, h = np.asarray(table.xywh, np.float64).reshape(-1, 4).T
     sizes = np.array([(image.width, image.height) for image in images], np.float64).reshape(-1, 2)
-    width, height = sizes[at].T
-    with np.errstate(over="ignore", invalid="ignore"):
-        # JSON holds numbers up to 1e308; the sum of two may be infinite, which clips like any other.
-        xyxy = np.stack((x.clip(0), y.clip(0), np.minimum(x + w, width), np.minimum(y + h, height)), 1)
-        over = np.maximum.reduce((-x, -y, x + w - width, y + h - height)) > 1
-    inverted = (w < 0) | (h < 0)
-    empty = ~inverted & ((w < _ONE) | (h < _ONE))
-    outside = ~inverted & ~empty & ~((xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1]))
-    keep = ~(inverted | empty | outside)
-    # Float32 may round two sides of a sliver at the edge to one.
-    with np.errstate(over="ignore"):
-        boxes = xyxy.astype(np.float32)
-    lost = keep & ~((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
-    keep, empty = keep & ~lost, empty | lost
-    for kind, mask, text in (
-        ("box-inverted", inverted, "has negative sides"),
-        ("box-empty", empty, "is under a pixel high or wide"),
-        ("box-outside", outside, "lies outside its image"),
-        ("box-clipped", keep & over, "is clipped to its image"),
-    ):
-        for i in np.flatnonzero(mask).tolist():
+    clipped = clip_boxes(table, sizes)
+    used = np.asarray(table.used, bool)
+    for kind, mask in clipped.faults.items():
+        for i in np.flatnonzero(mask & used).tolist():
             image, number = images[at[i]], table.item[i]
-            box = ", ".join(f"{value:g}" for value in (x[i], y[i], w[i], h[i]))
-            faults.add(
-                kind,
-                where(int(at[i])),
-                f"{item} {number}: box x, y, width, height = {box} {text} "
-                f"({image.width} x {image.height}, id {image.id})",
-                image=image.id,
-                item=number,
+            box = ", ".join(f"{value:g}" for value in table.xywh[4 * i : 4 * i + 4])
+            text = (
+                f"{item} {number}: box x, y, width, height = {box} {_TEXTS[kind]} "
+                f"({image.width} x {image.height}, id {image.id})"
             )
-    rows = np.flatnonzero(keep)
+            faults.add(kind, where(int(at[i])), text, image=image.id, item=number)
+    rows = np.flatnonzero(clipped.keep & used)
     rows = rows[np.argsort(at[rows], kind="stable")]
     ends = np.cumsum(np.bincount(at[rows], minlength=len(images)))
-    boxes = boxes[rows]
+    boxes = clipped.boxes[rows]
     labels = np.asarray(table.label, np.int64)[rows]
     crowd = np.asarray(table.crowd, np.int8)[rows].astype(bool)
     items = np.asarray(table.item, np.int64)[rows]
@@ -141,32 +140,11 @@ def assemble(
         start = end
 
 
-_ONE = 1 - 1e-6  # a side of one pixel, written as a share of the image's and read back
-
-
-def no_boxes(id: int, path: Path, width: int, height: int) -> ImageRecord:
-    """A record that ``assemble`` will give its boxes."""
-    return ImageRecord(
-        id=id,
-        path=path,
-        width=width,
-        height=height,
-        boxes=np.zeros((0, 4), np.float32),
-        labels=np.zeros(0, np.int64),
-        crowd=np.zeros(0, bool),
-    )
-
-
-def count_dropped(faults: Faults) -> int:
-    """Boxes left out for having no area in their image."""
-    return sum(faults.counts[kind] for kind in BOXES_DROPPED)
-
-
 def inside(name: str) -> str | None:
-    """A relative path that an annotation file gives, with ``/`` between its parts; None where it leaves.
+    """Return a relative path from an annotation file, its parts separated by ``/``; None if it leaves.
 
-    Refused are absolute paths, those with a drive, and those with a part ``..``, in either system's notation.
-    Links are followed: they were laid by whoever laid out the folder, not written into a file.
+    Absolute paths, paths with a drive and paths with a part ``..`` leave, in the notation of any system.
+    Symbolic links are followed: they are part of the user's folder, not of an annotation file.
     """
     if ".." not in name and not set(name) & set(":\\\0") and not name.startswith("/"):
         return name
@@ -177,25 +155,54 @@ def inside(name: str) -> str | None:
 
 
 def to_coco(records: Records) -> dict[str, Any]:
-    """The split as COCO JSON holds it. Crowd regions keep ``iscrowd``; ``area`` is width times height."""
+    """Return the split as COCO JSON. Crowd regions keep ``iscrowd``; ``area`` is width times height."""
     annotations: list[dict[str, Any]] = []
     for image in records.images:
         rows = zip(image.boxes.tolist(), image.labels.tolist(), image.crowd.tolist(), strict=True)
         for (x1, y1, x2, y2), label, crowd in rows:
+            xywh = [x1, y1, x2 - x1, y2 - y1]
             annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image.id,
-                    "category_id": records.classes.ids[label],
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": (x2 - x1) * (y2 - y1),
-                    "iscrowd": int(crowd),
-                }
+                _annotation(len(annotations), image.id, records.classes.ids[label], xywh, crowd)
             )
+    return _coco(records, annotations)
+
+
+def ground_truth(records: Records) -> Mapping[str, Any]:
+    """Return the COCO JSON that metrics are computed on, without reading the annotations again."""
+    if not records.scored_unclipped or records.table is None:
+        return to_coco(records)
+    table, ids = records.table, records.classes.ids
+    boxes = np.asarray(table.xywh, np.float64).reshape(-1, 4).tolist()
+    annotations: list[dict[str, Any]] = []
+    for position, xywh, label, crowd, area in zip(
+        table.image, boxes, table.label, table.crowd, table.area, strict=True
+    ):
+        entry = _annotation(len(annotations), records.images[position].id, ids[label], xywh, crowd)
+        annotations.append(entry if np.isnan(area) else entry | {"area": area})
+    return _coco(records, annotations)
+
+
+def _annotation(number: int, image: int, category: int, xywh: list[float], crowd: int) -> dict[str, Any]:
+    return {
+        "id": number + 1,
+        "image_id": image,
+        "category_id": category,
+        "bbox": xywh,
+        "area": xywh[2] * xywh[3],
+        "iscrowd": int(crowd),
+    }
+
+
+def _coco(records: Records, annotations: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "images": [
-            {"id": i.id, "file_name": _name(i.path, records.folder), "width": i.width, "height": i.height}
-            for i in records.images
+            {
+                "id": image.id,
+                "file_name": image.path.relative_to(records.folder).as_posix(),
+                "width": image.width,
+                "height": image.height,
+            }
+            for image in records.images
         ],
         "annotations": annotations,
         "categories": [
@@ -203,7 +210,3 @@ def to_coco(records: Records) -> dict[str, Any]:
             for id_, name in zip(records.classes.ids, records.classes.names, strict=True)
         ],
     }
-
-
-def _name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()

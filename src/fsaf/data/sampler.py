@@ -1,4 +1,4 @@
-"""Which images make which batch: a function of seed and epoch alone, so a run can be resumed anywhere."""
+"""Order images into batches as a function of seed and epoch alone, so that a run can resume anywhere."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -13,19 +13,19 @@ class Draw(NamedTuple):
     item: int
     """Position in the data set; -1 for a blank row that fills up a batch."""
     epoch: int
-    """Together with item it seeds the augmentation."""
+    """Seeds the augmentation, together with ``item``."""
     shape: tuple[int, int] | None
-    """Fixed batch shape; None under the policy ``data.pad``."""
+    """Fixed batch shape; None if ``data.pad`` is set."""
 
 
 class ShapeBatches(Sampler[list[Draw]]):
-    """Batches of images that share a shape; all shapes mix over an epoch, and every image comes once.
+    """Batches of images that share a shape; shapes are mixed over an epoch, and every image appears once.
 
-    A shape's last batch is filled with blank rows, so that no image is lost or doubled and no batch is
+    The last batch of a shape is filled with blank rows, so that no image is lost or repeated and no batch is
     short. Each of ``world`` processes takes its part of every global batch.
 
-    With ``fill`` off the last batches stay short, and whole batches go to the processes in turn, so that each
-    image lies in the same batch however many processes there are.
+    If ``fill`` is False the last batches stay short, and whole batches go to the processes in turn, so that
+    the batch of an image does not depend on the number of processes.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class ShapeBatches(Sampler[list[Draw]]):
         world: int = 1,
         fill: bool = True,
     ) -> None:
-        """shapes: the batch shape of each image of the data set."""
+        """Set up the sampler. shapes: the batch shape of each image of the data set."""
         self.shapes = shapes
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.rank, self.world, self.fill = rank, world, fill
@@ -53,7 +53,7 @@ class ShapeBatches(Sampler[list[Draw]]):
         self.steps = batches if fill else len(range(rank, batches, world))
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """The next iteration yields epoch ``epoch``, from batch ``start`` on."""
+        """Make the next iteration yield epoch ``epoch``, from batch ``start`` on."""
         self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
@@ -73,7 +73,7 @@ class ShapeBatches(Sampler[list[Draw]]):
         for shape, batch in open_batches.items():
             blanks = self.total - len(batch) if self.fill else 0
             batches.append(batch + [Draw(-1, self.epoch, shape)] * blanks)
-        if self.shuffle:  # the filled-up batches must not all come last
+        if self.shuffle:  # filled-up batches must not all come last
             batches = [batches[i] for i in rng.permutation(len(batches))]
         if not self.fill:
             yield from batches[self.rank :: self.world][self.start :]

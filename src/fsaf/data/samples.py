@@ -1,4 +1,4 @@
-"""One image of a data set as tensors, and several of them as a batch."""
+"""Read one image of a data set with its boxes, and collate several to a batch."""
 
 import time
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from fsaf.config import DataConfig
 from fsaf.config.data import MULTIPLE
-from fsaf.data.augment import Change, change_boxes, change_color, draw_change, unchanged
+from fsaf.data.augment import Change, change_boxes, crop, draw_change, finish, unchanged
 from fsaf.data.batch import Batch, blank_images, pad_boxes
 from fsaf.data.records import ImageRecord, Records
 from fsaf.data.sampler import Draw
@@ -22,25 +22,30 @@ from fsaf.errors import UserError
 
 @dataclass(kw_only=True)
 class Sample:
-    """One image and, as they will be in the batch, its boxes; a blank row has an empty image."""
+    """One image with its boxes as they will be in the batch; a blank row has an empty image."""
 
     image: Tensor
-    """(3, H, W) uint8 RGB, as in the file; a part that is to shrink has its new size already."""
+    """(3, H, W) uint8 RGB, cropped; resized already if that shrinks it."""
     change: Change
-    """Its size in the batch, and whether it is mirrored and recoloured; its region is taken already."""
+    """Size, flips and colours that the image is to get in the batch; the crop is done already."""
     boxes: np.ndarray
     """(n, 4) float32 xyxy in pixels of the resized image."""
     labels: np.ndarray
+    """(n,) int64, 0..C-1."""
     crowd: np.ndarray
+    """(n,) bool: ignore (crowd) regions."""
     draw: Draw
+    """The row of a batch that this sample is for."""
     record: ImageRecord | None
+    """None for a blank row."""
     original: tuple[int, int]
-    """Height and width in the file."""
+    """Height and width of the image file."""
     seconds: float
+    """Time to read and transform the image."""
 
 
 class Images(Dataset[Any]):
-    """Reads one image of a split and, for training, draws how to change it."""
+    """Reads images of a split and, for training, augments them."""
 
     def __init__(self, records: Records, data: DataConfig, *, augment: bool, seed: int = 0) -> None:
         self.records, self.data, self.augment, self.seed = records, data, augment, seed
@@ -51,7 +56,7 @@ class Images(Dataset[Any]):
         return len(self.records.images)
 
     def __getitem__(self, draw: Draw) -> Sample | UserError:
-        """The sample; the error of an image that cannot be read is returned, for ``Loader`` to raise."""
+        """Return the sample, or the error if the image cannot be read; ``Loader`` raises it."""
         try:
             return self._read(draw)
         except UserError as error:
@@ -80,16 +85,17 @@ class Images(Dataset[Any]):
                 f"{self.records.source} (id {record.id}), so its boxes may be anywhere; `fsaf check --fix` "
                 "writes annotations with the sizes of the files"
             )
-        shapes = [draw.shape] if draw.shape else None  # the batch's, whatever size the file turns out to have
+        shapes = (
+            [draw.shape] if draw.shape else None
+        )  # the batch's shape, even if the file has another size than recorded
         size, _ = fit_image((height, width), replace(self.data, shapes=shapes))
         change = unchanged((height, width), size)
         if self.augment:
             rng = np.random.default_rng([self.seed, draw.epoch, draw.item])
             change = draw_change(rng, (height, width), size, draw.shape, self.data)
-        top, left, *part = change.region
-        image = image[:, top : top + part[0], left : left + part[1]]
-        if part[0] * part[1] > change.size[0] * change.size[1]:
-            # Or a batch of large photographs would lie in memory.
+        image = crop(image, change)
+        if image.shape[1] * image.shape[2] > change.size[0] * change.size[1]:
+            # Shrink in the worker; otherwise a whole batch of full-size photographs is held in memory.
             image = resize(image, change.size, self.data.antialias)
         boxes, labels, crowd = change_boxes(
             record.boxes, record.labels, record.crowd, (height, width), change
@@ -109,14 +115,14 @@ class Images(Dataset[Any]):
 
 @dataclass
 class Collate:
-    """Samples to a ``Batch``; ``max_boxes`` None takes as many as the batch needs.
-
-    Images are resized into the batch: each pixel is written once.
-    """
+    """Collates samples to a ``Batch``. Images are resized into the batch, so each pixel is written once."""
 
     pad: int
+    """Round sides of batches without a fixed shape up to a multiple of this."""
     max_boxes: int | None
+    """Boxes of an image; None takes as many as the batch needs."""
     antialias: bool = False
+    """Smooth when shrinking."""
 
     def __call__(self, samples: list[Sample | UserError]) -> Batch | UserError:
         for sample in samples:
@@ -127,7 +133,7 @@ class Collate:
     def _stack(self, samples: list[Sample]) -> Batch:
         start = time.perf_counter()
         sizes = [sample.change.size for sample in samples]
-        # All rows may be blank, in one of many processes; the network still needs some pixels.
+        # All rows of one process may be blank; the network still needs an image of some size.
         height, width = samples[0].draw.shape or padded_shape([*sizes, (MULTIPLE, MULTIPLE)], self.pad)
         boxes, cut = pad_boxes(
             [torch.from_numpy(sample.boxes) for sample in samples],
@@ -139,12 +145,7 @@ class Collate:
         images = blank_images(len(samples), height, width)
         for canvas, sample, (h, w) in zip(images, samples, sizes, strict=True):
             inside = resize(sample.image, (h, w), self.antialias, out=canvas[:, :h, :w])
-            mirror, color = sample.change.mirror, sample.change.color
-            if any(mirror):
-                axes = [axis for axis, mirrored in zip((2, 1), mirror, strict=True) if mirrored]
-                inside.copy_(inside.flip(axes))
-            if color:
-                inside.copy_(change_color(inside, color))
+            finish(inside, sample.change)
         return Batch(
             images=images,
             boxes=boxes,

@@ -1,4 +1,4 @@
-"""Batch shapes: which fixed (H, W) an image goes to, and the size it is resized to."""
+"""Batch shapes: choose the fixed (H, W) of an image's batch, and the size that the image is resized to."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ from fsaf.data.transforms import resized_size
 
 
 def round_up(value: int, multiple: int = MULTIPLE) -> int:
-    """The smallest multiple that is not below ``value``."""
+    """Return ``value`` rounded up to a multiple of ``multiple``."""
     return -(-value // multiple) * multiple
 
 
 def choose_shape(size: tuple[int, int], shapes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The shape (height, width) of least area that holds ``size``, else the one that shrinks it least."""
+    """Return the smallest shape (height, width) that holds ``size``, else the one that shrinks it least."""
 
     def cost(shape: tuple[int, int]) -> tuple[float, int]:
         fit = min(1.0, shape[0] / size[0], shape[1] / size[1])
@@ -23,9 +23,9 @@ def choose_shape(size: tuple[int, int], shapes: Sequence[tuple[int, int]]) -> tu
 
 
 def fit_image(size: tuple[int, int], data: DataConfig) -> tuple[tuple[int, int], tuple[int, int] | None]:
-    """Resized size of an image of ``size`` (height, width), and its fixed batch shape.
+    """Return the size that an image of ``size`` (height, width) is resized to, and its fixed batch shape.
 
-    The shape is None under the policy ``data.pad``, and where the config names no shapes.
+    The shape is None if ``data.pad`` is set or the config names no shapes.
     """
     resized = resized_size(*size, data.short_side, data.long_side)
     if data.pad is not None or not data.shapes:
@@ -41,5 +41,5 @@ def fit_image(size: tuple[int, int], data: DataConfig) -> tuple[tuple[int, int],
 
 
 def padded_shape(sizes: Sequence[tuple[int, int]], multiple: int) -> tuple[int, int]:
-    """Shape of a batch under the policy ``data.pad``: the largest sides, each rounded up."""
+    """Return the shape of a batch if ``data.pad`` is set: the largest sides, each rounded up."""
     return round_up(max(h for h, _ in sizes), multiple), round_up(max(w for _, w in sizes), multiple)

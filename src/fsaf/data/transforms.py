@@ -1,7 +1,7 @@
-"""Reading and resizing images, with the pixels that MMDetection's pipeline gives.
+"""Read and resize images; pixels equal those of MMDetection's pipeline.
 
-Images are (3, H, W) with the colours of a pixel side by side in memory, as decoders give them and as networks
-in channels-last layout take them: permuting is a view, and pixels are resized into the batch.
+Images are (3, H, W), channels last in memory, as decoders write them and channels-last networks read them.
+Permuting is then a view, and images are resized directly into the batch.
 """
 
 import warnings
@@ -19,27 +19,27 @@ from fsaf.data.decode import MAX_PIXELS, open_image
 def read_image(path: Path, exif_rotation: bool = False, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Decode an image file to (3, H, W) uint8 RGB; grey-scale and palette images become RGB.
 
-    exif_rotation: turn the pixels as the file's EXIF tag says; off, boxes refer to the stored pixels.
-    Raises UserError naming the file where it is missing, has more than ``max_pixels`` or does not decode.
+    exif_rotation: rotate the pixels by the file's EXIF tag; False keeps the stored pixels.
+    Raises UserError naming the file if it is missing, has more than ``max_pixels`` or does not decode.
     """
     with open_image(path, max_pixels) as image:
         return to_tensor(ImageOps.exif_transpose(image) if exif_rotation else image)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """A Pillow image as (3, H, W) uint8 RGB."""
+    """Convert a Pillow image to (3, H, W) uint8 RGB."""
     if image.mode.startswith(("I;16", "I", "F")):
-        # Pillow clips these to 0..255; scale 16-bit grey instead, as viewers do. Floats may be anything.
+        # Scale 16-bit grey and floats to 0..255, as viewers do; Pillow would clip them.
         values = np.nan_to_num(np.asarray(image, np.float64), nan=0.0, posinf=0.0, neginf=0.0).clip(0)
         image = Image.fromarray((values * (255 / max(values.max(), 1))).astype(np.uint8))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # palette transparency: the colours under it are what we want
+        warnings.simplefilter("ignore")  # palette transparency: keep the colours
         pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def resized_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
-    """Height and width after scaling, ratio kept, until one of the two limits is met (mmcv.rescale_size)."""
+    """Return height and width scaled, ratio kept, to the nearer of the two limits (mmcv.rescale_size)."""
     scale = min(long_side / max(height, width), short_side / min(height, width))
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
@@ -47,10 +47,10 @@ def resized_size(height: int, width: int, short_side: int, long_side: int) -> tu
 def resize(
     image: Tensor, size: tuple[int, int], antialias: bool = False, out: Tensor | None = None
 ) -> Tensor:
-    """Bilinear resize of (3, H, W) uint8 to ``size`` (height, width), into ``out`` where that is given.
+    """Resize image (3, H, W) uint8 bilinearly to ``size`` (height, width), into ``out`` if that is given.
 
-    Without antialias OpenCV's INTER_LINEAR is used. Its pixels are an eighth of a grey level
-    darker than exact interpolation on average, which moves a detector's scores by up to a few hundredths.
+    Without antialias this is OpenCV's INTER_LINEAR. Its pixels are on average an eighth of a grey level
+    darker than exact interpolation, which changes a detector's scores by up to a few hundredths.
     """
     if image.shape[1:] == size:
         return image if out is None else out.copy_(image)
@@ -59,7 +59,7 @@ def resize(
             0
         ]
         return smooth if out is None else out.copy_(smooth)
-    import cv2  # here, since importing it takes longer than `fsaf --help`
+    import cv2  # imported late: it takes longer than all of `fsaf --help`
 
     pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
     target = None if out is None else out.permute(1, 2, 0).numpy()

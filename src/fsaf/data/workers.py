@@ -1,4 +1,4 @@
-"""Who reads the samples: the loader that hands out batches, and its processes."""
+"""The loader of batches and its worker processes."""
 
 import multiprocessing
 import os
@@ -18,11 +18,11 @@ from fsaf.errors import UserError
 
 
 class WorkerDied(UserError):
-    """A worker process of the loader is gone; the message says what it was reading."""
+    """A worker process of the loader died; the message names the image it was reading."""
 
 
 class Noting(Dataset[Any]):
-    """``images`` that notes, in memory shared with the main process, what each worker is reading."""
+    """Wraps ``Images``; records in shared memory which image each worker is reading."""
 
     def __init__(self, images: Images, workers: int) -> None:
         self.images = images
@@ -42,16 +42,16 @@ class Noting(Dataset[Any]):
 
 
 class Loader(DataLoader[Batch]):
-    """Raises the ``UserError`` of an image as it is, and ``WorkerDied`` for a worker that is gone.
+    """A DataLoader that raises the ``UserError`` of an image, and ``WorkerDied`` if a worker died.
 
-    An error raised in a worker would arrive with PyTorch's text of a traceback for its message.
+    Workers return the error: PyTorch would replace the message of a raised one by the text of its traceback.
     """
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
         batches: Any = super().__iter__()
         if handler is not None and threading.current_thread() is threading.main_thread():
-            # PyTorch's would raise wherever the program is when a worker dies, as in the middle of a step.
+            # PyTorch's handler would raise anywhere in the program, even in the middle of a step.
             signal.signal(signal.SIGCHLD, handler)
         while True:
             try:
@@ -67,7 +67,7 @@ class Loader(DataLoader[Batch]):
             yield batch
 
     def _died(self, batches: Any) -> str | None:
-        """What to say of workers that are gone; None where all are there, or there are none."""
+        """Return the message about workers that died; None if none did."""
         if not isinstance(self.dataset, Noting):
             return None
         dead = {
@@ -98,9 +98,9 @@ def make_loader(
     world: int = 1,
     pin_memory: bool = False,
 ) -> tuple[Loader, ShapeBatches]:
-    """A loader over a split and the sampler that orders it.
+    """Return a loader over a split, and the sampler that orders it.
 
-    train: draw as the config says and fill up short batches; otherwise every image once, in order.
+    train: shuffle as configured and fill up short batches; otherwise read every image once, in order.
     """
     data = images.data
     sampler = ShapeBatches(
@@ -120,7 +120,7 @@ def make_loader(
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         worker_init_fn=_start_worker,
-        generator=torch.Generator(),  # it draws seeds for workers, which need none, at each start
+        generator=torch.Generator(),  # own generator: seeding workers must not advance the global one
     )
     return loader, sampler
 
@@ -128,18 +128,18 @@ def make_loader(
 def _start_worker(_: int) -> None:
     import cv2
 
-    # A worker inherits no threads that hold locks; the work is one image at a time anyway.
+    # Threads are not inherited by a fork, and a worker handles one image at a time.
     torch.set_num_threads(1)
-    cv2.setNumThreads(0)  # not 1, which waits for threads that this process has not inherited
-    # A signal to all processes asks to stop after this step, for which workers are needed.
+    cv2.setNumThreads(0)  # not 1, which waits for threads that a fork does not inherit
+    # Ctrl-C reaches all processes and stops training after the step, which still needs the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # Linux tells who sent it
+    if hasattr(signal, "sigwaitinfo"):  # Linux: tells the sender
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_for_parent, daemon=True).start()
 
 
 def _end_for_parent() -> None:
-    """End this process at a SIGTERM from the one that started it; that of others is for all processes."""
+    """End this process at a SIGTERM from its parent; ignore one that is sent to all processes."""
     parent = multiprocessing.parent_process()
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != (parent and parent.pid):
         pass

@@ -228,7 +228,7 @@ def format_dry_run(found: DryRun) -> str:
     splits = {"train": found.records} | ({"val": found.validation} if found.validation else {})
     parts = {
         "config": to_yaml(to_dict(config)).rstrip(),
-        "data": describe(splits, config.data.short_side, config.data.long_side),
+        "data": describe(splits, config.data, config.objective),
         "": "\n".join(printable(note) for note in found.notes),
         "batches": _rows(_batch_rows(found)),
         "network": _rows(_network_rows(found)),

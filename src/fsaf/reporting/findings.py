@@ -59,10 +59,16 @@ class Split(NamedTuple):
 
 
 def open_splits(
-    evaluation: Mapping[str, Any] | None, settings: str | None, notes: list[str]
+    evaluation: Mapping[str, Any] | None,
+    settings: str | None,
+    notes: list[str],
+    validation: Records | None = None,
 ) -> dict[str, Split]:
     """The splits ``training`` (as config.yaml says) and, of a run that was evaluated, ``validation`` (as the
-    evaluation says, else the config); ``notes`` takes a sentence on each that cannot be read."""
+    evaluation says, else the config); ``notes`` takes a sentence on each that cannot be read.
+
+    validation: the split of the evaluation, if it is open already.
+    """
     config = parse_settings(settings, notes)
     own = config.get("data") if isinstance(config, dict) else None
     evaluated = None if evaluation is None else evaluation.get("data") or own
@@ -72,7 +78,9 @@ def open_splits(
             continue
         try:
             settings_ = build_config({"data": data}, where="the run's data settings").data
-            if _has(settings_, name):
+            if name == "val" and validation is not None:
+                found[title] = Split(validation, settings_)
+            elif _has(settings_, name):
                 found[title] = Split(open_split(settings_, name, _classes(evaluation)), settings_)
         except (UserError, OSError) as error:
             notes.append(f"the {title} split could not be read, so what needs it is left out: {error}")

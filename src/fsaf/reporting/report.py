@@ -12,6 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from fsaf.data.records import Records
 from fsaf.errors import UserError
 from fsaf.reporting.charts import Series, line_chart, number, share_chart
 from fsaf.reporting.findings import Findings, Split, find, open_splits, summarise
@@ -22,12 +23,13 @@ from fsaf.scoring.analysis import LEVELS, SHOWN
 from fsaf.scoring.metrics import METRICS
 
 
-def write_report(run: Path, path: Path | None = None) -> Path:
+def write_report(run: Path, path: Path | None = None, validation: Records | None = None) -> Path:
     """Write ``report.html`` into run folder ``run`` (or to ``path``) from what is there; returns its path.
 
     Reads ``evaluation.json``, ``metrics.jsonl``, ``predictions.json`` and the annotations they are of,
     ``pictures/*.png``, ``export.json``, ``summary.json`` (seconds of each stage), ``commands.jsonl`` and
-    ``config.yaml``. Raises UserError if there is no such folder, or the page cannot be written.
+    ``config.yaml``. validation: the split of the evaluation, if it is open already.
+    Raises UserError if there is no such folder, or the page cannot be written.
     """
     if not run.is_dir():
         raise UserError(f"{run}: no such run folder")
@@ -39,7 +41,7 @@ def write_report(run: Path, path: Path | None = None) -> Path:
     settings = read_text(run / "config.yaml", notes)
     pictures, pictures_found = read_pictures(run / "pictures", notes)
     stages = [(name, value) for name, each in (summary or {}).items() if (value := finite(each)) is not None]
-    splits = open_splits(evaluation, settings, notes)
+    splits = open_splits(evaluation, settings, notes, validation)
     facts, boxes = summarise(splits)
     path = path or run / "report.html"
     write_page(

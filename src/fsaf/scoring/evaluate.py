@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from fsaf.config import DataConfig, to_dict
-from fsaf.data.records import Classes, Records, to_coco
+from fsaf.data.records import Classes, Records, ground_truth
 from fsaf.data.samples import Images
 from fsaf.data.workers import make_loader
 from fsaf.detection.detector import Detector
@@ -51,9 +51,7 @@ def evaluate(
     predictions = list(chain.from_iterable(in_turn))
 
     def score() -> dict[str, Any]:
-        # COCO's own file: areas, crowds and boxes exactly as it says, for the figures of pycocotools.
-        truth = records.source if records.format == "coco" else to_coco(records)
-        metrics = coco_metrics(truth, predictions, category_ids=detector.classes.ids)
+        metrics = coco_metrics(ground_truth(records), predictions, category_ids=detector.classes.ids)
         images = len(records.images)
         return metrics | {"images": images, "images_per_second": images / seconds}
 

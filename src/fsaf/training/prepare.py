@@ -1,11 +1,12 @@
-"""What to train on and what to evaluate on, and the checks that come before training."""
+"""Open the data to train and to evaluate on, and check it before training."""
 
 from dataclasses import replace
 from pathlib import Path
 
+from fsaf.checking.command import check_command
 from fsaf.checking.reach import count_unreachable
-from fsaf.config import Config, DataConfig, ObjectiveConfig
-from fsaf.data.faults import KINDS
+from fsaf.config import Config, DataConfig
+from fsaf.data.faults import FAULT_KINDS
 from fsaf.data.readers.formats import choose_split, find_splits
 from fsaf.data.readers.splits import check_images, notes_on, open_split
 from fsaf.data.records import Records
@@ -13,20 +14,25 @@ from fsaf.errors import UserError
 
 
 def open_for_training(config: Config) -> tuple[Records, Records | None, list[str]]:
-    """What to train on, what to evaluate on, and notes on what was left out or looks wrong.
+    """Return the data to train on, the data to evaluate on, and notes on what was left out or looks wrong.
 
-    There is nothing to evaluate on where the config says never, or has no such split. Raises UserError as
-    ``open_split`` and ``for_training``.
+    The second is None if the config turns evaluation off or there is no such split. Raises UserError as
+    ``open_split`` and ``for_training`` do.
     """
     objective = config.objective if "anchor_free" in config.model.branches else None
-    records, notes = for_training(open_split(config.data, "train"), config.data, objective)
+    records, notes = for_training(open_split(config.data, "train"), config.data)
+    if objective:
+        unreachable, boxes = count_unreachable(records, config.data, objective)
+        title = FAULT_KINDS["box-no-location"].title
+        if unreachable:
+            notes.append(f"{unreachable} of {boxes} {title}, too small for it: {check_command(config)}")
     if not config.train.evaluate_every:
         return records, None, notes
     if not _has_validation(config.data):
         return records, None, [*notes, "no validation split, so nothing is evaluated and there is no best.pt"]
     validation = open_split(config.data, "val", records.classes)
     check_images(validation, config.data)
-    if validation.source == records.source and validation.format != "yolo":
+    if {image.path for image in validation.images} <= {image.path for image in records.images}:
         notes.append(f"evaluation is on the images of training ({records.source})")
     return records, validation, notes + [f"evaluation: {note}" for note in notes_on(validation)]
 
@@ -40,14 +46,11 @@ def _has_validation(data: DataConfig) -> bool:
     return choose_split(find_splits(root), "val", root) is not None
 
 
-def for_training(
-    records: Records, data: DataConfig, objective: ObjectiveConfig | None = None
-) -> tuple[Records, list[str]]:
-    """What training learns from, and notes on what was left out or looks wrong.
+def for_training(records: Records, data: DataConfig) -> tuple[Records, list[str]]:
+    """Return the images to train on, and notes on what was left out or looks wrong.
 
-    Images without boxes (unless ``data.keep_empty``) and with a side under ``data.min_size`` go.
-    objective: note how many boxes it gives no location; None where boxes are learned otherwise.
-    Raises UserError where nothing is left, and for images that are not there or too large.
+    Images without boxes (unless ``data.keep_empty``) or with a side under ``data.min_size`` are left out.
+    Raises UserError if nothing is left, or an image is missing or too large.
     """
     boxes = sum(int((~image.crowd).sum()) for image in records.images)
     if boxes == 0:
@@ -69,8 +72,6 @@ def for_training(
         )
     left = replace(records, images=kept)
     check_images(left, data)
-    if objective and (unreachable := count_unreachable(left, data, objective)):
-        notes.append(
-            f"{unreachable} {KINDS['box-no-location'].title}, too small for it: `fsaf check` lists them"
-        )
+    if over := sum(len(image.boxes) > data.max_boxes for image in kept):
+        notes.append(f"{over} {FAULT_KINDS['boxes-over-limit'].title}")
     return left, notes

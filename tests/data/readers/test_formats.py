@@ -1,4 +1,4 @@
-"""Data sets of three formats, found by their folder alone, and read into the same records."""
+"""Data sets of three formats are found by their folder and read into the same records."""
 
 import json
 import shutil
@@ -55,7 +55,7 @@ def test_real_data_is_the_same_in_three_formats(test_data: Path, tmp_path: Path)
 def test_real_coco_with_crowds_as_voc(test_data: Path, tmp_path: Path) -> None:
     truth = read(test_data / "minicoco")
     assert {name: len(split.images) for name, split in truth.items()} == {"train": 294, "val": 128}
-    # The format counts whole pixels in most files, but holds fractions.
+    # Most VOC files hold whole pixels, but fractions are read too.
     voc = read(write_voc(tmp_path, truth))
     assert sum(int(image.crowd.sum()) for image in truth["val"].images) > 0
     for name, expected in truth.items():
@@ -96,7 +96,7 @@ def test_coco_layouts(coco: Path, records: dict[str, Records], layout: str) -> N
 
 
 def opened(folder: Path, truth: dict[str, Records], atol: float = 0.0) -> None:
-    """``data.root`` alone trains on the truth's split train and evaluates on val."""
+    """Assert that ``data.root`` alone trains on split train and evaluates on val."""
     config = Config(data=DataConfig(root=str(folder)))
     train, val, _ = open_for_training(config)
     same_records(truth["train"], train, atol)
@@ -150,7 +150,7 @@ def test_voc_layouts(tmp_path: Path, records: dict[str, Records], layout: str) -
 
 
 def roboflow(folder: Path) -> None:
-    """As one hosting service exports: train/images, valid/images, and paths that seem to leave."""
+    """Arrange as Roboflow exports: train/images, valid/images, and paths that seem to leave the folder."""
     move(
         folder,
         {
@@ -179,7 +179,7 @@ def no_yaml(folder: Path) -> None:
 
 
 def beside(folder: Path) -> None:
-    """Labels in the folder of the images."""
+    """Move the labels to the folder of the images."""
     for label in (folder / "labels").rglob("*.txt"):
         label.rename(folder / "images" / label.parent.name / label.name)
     shutil.rmtree(folder / "labels")

@@ -1,4 +1,4 @@
-"""Pascal VOC: what its XML says becomes boxes, and every kind of broken file is one message."""
+"""Pascal VOC: XML files become boxes, and every kind of broken file is one message."""
 
 import time
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_pixels_count_from_one_and_the_last_is_included(tmp_path: Path) -> None:
     assert image.boxes.tolist() == [[0, 0, 100, 50], [10, 20, 40, 30], [4.5, 5, 7.25, 8]]
     assert records.classes == Classes(names=("cat", "dog"), ids=(1, 2))
     assert image.labels.tolist() == [0, 1, 0] and image.items.tolist() == [1, 2, 3]
-    assert not records.faults.counts  # a pixel too far left (xmin 0) is common and no fault
+    assert not records.faults.counts  # xmin 0, a pixel too far left, is common and not a fault
     assert not read(tmp_path, xml(box(0, 0, 100, 50))).faults.counts
 
 
@@ -143,7 +143,7 @@ def test_boxes_without_area_are_left_out_and_told(tmp_path: Path) -> None:
     counts = {"box-inverted": 1, "box-empty": 1, "box-outside": 1, "box-clipped": 1}
     assert records.faults.counts == counts and records.dropped == 3
     assert records.images[0].boxes.tolist() == [[59, 19, 100, 40], [4, 4, 5, 5]]
-    (fault,) = records.faults.found["box-outside"]
+    (fault,) = records.faults.kept["box-outside"]
     assert (fault.file, fault.image, fault.item) == (tmp_path / "a.xml", 1, 3)
 
 

@@ -38,7 +38,12 @@ def test_lines_become_boxes(tmp_path: Path) -> None:
     assert (image.id, image.width, image.height) == (1, 200, 100)
     assert records.classes == Classes(names=("cat", "dog"), ids=(0, 1))
     assert image.labels.tolist() == [1, 0, 0, 1] and image.items.tolist() == [1, 3, 4, 5]
-    expected = [[50, 25, 150, 75], [10, 10, 30, 30], [0, 0, 100, 100], [20, 10, 80, 60]]  # the last a polygon
+    expected = [
+        [50, 25, 150, 75],
+        [10, 10, 30, 30],
+        [0, 0, 100, 100],
+        [20, 10, 80, 60],
+    ]  # the last line is a polygon
     assert image.boxes.tolist() == [pytest.approx(box, abs=1e-4) for box in expected]
 
 

@@ -1,4 +1,4 @@
-"""COCO JSON: reading a file into records."""
+"""COCO JSON: find the files of a data set and read one into records."""
 
 import contextlib
 import gc
@@ -13,30 +13,76 @@ from typing import Any
 from fsaf.config import DataConfig
 from fsaf.data.decode import is_file
 from fsaf.data.faults import Faults
-from fsaf.data.records import (
-    BoxTable,
-    Classes,
-    ImageRecord,
-    Records,
-    assemble,
-    count_dropped,
-    inside,
-    no_boxes,
-)
+from fsaf.data.readers.layout import SPLIT_NAMES, is_split_name
+from fsaf.data.records import Classes, ImageRecord, Records, Split, assemble, inside
+from fsaf.data.table import BoxTable
 from fsaf.errors import UserError
+
+NAME = "COCO"
+LAYOUT = "annotations/*.json (COCO)"
+"""Files to look for, for the message if there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CocoSplit:
-    """Where a split lies."""
+    """A COCO JSON file and the folders that its images may be in."""
 
     annotations: Path
     images: tuple[Path, ...]
-    """Folders that ``file_name`` may start from; the first that holds one of the first images is it."""
+    """Folders that ``file_name`` may start from; the first that holds one of the first images is used."""
+    ids_are_official: bool = True
+
+    @property
+    def source(self) -> Path:
+        """The JSON file."""
+        return self.annotations
 
     def read(self, classes: Classes | None, faults: Faults, data: DataConfig) -> Records:
-        """As ``read_coco``."""
+        """Read the file as ``read_coco`` does."""
         return read_coco(self.annotations, self.images, classes, faults)
+
+    def original(self) -> dict[str, Any] | None:
+        """Return all that the file holds, polygons included."""
+        return dict(read_json(self.annotations, polygons=True))
+
+
+def find(data: Path) -> dict[str, Split]:
+    """Return the splits of a JSON file, or of a folder in COCO's layouts, by name.
+
+    If there are ``instances_*.json``, other JSON files beside them (captions, keypoints) are not read.
+    """
+    if data.is_file():
+        split = at(data, None, "all")
+        return {split_name(data): split} if split else {}
+    files = sorted((data / "annotations").glob("*.json"))
+    files = files or [file for name in SPLIT_NAMES for file in sorted((data / name).glob("*.coco.json"))]
+    files = files or sorted(file for file in data.glob("*.json") if is_split_name(split_name(file)))
+    files = [file for file in files if file.name.startswith("instances_")] or files
+    return {split_name(file): CocoSplit(annotations=file, images=_image_folders(file)) for file in files}
+
+
+def at(file: Path, images: Path | None, role: str) -> Split | None:
+    """Return the split of a JSON file that a config names, else None."""
+    if file.is_dir() or file.suffix in (".txt", ".yaml", ".yml"):
+        return None
+    return CocoSplit(annotations=file, images=(images,) if images else _image_folders(file))
+
+
+def split_name(file: Path) -> str:
+    """Return the name of the split in a JSON file, from the name of the file or of its folder."""
+    if file.name.endswith(".coco.json"):  # train/_annotations.coco.json
+        return file.parent.name
+    return file.stem.removeprefix("instances_") or file.stem
+
+
+def _image_folders(file: Path) -> tuple[Path, ...]:
+    """Return the folders that ``file_name`` may start from, the likeliest first."""
+    if file.name.endswith(".coco.json"):
+        return (file.parent,)
+    root = file.parent.parent if file.parent.name == "annotations" else file.parent
+    name = split_name(file)
+    folders = [root / each for each in (f"images/{name}", name, "images", ".")]
+    return tuple(folder for folder in folders if folder.is_dir())
 
 
 def read_coco(
@@ -45,23 +91,15 @@ def read_coco(
     classes: Classes | None = None,
     faults: Faults | None = None,
 ) -> Records:
-    """Read a COCO JSON file.
+    """Read a COCO JSON file; boxes are clipped to their images.
 
-    annotations: the JSON file. images: the folder that ``file_name`` starts from, or some to choose from.
-    classes: those of a checkpoint, which the file's categories must contain with the same ids and names; else
-    the file's own. faults: takes what is wrong; by default anything that its rule refuses raises.
-    Boxes are clipped to their image. Raises UserError, naming file and value, where the file is missing or is
-    not COCO JSON.
+    annotations: the JSON file. images: the folder that ``file_name`` starts from, or several to choose from.
+    classes: those of a detector, which the file's categories must contain with the same ids and names; None
+    takes the file's. faults: collects what is wrong; by default refused faults raise.
+    Raises UserError, naming file and value, if the file is missing or is not COCO JSON.
     """
-    return parse_coco(
-        read_json(annotations), annotations, images, classes, Faults() if faults is None else faults
-    )
-
-
-def parse_coco(
-    data: Any, annotations: Path, images: Path | Sequence[Path], classes: Classes | None, faults: Faults
-) -> Records:
-    """As ``read_coco`` from what file ``annotations`` holds."""
+    faults = Faults() if faults is None else faults
+    data = read_json(annotations)
     where = str(annotations)
     for key in ("images", "annotations", "categories"):
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
@@ -77,8 +115,8 @@ def parse_coco(
     folder = images if isinstance(images, Path) else _choose_folder(images, data["images"], faults, where)
     records: list[ImageRecord] = []
     position: dict[int, int] = {}
-    for entry in data["images"]:
-        record = _read_image(entry, folder, annotations, faults)
+    for number, entry in enumerate(data["images"]):
+        record = _read_image(entry, number, folder, annotations, faults)
         if record is None:
             continue
         if record.id in position:
@@ -93,14 +131,16 @@ def parse_coco(
         images=records,
         classes=classes,
         source=annotations,
-        dropped=count_dropped(faults),
+        dropped=faults.dropped,
         folder=folder,
         faults=faults,
+        table=table,
+        scored_unclipped=True,
     )
 
 
 def _choose_folder(folders: Sequence[Path], entries: list[Any], faults: Faults, where: str) -> Path:
-    """The first folder that holds one of the first images; without one, the first folder or a UserError."""
+    """Return the first folder that holds one of the first images; if none does, raise or return the first."""
     names = [entry.get("file_name") for entry in entries[:20] if isinstance(entry, dict)]
     safe = [name for each in names if isinstance(each, str) and (name := inside(each))]
     for folder in folders:
@@ -115,10 +155,10 @@ def _choose_folder(folders: Sequence[Path], entries: list[Any], faults: Faults, 
 
 
 def read_json(path: Path, polygons: bool = False) -> Any:
-    """Parse a JSON file. Raises UserError where it is missing, unreadable or not JSON.
+    """Parse a JSON file. Raises UserError if it is missing, unreadable or not JSON.
 
-    polygons: keep what stands under ``segmentation``. It is most of a COCO file, and boxes do without; not
-    parsing its numbers makes COCO's largest file three times as fast to read.
+    polygons: also parse ``segmentation``. Boxes do not need it, and it is most of a COCO file: without it
+    COCO's largest file is read three times as fast.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -127,18 +167,19 @@ def read_json(path: Path, polygons: bool = False) -> Any:
             if not polygons:
                 with contextlib.suppress(ValueError):
                     return json.loads(_POLYGONS.sub(b'"segmentation": 0', path.read_bytes()))
-            return json.loads(path.read_bytes())  # or the place of the error, which polygons count for
+            # Parse the unchanged file also after an error, so that the message gives the right position.
+            return json.loads(path.read_bytes())
     except (ValueError, OSError, RecursionError, MemoryError) as error:  # ValueError: also a number too long
         raise UserError(f"{path}: not readable as JSON ({error})") from error
 
 
-# A key and a list of numbers and lists; the quotes of a key inside a string would stand behind backslashes.
+# A key followed by nested lists of numbers. Inside a string the quotes would follow backslashes.
 _POLYGONS = re.compile(rb'"segmentation"\s*:\s*\[[][\d\s.,eE+-]*\]')
 
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without garbage collection, which looks at a million new objects again and again and frees none."""
+    """Disable the garbage collector, which would search a million new objects again and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -151,15 +192,15 @@ def _no_collection() -> Iterator[None]:
 def _read_categories(entries: list[Any], where: str) -> Classes:
     if not entries:
         raise UserError(f"{where}: 'categories' is empty; a detector needs at least one class")
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     for entry in entries:
         if not isinstance(entry, dict) or not _is_int(entry.get("id")) or "name" not in entry:
             raise UserError(f"{where}: category {entry!r:.80}: needs an integer 'id' and a 'name'")
-        if entry["id"] in found:
+        if entry["id"] in names:
             raise UserError(f"{where}: category id {entry['id']} appears twice")
-        found[entry["id"]] = str(entry["name"])
-    ids = tuple(sorted(found))
-    return Classes(names=tuple(found[id_] for id_ in ids), ids=ids)
+        names[entry["id"]] = str(entry["name"])
+    ids = tuple(sorted(names))
+    return Classes(names=tuple(names[id_] for id_ in ids), ids=ids)
 
 
 def _check_same_classes(wanted: Classes, own: Classes, where: str) -> None:
@@ -172,7 +213,7 @@ def _check_same_classes(wanted: Classes, own: Classes, where: str) -> None:
             )
 
 
-def _read_image(entry: Any, folder: Path, where: Path, faults: Faults) -> ImageRecord | None:
+def _read_image(entry: Any, number: int, folder: Path, where: Path, faults: Faults) -> ImageRecord | None:
     ok = isinstance(entry, dict) and _is_int(entry.get("id")) and isinstance(entry.get("file_name"), str)
     if not ok or not all(_is_int(entry.get(key)) and entry[key] > 0 for key in ("width", "height")):
         text = f"image {entry!r:.120}: needs 'id', 'file_name', 'width' and 'height' above 0"
@@ -183,7 +224,9 @@ def _read_image(entry: Any, folder: Path, where: Path, faults: Faults) -> ImageR
         text = f"image {entry['id']}: file_name {entry['file_name']!r:.120} leaves {folder}"
         faults.add("path-leaves", where, text, image=entry["id"])
         return None
-    return no_boxes(entry["id"], folder / name, entry["width"], entry["height"])
+    return ImageRecord(
+        id=entry["id"], path=folder / name, width=entry["width"], height=entry["height"], entry=number
+    )
 
 
 def _read_boxes(
@@ -193,7 +236,7 @@ def _read_boxes(
     known = set(own.ids)
     table = BoxTable()
     ids: set[int] = set()
-    for entry in entries:
+    for number, entry in enumerate(entries):
         if (
             not isinstance(entry, dict)
             or not _is_int(entry.get("image_id"))
@@ -216,9 +259,8 @@ def _read_boxes(
             )
             faults.add("box-not-a-number", where, text, **place)
         elif area is not None and not _is_number(area):
-            faults.add(
-                "entry", where, f"annotation {given!r:.40}: area {area!r:.80} must be a number", **place
-            )
+            text = f"annotation {given!r:.40}: area {area!r:.80} must be a number"
+            faults.add("entry", where, text, **place)
         elif image not in position:
             text = f"annotation {given!r:.40} is of image {image}, which is not listed"
             faults.add("unknown-image", where, text, **place)
@@ -231,18 +273,27 @@ def _read_boxes(
         elif category not in label_of:
             text = f"annotation {given!r:.40} is of category {category}, which the detector does not have"
             faults.add("box-other-class", where, text, **place)
-        elif entry.get("ignore"):
-            faults.add("box-ignored", where, f"annotation {given!r:.40} is marked 'ignore'", **place)
         else:
-            table.add(position[image], box, label_of[category], bool(entry.get("iscrowd", 0)), item)
+            if entry.get("ignore"):
+                faults.add("box-ignored", where, f"annotation {given!r:.40} is marked 'ignore'", **place)
+            table.add(
+                position[image],
+                box,
+                label_of[category],
+                bool(entry.get("iscrowd", 0)),
+                item,
+                entry=number,
+                area=math.nan if area is None else area,
+                used=not entry.get("ignore"),
+            )
     return table
 
 
 def _is_int(value: object) -> bool:
-    """A whole number that int64 holds; JSON's can have any number of digits."""
+    """Return True for a whole number that int64 holds; JSON's numbers may have any number of digits."""
     return type(value) is int and -(2**63) < value < 2**63
 
 
 def _is_number(value: object) -> bool:
-    """A finite number that float64 holds."""
+    """Return True for a finite number that float64 holds."""
     return (type(value) is float and math.isfinite(value)) or _is_int(value)

@@ -1,65 +1,56 @@
-"""Pascal VOC: a folder of XML files, one an image, read into records.
+"""Pascal VOC: find the files of a data set and read a folder of XML files, one an image, into records.
 
-Corners in VOC are pixels counted from 1, the last included: a box over the whole of a 640 x 480 image is
-1, 1, 640, 480. As areas that is 0, 0, 640, 480, so xmin and ymin lose 1 (as in Detectron2). Objects marked
-``difficult`` become crowd regions: neither object nor background in training, matched or not without cost in
-evaluation.
+VOC's corners are pixels counted from 1, the last one included: a box over a whole 640 x 480 image is
+1, 1, 640, 480. The same area has the corners 0, 0, 640, 480, so xmin and ymin lose 1 (as in Detectron2).
+Objects marked ``difficult`` become crowd regions: training ignores them, evaluation does not count them.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 from xml.etree import ElementTree
-from xml.parsers import expat
 
 from fsaf.config import DataConfig
 from fsaf.data.decode import IMAGE_SUFFIXES, header_size, is_file
 from fsaf.data.faults import Faults
 from fsaf.data.progress import follow
-from fsaf.data.records import (
-    BoxTable,
-    Classes,
-    ImageRecord,
-    Records,
-    assemble,
-    count_dropped,
-    inside,
-    no_boxes,
-)
+from fsaf.data.readers.layout import SPLIT_NAMES, first_folder
+from fsaf.data.readers.voc_xml import Object, parse_xml, read_object, read_size
+from fsaf.data.records import Classes, ImageRecord, Records, Split, assemble, inside
+from fsaf.data.table import BoxTable
 from fsaf.errors import UserError
 
-
-class Object(NamedTuple):
-    """One ``object`` of an XML file."""
-
-    name: str
-    xywh: tuple[float, float, float, float]
-    difficult: bool
-    number: int
-    """From 1, in the order of the file."""
+NAME = "Pascal VOC"
+LAYOUT = "ImageSets/Main/*.txt or a folder of XML files (Pascal VOC)"
+"""Files to look for, for the message if there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VocSplit:
-    """Where a split lies."""
+    """A folder of XML files, or the part of it that an image set lists, and the folder of its images."""
 
     annotations: Path
     """Folder of XML files."""
     images: Path
     """Folder of the images."""
     image_set: Path | None = None
-    """A file of ``ImageSets/Main`` with an image name a line; None takes every XML file."""
-    file_sizes: bool = False
-    """Take width and height from the images, whatever the XML says."""
+    """A file of ``ImageSets/Main`` with an image name in each line; None takes every XML file."""
+    ids_are_official: bool = False
+
+    @property
+    def source(self) -> Path:
+        """The image set, or the folder of XML files."""
+        return self.image_set or self.annotations
+
+    def original(self) -> None:
+        """Return None: the split is not COCO JSON."""
 
     def read(self, classes: Classes | None, faults: Faults, data: DataConfig) -> Records:
-        """Read the split's XML files. Image ids count from 1 in the order of the image set, or of the names.
+        """Read the XML files. Image ids count from 1 in the order of the image set, or of the names.
 
-        classes: those of a checkpoint, matched by name; else the names that occur, sorted, ids from 1.
-        Raises UserError, naming file and value, for what the rules of ``faults`` refuse.
+        classes: those of a detector, matched by name; None takes the names that occur, sorted, ids from 1.
+        Raises UserError, naming file and value, for a fault that is refused.
         """
-        source = self.image_set or self.annotations
+        source = self.source
         if not self.images.is_dir():
             raise UserError(f"{self.images}: no such image folder (needed by {source})")
         names = _read_image_set(self.image_set, faults) if self.image_set else _stems(self.annotations)
@@ -69,11 +60,11 @@ class VocSplit:
         objects: list[list[Object]] = []
         for name in follow(names, f"reading {source}"):
             file = self.annotations / f"{name}.xml"
-            found = _read_file(file, name, files, faults, data, self.file_sizes)
+            found = _read_file(file, name, files, faults, data)
             if found is None:
                 continue
             path, (height, width), its = found
-            images.append(no_boxes(len(images) + 1, path, width, height))
+            images.append(ImageRecord(id=len(images) + 1, path=path, width=width, height=height))
             where.append(file)
             objects.append(its)
         named = sorted({each.name for its in objects for each in its})
@@ -102,38 +93,66 @@ class VocSplit:
             images=images,
             classes=classes,
             source=source,
-            dropped=count_dropped(faults),
+            dropped=faults.dropped,
             format="voc",
             folder=self.images,
             faults=faults,
+            table=table,
         )
 
 
-def parse_xml(data: bytes) -> ElementTree.Element:
-    """Parse XML that may come from strangers.
+def find(data: Path) -> dict[str, Split]:
+    """Return the splits of a file of ImageSets/Main, or of a folder in VOC's layouts, by name."""
+    if data.is_file():
+        split = at(data, None, "all")
+        return {data.stem: split} if split else {}
+    splits: dict[str, Split] = {}
+    for folder in (data / "Annotations", data / "annotations"):
+        if not folder.is_dir():
+            continue
+        sets = data / "ImageSets" / "Main"
+        files = sorted((sets if sets.is_dir() else sets.parent).glob("*.txt"))
+        for file in files:
+            if file.stem in (*SPLIT_NAMES, "trainval"):  # other files list the images of one class
+                splits[file.stem] = VocSplit(annotations=folder, images=_image_folder(folder), image_set=file)
+        for name in SPLIT_NAMES:
+            if any((folder / name).glob("*.xml")):
+                pictures = (
+                    first_folder([data / f"images/{name}", data / f"JPEGImages/{name}"]) or folder / name
+                )
+                splits[name] = VocSplit(annotations=folder / name, images=pictures)
+        if not splits and any(folder.glob("*.xml")):
+            splits["all"] = VocSplit(annotations=folder, images=_image_folder(folder))
+        if splits:
+            return splits
+    for name in SPLIT_NAMES:
+        for folder in (data / name, data / name / "Annotations", data / name / "annotations"):
+            if any(folder.glob("*.xml")):
+                splits[name] = VocSplit(annotations=folder, images=_image_folder(folder))
+    return splits
 
-    A document type is refused, and with it every entity: none can make text grow or read another file.
-    Raises ValueError with what is wrong.
-    """
-    builder = ElementTree.TreeBuilder()
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    parser.StartDoctypeDeclHandler = _refuse_doctype
-    try:
-        parser.Parse(data, True)
-        return builder.close()
-    except (expat.ExpatError, LookupError, AssertionError) as error:  # LookupError: an unknown encoding
-        raise ValueError(str(error)) from error
+
+def at(annotations: Path, images: Path | None, role: str) -> Split | None:
+    """Return the split of a folder of XML files, or of a file of ImageSets/Main, else None."""
+    if annotations.is_dir() and any(annotations.glob("*.xml")):
+        return VocSplit(annotations=annotations, images=images or _image_folder(annotations))
+    if annotations.suffix != ".txt" or annotations.is_dir():
+        return None
+    for folder in list(annotations.absolute().parents)[:4]:
+        for name in ("Annotations", "annotations"):
+            if (folder / name).is_dir():
+                pictures = images or _image_folder(folder / name)
+                return VocSplit(annotations=folder / name, images=pictures, image_set=annotations)
+    raise UserError(f"{annotations}: no folder Annotations of XML files beside or above it")
 
 
-def _refuse_doctype(*_: object) -> None:
-    raise ValueError("holds a DOCTYPE, which may define entities; remove it")
+def _image_folder(annotations: Path) -> Path:
+    """Return JPEGImages or images beside the folder of XML files, else the folder itself."""
+    return first_folder([annotations.parent / "JPEGImages", annotations.parent / "images"]) or annotations
 
 
 class _Files:
-    """The files of an image folder by their name without suffix; one listing instead of many look-ups."""
+    """The files of an image folder by name without suffix: one listing instead of many look-ups."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -151,7 +170,7 @@ def _stems(folder: Path) -> list[str]:
 
 
 def _read_image_set(path: Path, faults: Faults) -> list[str]:
-    """Names of the images; a second column, 1, 0 or -1 of a single class' lists, is refused by its values."""
+    """Return the names of the images of an image set."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -171,9 +190,9 @@ def _read_image_set(path: Path, faults: Faults) -> list[str]:
 
 
 def _read_file(
-    file: Path, name: str, files: _Files, faults: Faults, data: DataConfig, file_sizes: bool
+    file: Path, name: str, files: _Files, faults: Faults, data: DataConfig
 ) -> tuple[Path, tuple[int, int], list[Object]] | None:
-    """Image, its height and width, and its objects; None where a fault leaves no image."""
+    """Return the image, its height and width, and its objects; None if a fault leaves no image."""
     try:
         root = parse_xml(file.read_bytes())
     except (OSError, ValueError) as error:
@@ -185,17 +204,19 @@ def _read_file(
     path = _find_image(root, file, name, files, faults)
     if path is None:
         return None
-    size = None if file_sizes else _size(root)
-    if size is None:  # some tools leave it out
+    size = read_size(root)
+    if size is None:  # some tools write none
         try:
             size = header_size(path, data.max_pixels, data.exif_rotation)
         except UserError as error:
             kind = "image-unreadable" if is_file(path) else "image-missing"
-            faults.add(kind, file, f"has no width and height, and the image does not tell them: {error}")
+            faults.add(
+                kind, file, f"has no width and height, and they cannot be read from the image: {error}"
+            )
             return None
     objects = []
     for number, element in enumerate(root.findall("object"), start=1):
-        found = _read_object(element, number, file, faults)
+        found = read_object(element, number, file, faults)
         if found is not None:
             objects.append(found)
     return path, size, objects
@@ -204,7 +225,7 @@ def _read_file(
 def _find_image(
     root: ElementTree.Element, file: Path, name: str, files: _Files, faults: Faults
 ) -> Path | None:
-    """The image of the XML file's own name; where there is none, the one that ``filename`` says."""
+    """Return the image with the name of the XML file, else the one that ``filename`` names."""
     given = (root.findtext("filename") or "").strip()
     relative = inside(given)
     if relative is None:
@@ -217,36 +238,3 @@ def _find_image(
         text = f"belongs to {own} by its name, to {relative!r:.120} by 'filename'; {own} is used"
         faults.add("name-differs", file, text)
     return files.folder / own
-
-
-def _size(root: ElementTree.Element) -> tuple[int, int] | None:
-    """Height and width, None where not given or not above 0."""
-    values = [_number(root.findtext(f"size/{key}")) for key in ("height", "width")]
-    if not all(1 <= value < 2**31 for value in values):  # false for NaN
-        return None
-    return int(values[0]), int(values[1])
-
-
-def _read_object(element: ElementTree.Element, number: int, file: Path, faults: Faults) -> Object | None:
-    name = (element.findtext("name") or "").strip()
-    corners = [element.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
-    if not name or None in corners:
-        text = f"object {number}: needs a name, and a bndbox with xmin, ymin, xmax, ymax"
-        faults.add("entry", file, text, item=number)
-        return None
-    x1, y1, x2, y2 = map(_number, corners)
-    if not all(map(math.isfinite, (x1, y1, x2, y2))):
-        text = f"object {number}: bndbox {corners!r:.120} must be four finite numbers"
-        faults.add("box-not-a-number", file, text, item=number)
-        return None
-    # xmax = xmin - 1 would be a box of no pixel, anything below that is inverted; tools write both for empty.
-    difficult = (element.findtext("difficult") or "").strip() not in ("", "0")
-    return Object(name, (x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1), difficult, number)
-
-
-def _number(text: str | None) -> float:
-    """The number that ``text`` says, NaN where it says none."""
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan

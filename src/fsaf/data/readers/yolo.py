@@ -1,8 +1,8 @@
-"""YOLO: a text file of boxes for each image, ``data.yaml`` with the class names, read into records.
+"""YOLO: find the files of a data set and read them, a text file of boxes for each image, into records.
 
-A line is ``class x y width height``: the class' number and the box's centre and size as shares of the image's
-width and height. A line of more corners is a polygon, ``class x1 y1 x2 y2 x3 y3 ...``; its extent is the box.
-An image without a label file holds no object. Sizes come from the headers of the images.
+A line is ``class x y width height``: the number of the class, and the centre and size of the box as shares of
+the image's width and height. A line of three or more corners is a polygon, ``class x1 y1 x2 y2 x3 y3 ...``;
+its extent is the box. An image without a label file has no objects. Sizes come from the image headers.
 """
 
 import math
@@ -10,48 +10,45 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from fsaf.config import DataConfig
 from fsaf.data.decode import IMAGE_SUFFIXES, ImageTooLarge, header_size, is_file
 from fsaf.data.faults import Faults
 from fsaf.data.progress import follow
-from fsaf.data.records import (
-    BoxTable,
-    Classes,
-    ImageRecord,
-    Records,
-    assemble,
-    count_dropped,
-    inside,
-    no_boxes,
-)
+from fsaf.data.readers.data_yaml import NAMES_FILES, find_classes, read_data_yaml, read_lines
+from fsaf.data.readers.layout import SPLIT_NAMES, first_folder
+from fsaf.data.records import Classes, ImageRecord, Records, Split, assemble, inside
+from fsaf.data.table import BoxTable
 from fsaf.errors import UserError
 
-NAMES_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+NAME = "YOLO"
+LAYOUT = "data.yaml or images/ with labels/ (YOLO)"
+"""Files to look for, for the message if there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class YoloSplit:
-    """Where a split lies."""
+    """Folders or lists of images, and the class names of their labels."""
 
     source: Path
-    """What names the split: data.yaml, or a folder of labels."""
+    """data.yaml, or the folder of labels."""
     root: Path
-    """The folder that holds everything; of a path below it the part ``images`` becomes ``labels``."""
+    """The folder that holds everything; below it the part ``images`` of a path becomes ``labels``."""
     images: tuple[Path, ...]
-    """Folders of images, or text files with the path of an image a line."""
+    """Folders of images, or text files with the path of an image in each line."""
     classes: Classes
     labels: Path | None = None
-    """The folder of labels, where it is not found by that rule."""
+    """The folder of labels, if that rule does not find it."""
+    ids_are_official: bool = True
+
+    def original(self) -> None:
+        """Return None: the split is not COCO JSON."""
 
     def read(self, classes: Classes | None, faults: Faults, data: DataConfig) -> Records:
-        """Read the split's labels. Image ids count from 1 in the order of the paths; category ids are YOLO's.
+        """Read the labels. Image ids count from 1 in the order of the paths; category ids are YOLO's.
 
-        classes: those of a checkpoint, matched by name; else all of data.yaml.
-        Raises UserError, naming file and value, for what the rules of ``faults`` refuse.
+        classes: those of a detector, matched by name; None takes all of data.yaml.
+        Raises UserError, naming file and value, for a fault that is refused.
         """
         label_of = _match(self.classes, classes, self.source)
         table = BoxTable()
@@ -74,7 +71,7 @@ class YoloSplit:
                 continue
             label = self._label_file(path)
             used.add(label)
-            images.append(no_boxes(len(images) + 1, path, width, height))
+            images.append(ImageRecord(id=len(images) + 1, path=path, width=width, height=height))
             where.append(label)
             if not is_file(label):
                 faults.add("label-missing", path, f"has no label file {label}", image=images[-1].id)
@@ -96,10 +93,11 @@ class YoloSplit:
             images=images,
             classes=classes or self.classes,
             source=self.source,
-            dropped=count_dropped(faults),
+            dropped=faults.dropped,
             format="yolo",
             folder=self.root,
             faults=faults,
+            table=table,
         )
 
     def _label_file(self, image: Path) -> Path:
@@ -115,7 +113,7 @@ class YoloSplit:
         return image.with_name(name)
 
     def _report_orphans(self, used: set[Path], faults: Faults) -> None:
-        """Label files that belong to no image; a list of images may leave some out on purpose."""
+        """Report label files without an image; skip this for lists of images, which may leave some out."""
         if any(place.suffix == ".txt" for place in self.images):
             return
         for folder in sorted({self.labels} if self.labels else {path.parent for path in used}):
@@ -124,79 +122,60 @@ class YoloSplit:
                     faults.add("label-without-image", path, "belongs to no image of the split")
 
 
-def read_data_yaml(path: Path) -> dict[str, YoloSplit]:
-    """The splits ``train``, ``val`` and ``test`` that data.yaml names.
-
-    Their paths start from ``path:`` where that is a folder in data.yaml's own, else from there. Leading
-    ``../`` are dropped where the rest is there (some tools write them); otherwise what leaves that folder is
-    refused. Raises UserError, naming file and value.
-    """
-    data = _load_yaml(path)
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: not YOLO's data.yaml: needs keys 'names' and 'train'")
-    classes = _read_names(data, path)
-    root = path.parent
-    given = data.get("path")
-    if isinstance(given, str) and (below := inside(given)) and (root / below).is_dir():
-        root = root / below
-    splits = {}
-    for key in ("train", "val", "valid", "test"):
-        value = data.get(key)
-        if not value:
-            continue
-        values = value if isinstance(value, list) else [value]
-        if not all(isinstance(each, str) for each in values):
-            raise UserError(f"{path}: {key}: must be a path or a list of paths")
-        places = tuple(_find_place(each, root, path, key) for each in values)
-        name = "val" if key == "valid" else key
-        splits[name] = YoloSplit(source=path, root=root, images=places, classes=classes)
+def find(data: Path) -> dict[str, Split]:
+    """Return the splits of a data.yaml, or of a folder in YOLO's layouts, by name."""
+    if data.is_file():
+        return _splits_of(data) if data.suffix in (".yaml", ".yml") else {}
+    for name in NAMES_FILES:
+        if (data / name).is_file():
+            return _splits_of(data / name)
+    splits: dict[str, Split] = {}
+    for name in SPLIT_NAMES:
+        for labels, images in ((f"labels/{name}", f"images/{name}"), (f"{name}/labels", f"{name}/images")):
+            if (data / labels).is_dir() and (data / images).is_dir():
+                splits[name] = _labels(data / labels, data / images)
+    if not splits and (data / "labels").is_dir() and (data / "images").is_dir():
+        splits["all"] = _labels(data / "labels", data / "images")
     return splits
 
 
-def find_classes(folder: Path) -> Classes:
-    """The class names for a folder of labels: of data.yaml or classes.txt in it or up to two folders above.
+def at(annotations: Path, images: Path | None, role: str) -> Split | None:
+    """Return the split of a folder of labels, or ``role`` of a data.yaml, that a config names, else None."""
+    if annotations.is_dir() and any(annotations.glob("*.txt")):
+        return _labels(annotations, images or _swap(annotations, "labels", "images"))
+    if annotations.suffix not in (".yaml", ".yml"):
+        return None
+    splits = _splits_of(annotations)
+    if role not in splits:
+        raise UserError(f"{annotations}: names no split {role!r}; it has: {', '.join(splits) or 'none'}")
+    return splits[role]
 
-    Raises UserError where there are none.
-    """
-    for place in (folder, *list(folder.absolute().parents)[:2]):
-        for name in NAMES_FILES:
-            if (place / name).is_file():
-                return _read_names(_load_yaml(place / name), place / name)
-        if (place / "classes.txt").is_file():
-            return _read_names({"names": _lines(place / "classes.txt")}, place / "classes.txt")
-    raise UserError(
-        f"{folder}: no class names; put data.yaml with 'names', or classes.txt, beside the labels"
+
+def _splits_of(path: Path) -> dict[str, Split]:
+    """Return the splits that a data.yaml names."""
+    classes, root, splits = read_data_yaml(path)
+    return {
+        name: YoloSplit(source=path, root=root, images=places, classes=classes)
+        for name, places in splits.items()
+    }
+
+
+def _labels(labels: Path, images: Path) -> YoloSplit:
+    return YoloSplit(
+        source=labels, root=images, images=(images,), classes=find_classes(labels), labels=labels
     )
 
 
-def _load_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except Exception as error:  # the parser also raises ValueError, TypeError, RecursionError, ...
-        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())[:200]})") from error
-
-
-def _read_names(data: Any, path: Path) -> Classes:
-    names = data.get("names") if isinstance(data, dict) else None
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names:
-        raise UserError(f"{path}: needs 'names', a list of class names or a number and a name each")
-    for index, name in names.items():
-        # No value of theirs in the message: YAML's references make huge ones out of a few lines.
-        if type(index) is not int or not 0 <= index < 2**31 or not isinstance(name, (str, int, float)):
-            raise UserError(f"{path}: names: must be a name for each number from 0")
-    count = data.get("nc")
-    if type(count) is int and count != len(names):
-        raise UserError(f"{path}: nc is {count}, but there are {len(names)} names")
-    ids = sorted(names)
-    return Classes(names=tuple(str(names[index]) for index in ids), ids=tuple(ids))
+def _swap(folder: Path, old: str, new: str) -> Path:
+    """Return ``folder`` with its last part ``old`` made ``new`` if that is a folder, else ``folder``."""
+    parts = list(folder.parts)
+    if old in parts:
+        parts[len(parts) - 1 - parts[::-1].index(old)] = new
+    return first_folder([Path(*parts)]) or folder
 
 
 def _match(own: Classes, wanted: Classes | None, source: Path) -> dict[int, int]:
-    """The label of each of the data's class numbers."""
+    """Return the label of each class number of the data."""
     if wanted is None or wanted == own:
         return {id_: label for label, id_ in enumerate(own.ids)}
     missing = sorted(set(wanted.names) - set(own.names))
@@ -209,22 +188,6 @@ def _match(own: Classes, wanted: Classes | None, source: Path) -> dict[int, int]
     return {id_: label_of[name] for id_, name in zip(own.ids, own.names, strict=True) if name in label_of}
 
 
-def _find_place(value: str, root: Path, path: Path, key: str) -> Path:
-    """The folder or list of images that data.yaml names."""
-    if Path(value).is_absolute() and Path(value).is_relative_to(root.absolute()):
-        value = str(Path(value).relative_to(root.absolute()))
-    name = value.replace("\\", "/")
-    while name.startswith("../"):
-        name = name[3:]
-    relative = inside(name)
-    if relative is None:
-        raise UserError(f"{path}: {key}: {value!r:.120} leaves {root}; write it relative to that folder")
-    place = root / relative
-    if not (place.is_dir() or (place.suffix == ".txt" and place.is_file())):
-        raise UserError(f"{path}: {key}: {value!r:.120} is neither a folder nor a .txt list in {root}")
-    return place
-
-
 def _list_images(place: Path, root: Path, faults: Faults) -> Iterator[Path]:
     if place.is_dir():
         for folder, folders, names in os.walk(place):
@@ -233,7 +196,7 @@ def _list_images(place: Path, root: Path, faults: Faults) -> Iterator[Path]:
                 if Path(name).suffix.lower() in IMAGE_SUFFIXES:
                     yield Path(folder, name)
         return
-    for number, line in enumerate(_lines(place), start=1):
+    for number, line in enumerate(read_lines(place), start=1):
         start = place.parent if line.startswith("./") else root
         relative = inside(line)
         if relative is None:
@@ -245,9 +208,9 @@ def _list_images(place: Path, root: Path, faults: Faults) -> Iterator[Path]:
 def _read_labels(
     file: Path, width: int, height: int, faults: Faults
 ) -> Iterator[tuple[int, int, tuple[float, float, float, float]]]:
-    """Number of the line, class, and left, top, width, height in pixels of each box."""
+    """Yield the number of the line, the class, and left, top, width, height in pixels of each box."""
     try:
-        lines = _lines(file)
+        lines = read_lines(file)
     except UserError as error:
         faults.add("entry", file, str(error).removeprefix(f"{file}: "))
         return
@@ -277,10 +240,3 @@ def _read_labels(
             xs, ys = values[::2], values[1::2]
             left, top = min(xs) * width, min(ys) * height
             yield number, int(index), (left, top, max(xs) * width - left, max(ys) * height - top)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as text ({error})") from error
