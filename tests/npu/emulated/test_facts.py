@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from fsaf.device import use_exact_fp32
+
 
 def launched(lines: list[str]) -> Counter[str]:
     return Counter(line.removeprefix("LAUNCH aclnn") for line in lines if line.startswith("LAUNCH"))
@@ -122,3 +124,12 @@ def test_unknown_operators_refuse_instead_of_answering() -> None:
 
 def test_fresh_memory_is_not_zero() -> None:
     assert torch.empty(10_000_000, device="npu").isnan().all()
+
+
+def test_exact_fp32_turns_hf32_off() -> None:
+    try:
+        assert torch.npu.conv.allow_hf32, "convolutions round their operands by default"
+        use_exact_fp32(torch.device("npu"))
+        assert not torch.npu.conv.allow_hf32 and not torch.npu.matmul.allow_hf32
+    finally:
+        torch.npu.conv.allow_hf32 = True
