@@ -7,16 +7,16 @@ import torch
 from fsaf.errors import UserError
 
 PACKAGES = {"npu": "torch-npu"}
-"""Devices that a package brings. PyTorch loads it by itself (its entry point group ``torch.backends``)."""
+"""Packages that add a type of device. PyTorch loads them by itself (entry point group ``torch.backends``)."""
 
 COLLECTIVES = {"cuda": "nccl", "npu": "hccl", "xpu": "xccl"}
 """Libraries that connect processes, by type of device."""
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """The device called ``name``; ``auto`` takes the accelerator PyTorch knows of, else the CPU.
+    """Return the device called ``name``; ``auto`` is the accelerator that PyTorch reports, else the CPU.
 
-    Raises UserError where the device is unknown or not available here.
+    Raises UserError if the device is unknown or not available here.
     """
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -49,10 +49,10 @@ def _prepared(device: torch.device) -> torch.device:
 
 
 def process_group_backend(device: torch.device) -> str:
-    """The back end of ``torch.distributed`` for tensors on ``device``: nccl, hccl (NPU), xccl, or gloo."""
+    """Return the back end of ``torch.distributed`` for ``device``: nccl, hccl (NPU), xccl or gloo."""
     return COLLECTIVES.get(device.type, "gloo")
 
 
 def is_accelerator(device: torch.device) -> bool:
-    """Whether the device has memory of its own, so that batches are copied to it."""
+    """Return True if the device has its own memory, so that batches are copied to it."""
     return device.type != "cpu"

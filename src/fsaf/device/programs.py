@@ -1,4 +1,4 @@
-"""Compiling and capturing programs for a device."""
+"""Compile and capture programs for a device."""
 
 import contextlib
 import importlib.metadata
@@ -17,10 +17,10 @@ TRITON = {
     "xpu": ("triton-xpu", "pytorch-triton-xpu"),
     "npu": ("triton-ascend",),
 }
-"""Packages in whose language ``torch.compile`` writes kernels, by type of device; the others take C++."""
+"""Packages of Triton, in which ``torch.compile`` writes kernels, by type of device. Other devices take C++."""
 
 GRAPHS = {"cuda": "CUDAGraph", "npu": "NPUGraph"}
-"""What a device's module calls the graph that its kernels are captured in, by type of device."""
+"""Class of captured graphs in a device's module, by type of device."""
 
 
 def version(package: str) -> str | None:
@@ -32,7 +32,7 @@ def version(package: str) -> str | None:
 
 
 def can_compile(device: torch.device) -> tuple[bool, str]:
-    """Return whether ``torch.compile`` finds its tools for ``device``, and which, or what is missing.
+    """Return if ``torch.compile`` finds its tools for ``device``, and which tools, or what is missing.
 
     PyTorch's compiler writes C++ for a CPU and MPS, and Triton, which needs a C compiler too, for the others.
     """
@@ -66,10 +66,10 @@ def _compilers() -> list[str]:
 
 
 class GraphTools:
-    """Capturing kernels in a graph, as the module of a type of device offers it."""
+    """Capture kernels in a graph, with the functions of the device's module."""
 
     def __init__(self, device: torch.device) -> None:
-        """Raises UserError where the device has no graphs."""
+        """Raise UserError if the device has no graphs."""
         module = torch.get_device_module(device) if is_accelerator(device) else None
         name = GRAPHS.get(device.type, "")
         if not (hasattr(module, name) and hasattr(module, "graph")):
@@ -79,7 +79,7 @@ class GraphTools:
 
     @contextlib.contextmanager
     def beside(self) -> Iterator[None]:
-        """Run on a stream of its own, as a capture does, after what was launched and before what follows."""
+        """Context manager: run on a separate stream, after earlier launches and before later ones."""
         stream, current = self.module.Stream(), self.module.current_stream()
         stream.wait_stream(current)
         with self.module.stream(stream):
@@ -87,8 +87,8 @@ class GraphTools:
         current.wait_stream(stream)
 
     def capture(self, graph: Any, pool: Any) -> contextlib.AbstractContextManager[None]:
-        """Record in ``graph`` what is launched, without running it; memory comes from ``pool``, if not None.
+        """Context manager: record launches in ``graph`` without running them.
 
-        Other threads go on meanwhile: one of them pins the next batches.
+        pool: memory to use, or None. Other threads may go on, since one of them pins the next batches.
         """
         return self.module.graph(graph, pool=pool, capture_error_mode="thread_local")

@@ -1,4 +1,4 @@
-"""What a device tells about itself: memory, states of random numbers, types it computes in."""
+"""Query a device: memory, state of its random numbers, types it computes in."""
 
 import warnings
 
@@ -8,25 +8,25 @@ from fsaf.device.choice import is_accelerator
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes that tensors on an accelerator took at once in this process; 0 where it does not tell."""
+    """Return the peak of the bytes that tensors take on an accelerator; 0 if the device does not report it."""
     try:
         return torch.accelerator.max_memory_allocated(device)
-    except RuntimeError:  # its allocator is not of the kind that torch.accelerator asks
+    except RuntimeError:  # torch.accelerator does not know the allocator of every device
         module = torch.get_device_module(device)
         return module.max_memory_allocated(device) if hasattr(module, "max_memory_allocated") else 0
 
 
 def total_memory(device: torch.device) -> int | None:
-    """Bytes of memory of an accelerator; None where it does not tell."""
+    """Return the bytes of memory of an accelerator; None if the device does not report it."""
     try:
         return torch.accelerator.get_memory_info(device)[1]
-    except (RuntimeError, AttributeError):  # as above; PyTorch 2.9 has no such function for some devices
+    except (RuntimeError, AttributeError):  # as above
         module = torch.get_device_module(device)
         return module.mem_get_info(device)[1] if hasattr(module, "mem_get_info") else None
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """State of PyTorch's random numbers, of the CPU and of ``device``."""
+    """Return the state of PyTorch's random numbers, of the CPU and of ``device``."""
     state = {"cpu": torch.get_rng_state()}
     module = torch.get_device_module(device)
     if is_accelerator(device) and hasattr(module, "get_rng_state"):
@@ -35,21 +35,21 @@ def random_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_random_state(device: torch.device, state: dict[str, torch.Tensor]) -> None:
-    """Restore what ``random_state`` gave; what is of another type of device is passed over."""
+    """Restore the result of ``random_state``; the state of another type of device is ignored."""
     torch.set_rng_state(state["cpu"])
     if device.type in state and is_accelerator(device):
         torch.get_device_module(device).set_rng_state(state[device.type], *_of(device))
 
 
 def _of(device: torch.device) -> tuple[torch.device, ...]:
-    return () if device.type == "mps" else (device,)  # there is one, which takes no argument
+    return () if device.type == "mps" else (device,)  # MPS has one device and takes no argument
 
 
 def runs_in(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a convolution runs on ``device`` under autocast to ``dtype``, found out by running one."""
+    """Return True if a convolution runs on ``device`` under autocast to ``dtype``; runs one to find out."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a device may say that it leaves such a type alone
+            warnings.simplefilter("ignore")  # some devices warn that they do not support the type
             autocast = torch.autocast(device.type, dtype)
         with autocast, torch.no_grad():
             ones = torch.ones(1, 1, 8, 8, device=device)
