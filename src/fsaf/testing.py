@@ -1,4 +1,4 @@
-"""A checker of fixed programs: which operators PyTorch runs, and which of them a compiler or an NPU refuses.
+"""Record the operators that PyTorch runs, and find those that a compiler or an NPU refuses.
 
 ``Recorder`` writes down every operator that the dispatcher sees, forward, backward and optimizer alike::
 
@@ -57,12 +57,12 @@ HOST_METHODS = {
     Tensor.__array__: "__array__",
     Tensor.cpu: "cpu",
 }
-"""Ways to the host that, for a tensor in host memory, reach no operator."""
+"""Methods that copy to the host and, for a tensor on the CPU, dispatch no operator."""
 _TORCH = str(Path(torch.__file__).parent)
 
 
 class Form(NamedTuple):
-    """What the program fixes about a tensor."""
+    """Shape, type and device of a tensor."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -73,7 +73,7 @@ class Form(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One operator as it was run."""
+    """One call of an operator."""
 
     operator: str
     """``namespace.name.overload``."""
@@ -82,12 +82,12 @@ class Call(NamedTuple):
 
 
 class Violation(NamedTuple):
-    """A rule that an operator breaks."""
+    """A rule that a call breaks."""
 
     rule: str
     operator: str
     tensor: str
-    """Which operand or result, and its form."""
+    """The input or output, with its shape, type and device."""
     source: str
     """``file:line in function: code``; for a backward operator the line of its forward."""
 
@@ -96,7 +96,7 @@ class Violation(NamedTuple):
 
 
 class Recorder(TorchDispatchMode):
-    """Context that records the operators run in it, and what breaks the rules above."""
+    """Context manager that records operators and violations of the rules above."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,17 +130,17 @@ class Recorder(TorchDispatchMode):
         return result
 
     def report(self) -> str:
-        """Every violation once, with how often it occurred; empty where there is none."""
+        """Return each violation once, with its count; empty if there is none."""
         counts = Counter(self.violations)
         return "\n".join(f"{violation} (x{count})" for violation, count in counts.items())
 
     def operators(self) -> dict[str, int]:
-        """How often each operator was run."""
+        """Return the number of calls of each operator."""
         return dict(Counter(call.operator for call in self.calls))
 
 
 class _HostMethods(TorchFunctionMode):
-    """Notes the calls that reach no operator."""
+    """Record calls that dispatch no operator."""
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class _HostMethods(TorchFunctionMode):
 
 
 def first_difference(left: Recorder, right: Recorder) -> str | None:
-    """Where two recordings part, in words; None where they are the same program."""
+    """Describe the first difference of two recordings; None if they are the same program."""
     for i, (a, b) in enumerate(zip(left.calls, right.calls, strict=False)):
         if a != b:
             return f"call {i}: {a} / {b}"
@@ -175,7 +175,7 @@ def _forms(values: Any) -> tuple[Form, ...]:
 def _broken(
     func: Any, args: Any, inputs: tuple[Form, ...], outputs: tuple[Form, ...], devices: set[str]
 ) -> list[tuple[str, str]]:
-    """Rules that one call breaks, each with the tensor at fault."""
+    """Yield the rules that a call breaks, each with the tensor at fault."""
     name, tags = func.overloadpacket.__name__, set(func.tags)
     named = [(f"input {i} {form}", form) for i, form in enumerate(inputs)]
     results = [(f"output {i} {form}", form) for i, form in enumerate(outputs)]
@@ -197,7 +197,7 @@ def _broken(
 
 
 def _source() -> str:
-    """The innermost line outside PyTorch and this file that led here."""
+    """Return the innermost line of the call stack outside PyTorch and this file."""
     node = torch._C._current_autograd_node()
     lines = (getattr(node, "metadata", None) or {}).get("traceback_", [])
     for line in reversed(lines):

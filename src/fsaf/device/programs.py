@@ -17,7 +17,7 @@ TRITON = {
     "xpu": ("triton-xpu", "pytorch-triton-xpu"),
     "npu": ("triton-ascend",),
 }
-"""Packages of Triton, in which ``torch.compile`` writes kernels, by type of device. Other devices take C++."""
+"""Packages of Triton, in which ``torch.compile`` writes kernels; other types of device take C++."""
 
 GRAPHS = {"cuda": "CUDAGraph", "npu": "NPUGraph"}
 """Class of captured graphs in a device's module, by type of device."""

@@ -8,7 +8,7 @@ from fsaf.device.choice import is_accelerator
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the peak of the bytes that tensors take on an accelerator; 0 if the device does not report it."""
+    """Return the most bytes that tensors took on an accelerator; 0 if the device does not report it."""
     try:
         return torch.accelerator.max_memory_allocated(device)
     except RuntimeError:  # torch.accelerator does not know the allocator of every device
