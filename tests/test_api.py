@@ -12,6 +12,8 @@ import fsaf
 from fsaf.recipe import build_config
 from synthetic import eight_pictures, recipe, write_coco
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_public_name_is_there_and_no_other() -> None:
     assert all(getattr(fsaf, name) is not None for name in fsaf.__all__)

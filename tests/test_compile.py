@@ -13,6 +13,8 @@ from fsaf.training.optim import make_optimizer
 from fsaf.training.precision import Precision
 from fsaf.training.step import ForwardLoss
 
+pytestmark = pytest.mark.slow
+
 CONFIG = ModelConfig(backbone="test_resnet", channels=16, convs=0, frozen_stages=0)
 CLASSES = 3
 

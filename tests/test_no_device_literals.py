@@ -27,9 +27,10 @@ ALLOWED = {
     "exporting/onnx.py": {".cpu"},
     "exporting/check.py": {"cpu"},
     "detection/exported.py": {".cpu"},
-    "cli/main.py": {"cpu"},
-    # The CPU is listed beside the accelerators; processes also speak about it by gloo.
+    # Texts of options; the CPU is listed beside the accelerators; processes also speak about it by gloo.
+    "cli/export.py": {"cpu"},
     "cli/info.py": {"cpu"},
+    "cli/machine.py": {"cpu"},
     "processes/group.py": {"cpu"},
     # It looks for such calls.
     "testing.py": {"cpu", ".cpu"},

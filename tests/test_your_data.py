@@ -24,6 +24,8 @@ from fsaf.scoring.metrics import coco_metrics, format_table
 from other_formats import write_voc, write_yolo
 from synthetic import COLORS, NAMES, Picture, SeesBadly, eight_pictures, recipe, write_coco
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:

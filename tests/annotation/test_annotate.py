@@ -238,7 +238,7 @@ def test_a_tree_of_pictures_and_videos(
         main(["predict", str(checkpoint), "data", "--out", "data/out", "--format", "json", *options[:6]]) == 0
     )
     out, err = capsys.readouterr()
-    assert err == f"note: {len(written)} files in data/out, where results go, are left out\n"
+    assert err == f"note: leaves out {len(written)} files in the output folder data/out\n"
     found = [json.loads(line) for line in out.splitlines()]
     assert [(line["image"], line.get("frame")) for line in found] == [
         ("data/a.png", None), ("data/deep/a.png", None), *(("data/deep/b.avi", i) for i in range(3)),

@@ -18,6 +18,8 @@ from fsaf.data.transforms import read_image, resize, resized_size
 from fsaf.model.detector import FSAF
 from fsaf.scoring.metrics import METRICS
 
+pytestmark = pytest.mark.slow
+
 ORACLE = Path(__file__).parents[1] / "data" / "oracle"
 
 

@@ -17,6 +17,8 @@ from fsaf.data.records import Classes
 from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("steps", [["a.safetensors", "b.pth"], ["a.pt", "b.pth"], ["a.pth", "b.pt", "c.pth"]])
 def test_mmdetection_to_ours_and_back_bit_by_bit(

@@ -14,6 +14,8 @@ from PIL import Image
 from fsaf.cli import main
 from fsaf.scoring.metrics import METRICS
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_stage_runs_and_a_second_start_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -11,6 +11,8 @@ from PIL import Image
 from cli.commands import refused, write_recipe
 from fsaf.cli import main
 
+pytestmark = pytest.mark.slow
+
 
 def test_train_evaluate_and_predict(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", write_recipe(tmp_path, root), "--train.epochs", "1"]) == 0

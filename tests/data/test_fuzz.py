@@ -41,6 +41,8 @@ from fsaf.training.prepare import for_training, open_for_training
 from other_formats import write_voc, write_yolo
 from synthetic import Picture, write_coco
 
+pytestmark = pytest.mark.slow
+
 SEED = 0
 SECONDS = 10
 """Time limit of a case."""

@@ -21,6 +21,8 @@ from fsaf.detection.detector import Detector
 from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
 
+pytestmark = pytest.mark.slow
+
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 OFFLINE = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),

@@ -12,6 +12,8 @@ from fsaf.errors import UserError
 from fsaf.exporting.onnx import export_onnx
 from random_networks import CLASSES, CONFIG, SIZE, pictures, random_network
 
+pytestmark = pytest.mark.slow
+
 
 def test_padding_with_the_mean_colour_is_padding_with_zero() -> None:
     """To the network, and to the last bit, as long as images are float."""

@@ -6,6 +6,8 @@ import pytest
 
 from documents import ROOT
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sklearn")
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")

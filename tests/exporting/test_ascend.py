@@ -23,6 +23,8 @@ from fsaf.model.detector import FSAF
 from fsaf.recipe import load_recipe
 from random_networks import CLASSES, CONFIG, SIZE, pictures, random_network
 
+pytestmark = pytest.mark.slow
+
 PIXELS = np.random.default_rng(0).integers(0, 256, (100, 120, 3), dtype=np.uint8)
 
 

@@ -24,6 +24,8 @@ from fsaf.exporting.onnx import ExportReport, export_onnx
 from fsaf.model.detector import FSAF
 from random_networks import CLASSES, CONFIG, SIZE, pictures, random_network
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model() -> FSAF:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 FOLDER = Path(os.environ.get("FSAF_NPU_ENVIRONMENT") or REPOSITORY / ".venv-npu")

@@ -21,6 +21,8 @@ from fsaf.processes import group
 from fsaf.training.schedule import peak_rate
 from synthetic import Picture, eight_pictures, recipe, write_coco
 
+pytestmark = pytest.mark.slow
+
 if many_processes.FORK is None:
     pytest.skip("FSAF_PROCESSES: no fork server on this system", allow_module_level=True)
 

@@ -12,6 +12,8 @@ from fsaf.reporting.compare import write_comparison
 from fsaf.reporting.report import write_report
 from run_folder.run_folders import write_run
 
+pytestmark = pytest.mark.slow
+
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 OPTIONS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),

@@ -21,6 +21,8 @@ from fsaf.training import run, start, trainer
 from many_processes import FORK, equal
 from synthetic import eight_pictures, recipe, write_coco
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -22,6 +22,8 @@ from objective.scenes import NUM_CLASSES, as_batch, scene_boxes
 from synthetic import Picture, recipe, write_coco
 from training import simulated_graph
 
+pytestmark = pytest.mark.slow
+
 CLASSES = Classes(names=tuple("abcd"), ids=tuple(range(NUM_CLASSES)))
 SHAPES = ((128, 192), (192, 128))
 

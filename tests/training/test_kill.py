@@ -16,6 +16,8 @@ from fsaf.recipe import build_config
 from many_processes import FORK, equal
 from synthetic import eight_pictures, recipe, write_coco
 
+pytestmark = pytest.mark.slow
+
 if FORK is None:
     pytest.skip("FSAF_PROCESSES: no fork server on this system", allow_module_level=True)
 

@@ -22,6 +22,8 @@ from fsaf.training.start import start_run
 from fsaf.training.step import FirstSteps, ForwardLoss, train_step
 from objective.scenes import NUM_CLASSES, as_batch, scene_boxes
 
+pytestmark = pytest.mark.slow
+
 CLASSES = Classes(names=tuple("abcd"), ids=tuple(range(NUM_CLASSES)))
 
 

@@ -21,6 +21,8 @@ from fsaf.recipe import build_config
 from fsaf.training import step, trainer
 from synthetic import eight_pictures, recipe, write_coco
 
+pytestmark = pytest.mark.slow
+
 TINY: dict[str, Any] = {"model__backbone": "test_efficientnet"}
 QUIET: dict[str, Any] = {**TINY, "train__evaluate_every": 0}
 """Without evaluation, for what is about training alone."""
