@@ -10,6 +10,8 @@ import pytest
 from fsaf.environment import check_builds
 from fsaf.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 def package(folder: Path, name: str, version: str) -> None:
     """A package called ``name`` in ``folder`` that does nothing."""

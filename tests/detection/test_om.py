@@ -21,6 +21,8 @@ from fsaf.exporting.export import export_detector
 from random_networks import CONFIG, SIZE, pictures, random_network
 from synthetic import eight_pictures, write_coco
 
+pytestmark = pytest.mark.slow
+
 STAND_IN = '''
 """ais_bench's session as its interface.py has it; the file is an ONNX file, and there are two NPUs."""
 

@@ -16,6 +16,8 @@ from fsaf.errors import UserError
 from fsaf.exporting.onnx import export_onnx
 from fsaf.model.detector import FSAF
 
+pytestmark = pytest.mark.slow
+
 CLASSES = Classes(names=("cat", "dog"), ids=(1, 2))
 
 

@@ -22,6 +22,8 @@ from fsaf.detection.views import Found, merge, plan_tiles, plan_views
 from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
 
+pytestmark = pytest.mark.slow
+
 CLASSES = Classes(names=("a", "b"), ids=(1, 2))
 MARK = 77
 """Blue of every object; red is its class, green three times its number."""

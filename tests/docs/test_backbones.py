@@ -9,6 +9,8 @@ from documents import ROOT
 from fsaf.errors import UserError
 from fsaf.model.backbone import find_features
 
+pytestmark = pytest.mark.slow
+
 PAGE = (ROOT / "docs" / "backbones.md").read_text()
 ROWS = re.findall(r"^\| [\w]+ \| `(\w+)` \| (works|no): (.*) \|$", PAGE, re.MULTILINE)
 

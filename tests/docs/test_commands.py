@@ -25,6 +25,8 @@ from fsaf.errors import UserError
 from fsaf.recipe import build_config, load_recipe
 from synthetic import eight_pictures, write_coco
 
+pytestmark = pytest.mark.slow
+
 LANGUAGES = {"sh", "bash", "python", "yaml", "json", "text"}
 SHELL = [block for page in PAGES for block in blocks(page) if block.language in ("sh", "bash")]
 
