@@ -13,16 +13,21 @@ if TYPE_CHECKING:
     from fsaf.api import check, evaluate, export
     from fsaf.config import Config
     from fsaf.detection.detector import Detector, Result, load
-    from fsaf.errors import UserError
+    from fsaf.errors import CheckpointError, DataError, DeviceError, RecipeError, UserError, WriteError
     from fsaf.model.detector import FSAF
     from fsaf.training.trainer import train
 
 __all__ = [
     "FSAF",
+    "CheckpointError",
     "Config",
+    "DataError",
     "Detector",
+    "DeviceError",
+    "RecipeError",
     "Result",
     "UserError",
+    "WriteError",
     "__version__",
     "check",
     "evaluate",
@@ -32,11 +37,16 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CheckpointError": "fsaf.errors",
     "Config": "fsaf.config",
+    "DataError": "fsaf.errors",
     "Detector": "fsaf.detection.detector",
+    "DeviceError": "fsaf.errors",
     "FSAF": "fsaf.model.detector",
+    "RecipeError": "fsaf.errors",
     "Result": "fsaf.detection.detector",
     "UserError": "fsaf.errors",
+    "WriteError": "fsaf.errors",
     "check": "fsaf.api",
     "evaluate": "fsaf.api",
     "export": "fsaf.api",

@@ -1,4 +1,4 @@
-"""The exceptions that the command line turns into one message, and text that is safe to print."""
+"""Exceptions that the command line turns into one message, and text that is safe to print."""
 
 import importlib
 import signal
@@ -9,22 +9,42 @@ from typing import Any
 
 
 class UserError(ValueError):
-    """A mistake in the user's input; the message names the file, the value and the remedy.
+    """A mistake in the user's input. The message names the file, the value and the remedy.
 
-    The command line prints it without a traceback and exits with status 2.
+    The command line prints it without a traceback and exits with status 2. The subclasses tell causes apart;
+    mistakes of no listed cause, such as a wrong option, are plain UserErrors.
     """
 
 
+class DataError(UserError):
+    """Annotations, images or videos are missing, unreadable, or do not fit the task."""
+
+
+class RecipeError(UserError):
+    """A recipe is missing or unreadable, or a key of it is unknown or has a wrong value."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint or exported file is missing, damaged, or does not fit."""
+
+
+class DeviceError(UserError):
+    """A device is not there, or cannot do what was asked of it."""
+
+
+class WriteError(UserError):
+    """A file or folder cannot be written: no space, no permission, or something else in its place."""
+
+
 def printable(text: object) -> str:
-    """``text`` as one line for a terminal: what files say may hold control characters and broken Unicode."""
+    """Return ``text`` on one line, without control characters and broken Unicode that files may contain."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal has ended the work; training has saved everything, and the message says how to go on.
+    """A signal has ended the work. Training has saved everything; the message says how to continue.
 
-    The command line prints it and exits with 128 + ``signal``, as shells count: 130 for Ctrl-C, 143 for
-    SIGTERM.
+    The command line prints it and exits with 128 + ``signal``, as shells do: 130 for Ctrl-C, 143 for SIGTERM.
     """
 
     def __init__(self, message: str, number: int) -> None:
@@ -33,16 +53,16 @@ class Stopped(KeyboardInterrupt):
 
 
 def check_folder(path: Path) -> None:
-    """Raise UserError where a folder ``path`` cannot be, since there is a file in its place or above it."""
+    """Raise WriteError if a file is in the place of folder ``path`` or of a folder above it."""
     for place in (path, *path.parents):
         if place.exists() and not place.is_dir():
-            raise UserError(f"{place}: is a file, so {path} cannot be a folder; give another --out FOLDER")
+            raise WriteError(f"{place}: is a file, so {path} cannot be a folder; give another --out FOLDER")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'train'?`` to follow a message about ``name``; empty where nothing known is near."""
-    found = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    """Return ``; did you mean 'train'?`` for the word nearest to ``name``; an empty text if none is near."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def import_extra(name: str) -> Any:

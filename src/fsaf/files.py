@@ -1,53 +1,145 @@
-"""Files that are whole or not there: whatever ends the program, a reader finds the old one or the new one."""
+"""Write files and folders whole or not at all: after a crash a reader finds the old one or the new one."""
 
 import contextlib
+import errno
 import os
-from collections.abc import Callable
+import platform
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
+
+from fsaf.errors import WriteError, printable
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Have ``write`` fill a file beside ``path``; sync it and rename it to ``path``.
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield the path of a draft to write; when the block ends, sync it to disk and rename it to ``path``.
 
-    Raises OSError where that fails, with what was at ``path`` left as it is.
+    If the block raises, the draft is deleted and ``path`` stays as it was. Folders above ``path`` are
+    created. A pipe or device, such as ``/dev/stdout``, is yielded itself: renaming would replace it. Raises
+    WriteError for an OSError, also for one that the block raises.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with _naming(path):
+        if _is_special(path):
+            yield path
+            return
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(_draft_name(path))
+        try:
+            yield draft
+            sync(draft)
+            draft.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder to fill; when the block ends, its content appears as that of ``folder``.
+
+    ``folder`` must be absent or empty. If the block raises, nothing is left. Raises WriteError for an
+    OSError, also for one that the block raises.
+    """
+    with _naming(folder):
+        exists = folder.exists()  # then it may be a mount point, which cannot be replaced
+        draft = folder / _draft_name(folder) if exists else folder.with_name(_draft_name(folder))
+        try:
+            draft.mkdir(parents=True)
+            yield draft
+            for file in draft.rglob("*"):
+                if file.is_file():
+                    sync(file)
+            if exists:
+                for entry in list(draft.iterdir()):
+                    entry.rename(folder / entry.name)
+            else:
+                draft.rename(folder)
+            _sync_folder(folder.parent)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """``write_whole`` for text, as UTF-8."""
-    data = text.encode()
-
-    def write(file: BinaryIO) -> None:
-        file.write(data)
-
-    write_whole(path, write)
+    """Write a text file whole, as UTF-8. Raises WriteError if that fails."""
+    with whole(path) as draft:
+        draft.write_text(text, encoding="utf-8", newline="\n")
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the names in ``folder`` survive a loss of power; nothing where a system cannot do this."""
+def sync(file: Path) -> None:
+    """Make the content of a file survive a loss of power."""
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete drafts in ``folder`` whose process was killed; drafts of other machines stay."""
+    pattern = re.compile(rf"\..*\.{re.escape(_machine())}\.(\d+)\.\w+\.tmp", re.DOTALL)
+    for path in folder.glob(".*.tmp"):
+        match = pattern.fullmatch(path.name)
+        if match and not _is_alive(int(match[1])):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def write_error(path: Path, error: Any) -> WriteError:
+    """Return the error to raise if ``path`` cannot be written; error: an OSError, or FFmpeg's."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "free some space, or write elsewhere" if full else "write elsewhere"
+    return WriteError(f"{path}: cannot be written ({printable(error.strerror or error)}); {remedy}")
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn an OSError into a WriteError that names ``path``."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader of a pipe has seen enough; not an error of the user
+        raise
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _draft_name(path: Path) -> str:
+    name = os.fsdecode(os.fsencode(path.name)[:100])  # names may have 255 bytes
+    return f".{name}.{_machine()}.{os.getpid()}.{secrets.token_hex(3)}.tmp"
+
+
+def _machine() -> str:
+    """Return the name of this machine: on a shared disk process ids of other machines mean nothing here."""
+    return re.sub(r"\W", "-", platform.node())[:50]
+
+
+def _is_special(path: Path) -> bool:
+    """Return True for a pipe or device, and for anything in /dev and /proc, which may link to a file."""
+    if {Path("/dev"), Path("/proc")} & set(path.absolute().parents):
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # there os.kill would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a loss of power, if the system can."""
     with contextlib.suppress(OSError):  # Windows opens no folders
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete the unfinished files that processes killed in ``write_whole`` have left in ``folder``."""
-    for path in folder.glob(".*.tmp"):
-        with contextlib.suppress(OSError):
-            path.unlink()

@@ -20,6 +20,7 @@ from fsaf.annotation.sources import Source, find_sources
 from fsaf.annotation.video import Frame, VideoReader
 from fsaf.cli import main
 from fsaf.config import Config, DataConfig, ModelConfig
+from fsaf.data import transforms
 from fsaf.data.records import Classes
 from fsaf.detection.detector import Detector
 from fsaf.errors import Stopped, UserError
@@ -175,6 +176,25 @@ def test_no_more_than_a_batch_of_frames_waits(
     monkeypatch.setattr(module.VideoWriter, "write", watched)
     annotate(sees, [Source(name="camera:0", place=Path("seen"), video=True)], Output(folder=tmp_path), 3)
     assert len(ahead) >= 7 and max(ahead) == 3
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_each_picture_is_decoded_once(
+    sees: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    for index in range(5):
+        Image.fromarray(scene(index)).save(tmp_path / f"{index}.png")
+    sources, _ = find_sources([str(tmp_path)])
+    decoded: list[Path] = []
+    open_image = transforms.open_image
+
+    def counting(path: Path, max_pixels: int) -> Any:
+        decoded.append(path)
+        return open_image(path, max_pixels)
+
+    monkeypatch.setattr(transforms, "open_image", counting)
+    annotate(sees, sources, Output(folder=tmp_path / "out", crops=True), batch_size)
+    assert [path.name for path in decoded] == [f"{index}.png" for index in range(5)]
 
 
 def test_crops_are_not_written_over_what_is_given(sees: Detector, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import av
 import numpy as np
 import pytest
 
-from fsaf.annotation import video
-from fsaf.annotation.video import VideoReader, VideoWriter, camera_number, is_video
+from fsaf.annotation import video_writer
+from fsaf.annotation.video import VideoReader, camera_number, is_video
+from fsaf.annotation.video_writer import write_video
 from fsaf.errors import UserError
 
 
@@ -40,7 +41,7 @@ def record(path: Path, count: int, **options: str) -> Path:
 
 
 def write(path: Path, size: tuple[int, int], rate: Fraction, unit: Fraction, ticks: list[int]) -> None:
-    with VideoWriter(path, size, rate, unit, None) as writer:
+    with write_video(path, size, rate, unit, None) as writer:
         for index, tick in enumerate(ticks):
             writer.write(picture(index, size), tick)
 
@@ -61,7 +62,7 @@ def test_what_is_written_is_read(
     encoders: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(video, "_ENCODERS", encoders)
+    monkeypatch.setattr(video_writer, "ENCODERS", encoders)
     path = tmp_path / "new" / "a.mp4"
     write(path, (63, 95), rate, unit, [round(i / rate / unit) for i in range(12)])
     with VideoReader(str(path)) as reader:
@@ -219,11 +220,14 @@ def test_a_video_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text("mine")
     with (
         pytest.raises(ZeroDivisionError),
-        VideoWriter(tmp_path / "a.mp4", (64, 96), Fraction(25), Fraction(1, 25), None) as writer,
+        write_video(tmp_path / "a.mp4", (64, 96), Fraction(25), Fraction(1, 25), None) as writer,
     ):
         writer.write(picture(0), 0)
         raise ZeroDivisionError
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.mp4"]
     assert (tmp_path / "a.mp4").read_text() == "mine"
-    with pytest.raises(UserError, match=r"b\.mp4: cannot be written"):
-        VideoWriter(tmp_path / "a.mp4" / "b.mp4", (64, 96), Fraction(25), Fraction(1, 25), None)
+    with (
+        pytest.raises(UserError, match=r"b\.mp4: cannot be written"),
+        write_video(tmp_path / "a.mp4" / "b.mp4", (64, 96), Fraction(25), Fraction(1, 25), None),
+    ):
+        pass

@@ -78,14 +78,14 @@ def test_a_full_disk_is_the_users_to_solve(tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "last.pt"
     save_checkpoint(path, checkpoint(1.0))
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match=r"last\.pt: cannot write .*No space left on device"):
+    with pytest.raises(UserError, match=r"last\.pt: cannot be written .*No space left on device"):
         save_checkpoint(path, checkpoint(2.0))
     assert load_checkpoint(path)["model"]["weight"][0] == 1.0
 
 
 def test_a_folder_that_cannot_be_made_is_the_users_to_solve(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"last\.pt: cannot write"):
+    with pytest.raises(UserError, match=r"last\.pt: cannot be written"):
         save_checkpoint(tmp_path / "file" / "last.pt", checkpoint())
 
 

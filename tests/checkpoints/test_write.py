@@ -107,7 +107,7 @@ def test_places_that_cannot_be_written(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.safetensors").mkdir()
     model = ModelConfig(weights="none", channels=4, convs=1)
     ours = make_checkpoint({}, Classes(names=("a",), ids=(1,)), Config(model=model))
-    with pytest.raises(UserError, match=f"{name}: cannot write"):
+    with pytest.raises(UserError, match=f"{name}: cannot be written"):
         write_checkpoint(tmp_path / name, ours)
     assert (tmp_path / "file").read_text() == "mine" and len(list(tmp_path.iterdir())) == 2
 

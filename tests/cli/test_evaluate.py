@@ -84,4 +84,4 @@ def test_figures_that_cannot_be_written_are_shown(
     assert main(["evaluate", str(checkpoint), "--out", "scores"]) == 2
     out, err = capsys.readouterr()
     assert "AP50" in out and "3 images" in out and "written" not in out
-    assert "scores: cannot write the evaluation" in err and err.count("\n") == 1
+    assert "scores/evaluation.json: cannot be written" in err and err.count("\n") == 1

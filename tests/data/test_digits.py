@@ -251,7 +251,7 @@ def test_interrupted_write_leaves_nothing(
 
 def test_unwritable_place(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot write.*choose another folder"):
+    with pytest.raises(UserError, match=r"cannot be written.*write elsewhere"):
         write_digits(tmp_path / "file" / "digits", train=1, val=1)
 
 

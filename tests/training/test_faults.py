@@ -1,7 +1,11 @@
 """Damaged checkpoints, a full disk, a loader process that dies: one message, and nothing is lost."""
 
+import contextlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ from checkpoints.test_format import checkpoint
 from fsaf.checkpoints.format import checkpoints_at, load_checkpoint, load_newest, save_checkpoint
 from fsaf.config import Config
 from fsaf.errors import UserError
-from fsaf.files import write_text
+from fsaf.files import whole
 from fsaf.recipe import build_config
 from fsaf.training import run, start, trainer
 from many_processes import FORK, equal
@@ -158,7 +162,7 @@ def test_a_full_disk_is_told_and_keeps_what_there_is(
     }
     message = in_process(kills.train_limited, tmp_path, config(root, out, **settings), limit)
     assert message.startswith(str(out if file == "config.yaml" else out / file))
-    assert "cannot write" in message and "File too large" in message and "free some space" in message
+    assert "cannot" in message and "File too large" in message and "free some space" in message
     assert last.read_bytes() == before["checkpoints/last.pt"]
     assert file != "config.yaml" or (out / "config.yaml").read_bytes() == before["config.yaml"]
     assert not list(out.rglob("*.tmp"))
@@ -168,26 +172,31 @@ def test_a_full_disk_is_told_and_keeps_what_there_is(
     assert [row["step"] for row in rows] == list(range(1, 9))
 
 
+def leftover(path: Path) -> Path:
+    """The draft of a file whose process was killed while it wrote the file."""
+    with contextlib.suppress(ZeroDivisionError), whole(path) as draft:
+        dead = draft.with_name(draft.name.replace(f".{os.getpid()}.", f".{dead_process()}."))
+        dead.write_bytes(b"half")
+        raise ZeroDivisionError
+    return dead
+
+
+def dead_process() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    return process.pid
+
+
 def test_what_a_killed_process_left_half_written_is_cleared_away(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(root, out, train__max_steps=1)
-    left = [out / ".evaluation.json.77.tmp", out / "checkpoints" / ".last.pt.77.tmp"]
-    for path in left:
-        path.write_bytes(b"half")
+    left = [leftover(out / "evaluation.json"), leftover(out / "checkpoints" / "last.pt")]
     with (out / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "lo')
     train(root, out, resume=True, train__max_steps=2)
     assert not any(path.exists() for path in left)
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
-
-
-def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    write_text(tmp_path / "a.json", "old")
-    (tmp_path / "b.json").mkdir()
-    with pytest.raises(OSError, match="directory"):
-        write_text(tmp_path / "b.json", "new")
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.json", "b.json"]
 
 
 # -- loader processes ---------------------------------------------------------------------------------------

@@ -1,58 +1,66 @@
-"""The work of ``fsaf predict``: pictures, videos and cameras in; annotated ones, crops and JSON lines out."""
+"""The work of ``fsaf predict``: detect objects in pictures and videos, and write the results."""
 
 import json
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path, PurePath
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from fsaf.annotation.crops import Crops
 from fsaf.annotation.draw import draw_result
 from fsaf.annotation.sources import Source, place_results
-from fsaf.annotation.video import Frame, VideoReader, VideoWriter
+from fsaf.annotation.video import Frame, VideoReader
+from fsaf.annotation.video_writer import VideoWriter, write_video
 from fsaf.data.progress import follow_iterator
 from fsaf.data.transforms import read_image
 from fsaf.detection.detector import Batch, Detector, Result
-from fsaf.errors import Stopped, UserError, check_folder, printable
+from fsaf.errors import DataError, Stopped, check_folder, printable
+from fsaf.files import remove_leftovers, whole
 from fsaf.processes.stop import StopRequest
+
+T = TypeVar("T")
+P = TypeVar("P", bound=np.ndarray | Tensor)
 
 
 @dataclass(kw_only=True)
 class Output:
-    """What is written."""
+    """The form of the results."""
 
     folder: Path
-    """Of annotated pictures, videos and crops."""
+    """Folder of annotated pictures, videos and crops."""
     json: bool = False
-    """JSON lines on standard output in place of annotated pictures and videos."""
+    """Print JSON lines instead of writing annotated pictures and videos."""
     crops: bool = False
-    """Each detection as a picture of its own, in ``crops/CLASS`` of the folder."""
+    """Also write each detection as a picture of its own, in ``crops/CLASS`` of the folder."""
     show_levels: bool = False
-    """Boxes in the colours of pyramid levels, not of classes."""
+    """Colour boxes by pyramid level, not by class."""
 
 
 def annotate(detector: Detector, sources: Sequence[Source], output: Output, batch_size: int = 1) -> int:
-    """Detect in every source and write what is found.
+    """Detect objects in every source, write the results, and return the number of damaged videos.
 
-    Returns the number of videos that were damaged; each is told of on standard error, and what decodes of it
-    is written. Raises UserError for what cannot be read or written, and Stopped where a signal ends the work
-    in a video, whose file is complete up to there.
+    The frames of a damaged video that decode are used; a message on standard error names the video. Raises
+    UserError for sources that cannot be read and files that cannot be written, and Stopped if a signal ends
+    the work in a video; its output then holds the frames up to there.
     """
     crops = None
     if output.crops or not output.json:
         check_folder(output.folder)
+        remove_leftovers(output.folder)
     if output.crops:
         crops = Crops(output.folder / "crops", detector.classes.names)
         for source in sources:
             if crops.folder.resolve() in Path(source.name).resolve().parents:
-                raise UserError(f"{source.name}: lies where crops are written; give another --out")
+                raise DataError(f"{source.name}: lies where crops are written; give another --out")
     pairs = list(zip(sources, place_results(sources, output.folder), strict=True))
     damaged = 0
     for moving, group in groupby(pairs, key=lambda pair: pair[0].video):
@@ -73,25 +81,21 @@ def _pictures(
 ) -> None:
     data = detector.config.data
     start = time.perf_counter()
-    paths = [source.name for source, _ in pairs]
+    pictures = ((pair, read_image(Path(pair[0].name), data.exif_rotation, data.max_pixels)) for pair in pairs)
     shows, tiles = _shows_progress(output), detector.config.predict.tile is not None
-    results = detector.stream(paths, batch_size=batch_size, follow=_follow_tiles if shows and tiles else iter)
+    results = _detect(detector, pictures, batch_size, _follow_tiles if shows and tiles else iter)
     if shows and not tiles:  # one bar at a time
         results = follow_iterator(results, len(pairs), "predicting", unit="img")
-    for (source, target), result in zip(pairs, results, strict=True):
+    for (source, target), pixels, result in results:
+        result = replace(result, path=source.name)
+        image = pixels.permute(1, 2, 0).numpy()
         if output.json:
             print(json.dumps(result.to_dict()), flush=True)
-        if output.json and crops is None:
-            continue
-        image = read_image(Path(source.name), data.exif_rotation, data.max_pixels).permute(1, 2, 0).numpy()
         if crops:
             crops.save(image, result, _crops_place(target, output))
         if not output.json:
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _draw(image, result, output).save(target)
-            except OSError as error:
-                raise UserError(f"{target}: cannot be written ({error}); give another --out") from error
+            with whole(target) as draft:
+                _draw(image, result, output).save(draft, "PNG")
             print(printable(f"{source.name} -> {target}: {_counts(Counter(result.names))}"))
     if not output.json and len(pairs) > 1:
         speed = len(pairs) / (time.perf_counter() - start)
@@ -101,18 +105,20 @@ def _pictures(
 def _video(
     detector: Detector, source: Source, target: Path, output: Output, crops: Crops | None, batch_size: int
 ) -> int:
-    """Whether it was damaged, as a number."""
+    """Return 1 if the video is damaged, else 0."""
     place = _crops_place(target, output)
     counts: Counter[str] = Counter()
     number, start = 0, time.perf_counter()
     with VideoReader(source.name, detector.config.data.max_pixels) as reader, ExitStack() as files:
         stop = files.enter_context(StopRequest())
-        seen = _detect(detector, _until(reader.frames(), stop), source, batch_size)
+        frames = ((frame, frame.image) for frame in _until(reader.frames(), stop))
+        seen = _detect(detector, frames, batch_size)
         if _shows_progress(output):
             total = None if source.camera else reader.total
             seen = follow_iterator(seen, total, f"predicting {source.name}", unit="img")
         writer: VideoWriter | None = None
-        for frame, result in seen:
+        for frame, _, result in seen:
+            result = replace(result, path=source.name)
             number += 1
             counts.update(result.names)
             if output.json:
@@ -121,8 +127,8 @@ def _video(
             else:
                 if writer is None:
                     size = frame.image.shape[0], frame.image.shape[1]
-                    writer = VideoWriter(target, size, reader.rate, reader.time_base, reader.aspect)
-                    files.enter_context(writer)
+                    new = write_video(target, size, reader.rate, reader.time_base, reader.aspect)
+                    writer = files.enter_context(new)
                 writer.write(np.asarray(_draw(frame.image, result, output)), frame.ticks)
             if crops:
                 crops.save(frame.image, result, place.with_name(f"{place.name}_{frame.index:06d}"))
@@ -141,22 +147,25 @@ def _video(
 
 
 def _detect(
-    detector: Detector, frames: Iterator[Frame], source: Source, batch_size: int
-) -> Iterator[tuple[Frame, Result]]:
-    """Frames with what is found in them; no more than a batch of them is in memory."""
-    waiting: deque[Frame] = deque()
+    detector: Detector,
+    pictures: Iterable[tuple[T, P]],
+    batch_size: int,
+    follow: Callable[[list[Batch]], Iterable[Batch]] = iter,
+) -> Iterator[tuple[T, P, Result]]:
+    """Yield each (thing, picture) with the detections in the picture; at most a batch is in memory."""
+    waiting: deque[tuple[T, P]] = deque()
 
-    def images() -> Iterator[np.ndarray]:
-        for frame in frames:
-            waiting.append(frame)
-            yield frame.image
+    def images() -> Iterator[P]:
+        for thing, picture in pictures:
+            waiting.append((thing, picture))
+            yield picture
 
-    for result in detector.stream(images(), batch_size=batch_size):
-        yield waiting.popleft(), replace(result, path=source.name)
+    for result in detector.stream(images(), batch_size=batch_size, follow=follow):
+        yield *waiting.popleft(), result
 
 
 def _until(frames: Iterator[Frame], stop: StopRequest) -> Iterator[Frame]:
-    """``frames`` up to a signal; at least one, so that there is a file to end properly."""
+    """Yield frames until a signal comes; at least one, so that the output is a valid file."""
     for frame in frames:
         yield frame
         if stop.number:
@@ -181,5 +190,5 @@ def _follow_tiles(batches: list[Batch]) -> Iterator[Batch]:
 
 
 def _shows_progress(output: Output) -> bool:
-    """A bar would come between lines of JSON on a terminal."""
+    """Return False if a bar would mix with lines of JSON on a terminal."""
     return not (output.json and sys.stdout.isatty())

@@ -1,4 +1,4 @@
-"""Detections cut out of their pictures, one file each, in a folder for each class."""
+"""Crops: each detection as a picture file of its own, in a folder for its class."""
 
 import math
 import re
@@ -10,16 +10,16 @@ import numpy as np
 from PIL import Image
 
 from fsaf.detection.detector import Result
-from fsaf.errors import UserError
+from fsaf.files import whole
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def folder_names(names: Sequence[str]) -> list[str]:
-    """A folder name for each class, that every file system takes and that no other class has.
+    """Return a folder name for each class: valid on every file system, and different from all others.
 
-    Letters of any script stay, what is special somewhere becomes ``_``. Names that are then the same, upper
-    and lower case alike, get the class's number.
+    Letters of any script stay; characters that are special on some system become ``_``. Names that are then
+    equal, ignoring case, get the number of the class.
     """
     safe, taken = [], set()
     for label, name in enumerate(names):
@@ -40,20 +40,21 @@ def folder_names(names: Sequence[str]) -> list[str]:
 
 
 def _is_safe(letter: str) -> bool:
-    """Whether every file system takes a letter; many scripts write vowels as marks (category M)."""
+    """Return True if a letter is valid on every file system; category M has vowels of many scripts."""
     return letter.isalnum() or letter in " _.()+,=@#&'-" or unicodedata.category(letter).startswith("M")
 
 
 class Crops:
-    """Writes ``FOLDER/CLASS/PLACE_000.png``, numbered as the detections of a result are."""
+    """Write crops as ``FOLDER/CLASS/PLACE_000.png``, numbered in the order of a result's detections."""
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.folder, self.names = folder, folder_names(names)
 
     def save(self, image: np.ndarray, result: Result, place: PurePath) -> None:
-        """image: (H, W, 3) uint8 RGB that ``result`` is of. Boxes are widened to whole pixels.
+        """Write the crops of one result, with boxes widened to whole pixels.
 
-        Raises UserError where a file cannot be written.
+        image: (H, W, 3) uint8 RGB, the picture of ``result``. place: path of the picture in the output
+        folder, without suffix. Raises WriteError if a file cannot be written.
         """
         height, width = image.shape[:2]
         for number, (box, label) in enumerate(zip(result.boxes.tolist(), result.labels, strict=True)):
@@ -61,8 +62,5 @@ class Crops:
             top = min(max(math.floor(box[1]), 0), height - 1)
             right, bottom = max(math.ceil(box[2]), left + 1), max(math.ceil(box[3]), top + 1)
             path = self.folder / self.names[label] / place.parent / f"{place.name}_{number:03d}.png"
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(np.ascontiguousarray(image[top:bottom, left:right])).save(path)
-            except OSError as error:
-                raise UserError(f"{path}: cannot be written ({error}); give another --out") from error
+            with whole(path) as draft:
+                Image.fromarray(np.ascontiguousarray(image[top:bottom, left:right])).save(draft, "PNG")

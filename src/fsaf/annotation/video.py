@@ -1,17 +1,11 @@
-"""Videos and cameras as streams of frames, and streams of pictures as MP4 files, by PyAV (FFmpeg).
+"""Read videos and cameras frame by frame, with PyAV (FFmpeg); memory does not grow with their length."""
 
-Frames are read, and written, one at a time: memory does not grow with a video's length.
-"""
-
-import contextlib
-import os
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -25,8 +19,6 @@ VIDEO_SUFFIXES = frozenset(
 """Names of files that are taken for videos (lower case)."""
 
 _CAMERA = re.compile(r"camera:(\d+)|/dev/video(\d+)")
-_ENCODERS = ("libx264", "mpeg4")  # the first that this FFmpeg has
-_BT709 = 1  # the colours of high-definition video, in FFmpeg's numbers
 
 
 @dataclass(kw_only=True)
@@ -54,7 +46,7 @@ def is_video(path: Path) -> bool:
     try:
         import av
 
-        with av.open(_url(path)) as container:
+        with av.open(ffmpeg_url(path)) as container:
             # FFmpeg takes text for art, and a damaged picture for a short film.
             still = container.format.name in ("tty", "image2") or container.format.name.endswith("_pipe")
             return bool(container.streams.video) and not still
@@ -184,90 +176,8 @@ class VideoReader:
             self.faults.append(f"ends after {seconds:.1f} of {claimed:.1f} seconds")
 
 
-class VideoWriter:
-    """An MP4 file that takes its name when it is complete; to be entered.
-
-    size: (height, width) in pixels; odd sides gain a copy of their last row or column, as H.264 needs. rate:
-    frames a second. time_base: unit of ticks, in seconds. Where the body raises, no file is left.
-    """
-
-    def __init__(
-        self, path: Path, size: tuple[int, int], rate: Fraction, time_base: Fraction, aspect: Fraction | None
-    ) -> None:
-        import av
-
-        self.path = path
-        self._odd = (size[0] % 2, size[1] % 2)
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        encoder = next(name for name in _ENCODERS if name in av.codecs_available)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = av.open(_url(self._temporary), "w", format="mp4")
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror}); give another --out") from error
-        options = {"crf": "20", "preset": "veryfast"} if encoder == "libx264" else {"qscale": "3"}
-        stream: Any = self._container.add_stream(encoder, rate=rate, options=options)
-        stream.height, stream.width = size[0] + self._odd[0], size[1] + self._odd[1]
-        stream.pix_fmt = "yuv420p"
-        context = stream.codec_context
-        # MPEG-4 has no finer units.
-        self._unit = time_base if encoder == "libx264" else max(time_base, Fraction(1, 60_000))
-        context.time_base = self._unit
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
-        if aspect and aspect != 1:
-            context.sample_aspect_ratio = aspect
-        self._stream, self._time_base, self._last = stream, time_base, -1
-
-    def __enter__(self) -> "VideoWriter":
-        return self
-
-    def write(self, image: np.ndarray, ticks: int) -> None:
-        """Add a picture (H, W, 3) uint8 RGB that is shown from ``ticks`` on, later than the one before."""
-        import av
-
-        padded = np.pad(image, ((0, self._odd[0]), (0, self._odd[1]), (0, 0)), mode="edge")
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
-        self._last = max(round(ticks * self._time_base / self._unit), self._last + 1)
-        frame.pts, frame.time_base = self._last, self._unit
-        with self._telling():
-            self._mux(frame)
-
-    def _mux(self, frame: Any) -> None:
-        for packet in self._stream.encode(frame):
-            self._container.mux(packet)
-
-    @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Raise UserError where the body cannot write."""
-        import av
-
-        try:
-            yield
-        except (OSError, av.error.FFmpegError) as error:
-            raise UserError(
-                f"{self.path}: cannot be written ({printable(error.strerror)}); free some space, or give "
-                "another --out"
-            ) from error
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                with self._telling():
-                    self._mux(None)
-                    self._container.close()
-                    self._temporary.replace(self.path)
-        finally:
-            with contextlib.suppress(Exception):
-                self._container.close()
-            with contextlib.suppress(OSError):
-                self._temporary.unlink()
-
-
-def _url(path: Path | str) -> str:
-    """A path as FFmpeg takes it, which reads ``12:30.mp4`` as a protocol ``12`` otherwise."""
+def ffmpeg_url(path: Path | str) -> str:
+    """Return a path for FFmpeg, which would take ``12:30.mp4`` for the protocol ``12``."""
     return f"file:{path}"
 
 
@@ -279,7 +189,7 @@ def _open(name: str) -> Any:
     camera = camera_number(name)
     if camera is None:
         try:
-            return av.open(_url(name))
+            return av.open(ffmpeg_url(name))
         except av.error.FFmpegError as error:
             raise UserError(
                 f"{name}: does not open as a video ({printable(error.strerror)}); is it complete?"

@@ -59,11 +59,8 @@ def write_clean(
         for name, records in found.items()
     }
     contents[changes] = list_changes(found)
-    try:
-        for file, content in contents.items():
-            write_text(file, json.dumps(content))
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error})") from error
+    for file, content in contents.items():
+        write_text(file, json.dumps(content))
     return list(contents)
 
 

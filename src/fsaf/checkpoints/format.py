@@ -5,7 +5,7 @@ import os
 import re
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from fsaf.config import Config, to_dict
 from fsaf.data.records import Classes
 from fsaf.device import to_host
 from fsaf.errors import UserError
-from fsaf.files import write_whole
+from fsaf.files import sync, whole
 
 FORMAT = "fsaf"
 VERSION = 1
@@ -39,27 +39,21 @@ def make_checkpoint(
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any], keep: int = 1) -> None:
-    """Write beside ``path``, sync, rename: a crash leaves the old file or the new one, whole.
+    """Write a checkpoint whole: a crash leaves the old file or the new one.
 
-    keep: checkpoints that stay: of ``last.pt`` also ``last-1.pt``, the one before, and so on.
-    Raises UserError where it cannot be written; the files that were there stay.
+    keep: number of checkpoints to keep: ``last.pt``, then ``last-1.pt``, the one before, and so on.
+    Raises WriteError if it cannot be written; the files that were there stay.
     """
-
-    def write(file: BinaryIO) -> None:
-        torch.save(checkpoint, file)
-        file.flush()
-        os.fsync(file.fileno())
-        _step_back(path, keep)  # only now that the new one is on the disk
-
-    try:
-        write_whole(path, write)
-    except (OSError, RuntimeError) as error:  # PyTorch raises its own error over the file's
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError):
+    with whole(path) as draft:
+        try:
+            with draft.open("wb") as file:
+                torch.save(checkpoint, file)
+        except RuntimeError as error:  # PyTorch hides the error of the file behind its own
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
             raise
-        raise UserError(
-            f"{path}: cannot write the checkpoint ({cause}); free some space and resume"
-        ) from error
+        sync(draft)
+        _step_back(path, keep)  # only now that the new one is on the disk
 
 
 def _step_back(path: Path, keep: int) -> None:

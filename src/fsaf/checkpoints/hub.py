@@ -5,8 +5,6 @@ and ``README.md``, the model card (``fsaf.reporting.card``).
 """
 
 import json
-import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from fsaf.checkpoints.format import FORMAT, check_content, checkpoint_classes, load_weights
 from fsaf.config import Config, SplitConfig, to_dict
 from fsaf.errors import UserError, check_folder
+from fsaf.files import whole_folder
 from fsaf.model.detector import FSAF
 from fsaf.recipe import build_config
 
@@ -46,23 +45,13 @@ def write_folder(folder: Path, checkpoint: dict[str, Any], card: str) -> None:
     public = {key: checkpoint[key] for key in ("format", "version", "classes")}
     about = {"fsaf": {**public, "config": to_dict(without_places(config))}}
     weights = {name: tensor.contiguous() for name, tensor in checkpoint["model"].items()}
-    name, there = f".{folder.name}.{os.getpid()}.tmp", folder.exists()
-    draft = folder / name if there else folder.with_name(name)
-    try:
-        draft.mkdir(parents=True)
+    with whole_folder(folder) as draft:
         (draft / CARD).write_text(card or SHORT_CARD, encoding="utf-8")
         (draft / CONFIG).write_text(json.dumps(about, indent=2, sort_keys=True), encoding="utf-8")
         save_file(weights, draft / WEIGHTS, metadata={"format": "pt"})
-        (draft / WEIGHTS).chmod((draft / CONFIG).stat().st_mode)  # they come readable for their owner alone
-        if there:
-            for file in list(draft.iterdir()):
-                file.rename(folder / file.name)
-        else:
-            draft.rename(folder)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error})") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        (draft / WEIGHTS).chmod(
+            (draft / CONFIG).stat().st_mode
+        )  # safetensors makes it readable for its owner alone
 
 
 def check_free(folder: Path) -> None:

@@ -5,14 +5,14 @@ Training state stays behind: this is the format to publish, read by any safetens
 
 import json
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from fsaf.checkpoints.format import FORMAT, check_content
 from fsaf.errors import UserError
-from fsaf.files import write_whole
+from fsaf.files import whole
 
 KEY = "fsaf"
 """Entry of the header's metadata that holds the JSON."""
@@ -32,15 +32,8 @@ def write_safetensors(path: Path, checkpoint: dict[str, Any]) -> None:
     """Write one of our checkpoints, whole or not at all."""
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint["model"].items()}
     about = {key: checkpoint[key] for key in ("format", "version", "config", "classes")}
-    data = save(tensors, metadata={"format": "pt", KEY: json.dumps(about)})
-
-    def write(file: BinaryIO) -> None:
-        file.write(data)
-
-    try:
-        write_whole(path, write)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the checkpoint ({error})") from error
+    with whole(path) as draft:
+        draft.write_bytes(save(tensors, metadata={"format": "pt", KEY: json.dumps(about)}))
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:

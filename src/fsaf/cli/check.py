@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{describe(surveys, config.data, config.objective)}\n\n{faults_text(surveys)}")
     if args.report:
-        _write_report(Path(args.report), json.dumps(check_result(surveys), indent=1))
+        write_text(Path(args.report), json.dumps(check_result(surveys), indent=1))
     if opened is not None and args.fix:
         files = write_clean(Path(args.fix), splits, surveys, opened)
         stream = sys.stderr if args.json else sys.stdout
@@ -76,13 +76,6 @@ def _with_shapes(overrides: Sequence[str]) -> list[str]:
     names = {word.partition("=")[0] for word in overrides}
     sides = names & {"--data.short_side", "--data.long_side"}
     return [*(["--data.shapes=null"] if sides and "--data.shapes" not in names else []), *overrides]
-
-
-def _write_report(path: Path, text: str) -> None:
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error})") from error
 
 
 VERB = Verb(

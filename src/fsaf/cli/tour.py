@@ -15,6 +15,7 @@ from fsaf.data.readers.splits import open_split
 from fsaf.data.transforms import read_image
 from fsaf.detection.detector import load
 from fsaf.exporting.export import export_detector
+from fsaf.files import whole, write_text
 from fsaf.recipe import load_recipe
 from fsaf.reporting.report import write_report
 from fsaf.scoring.evaluate import evaluate, write_evaluation
@@ -63,21 +64,21 @@ def tour(out: Path, overrides: Sequence[str], command: str) -> None:
         console.print(format_table(metrics), highlight=False)
     shown = records.images[:PICTURES]
     with stage("predict", f"{len(shown)} of them, drawn into {out / 'pictures'}"):
-        (out / "pictures").mkdir(exist_ok=True)
         drawn = []
         for record in shown:
-            result = detector.predict(record.path, score_threshold=0.3)
-            picture = draw_result(
-                read_image(record.path), result.boxes, result.labels, result.scores, result.names
-            )
-            picture.save(out / "pictures" / f"{record.path.stem}.png")
+            image = read_image(record.path, config.data.exif_rotation)
+            result = detector.predict(image, score_threshold=0.3)
+            picture = draw_result(image, result.boxes, result.labels, result.scores, result.names)
+            with whole(out / "pictures" / f"{record.path.stem}.png") as draft:
+                picture.save(draft, "PNG")
             drawn.append(picture)
-        contact_sheet(drawn[:6], 3).save(out / "detections.png")
+        with whole(out / "detections.png") as draft:
+            contact_sheet(drawn[:6], 3).save(draft, "PNG")
     with stage("export", f"{model}, checked against PyTorch"):
         check = export_detector(detector, model, [record.path for record in shown])
         console.print(check.summary(), highlight=False)
     summary: dict[str, Any] = {name: round(seconds, 1) for name, seconds in stage.seconds.items()}
-    (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    write_text(out / "summary.json", json.dumps(summary, indent=1))
     report = write_report(out)
 
     console.print("\n[bold]done[/bold]")

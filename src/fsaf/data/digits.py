@@ -5,7 +5,6 @@ sample images (CC BY 2.0). Nothing is downloaded. Ten classes.
 """
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from fsaf.data.digit_pictures import HEIGHT, WIDTH, Box, Source, compose_picture
-from fsaf.errors import UserError
+from fsaf.errors import UserError, WriteError
+from fsaf.files import whole_folder
 
 CLASSES = tuple("0123456789")
 """Class names; category ids in the files are 1 to 10."""
@@ -46,18 +46,13 @@ def write_digits(folder: Path, *, train: int = 700, val: int = 150, seed: int = 
         return folder
     source = _load_source(seed)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-            complete = Path(temporary) / folder.name
+        with whole_folder(folder) as draft:
             for split, count in counts.items():
-                _write_split(complete, split, count, settings, source)
-            if folder.exists():
-                folder.rmdir()  # empty: _exists checked
-            complete.rename(folder)
-    except OSError as error:
-        if folder.is_dir() and _exists(folder, settings, counts):
-            return folder  # another process wrote the same set meanwhile
-        raise UserError(f"digits: cannot write {str(folder)!r}: {error}; choose another folder") from error
+                _write_split(draft, split, count, settings, source)
+    except WriteError:
+        if not folder.is_dir() or not _exists(folder, settings, counts):
+            raise
+        # Another process has written the same set meanwhile.
     return folder
 
 

@@ -76,7 +76,4 @@ def _check_free(path: Path) -> None:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    try:
-        write_text(path, json.dumps(content, indent=1))
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the file ({error})") from error
+    write_text(path, json.dumps(content, indent=1))

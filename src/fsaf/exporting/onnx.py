@@ -7,7 +7,6 @@ import contextlib
 import copy
 import json
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,9 +22,10 @@ from fsaf.config import Config
 from fsaf.config.data import MULTIPLE
 from fsaf.data.records import Classes
 from fsaf.detection.file_info import Outputs, make_metadata, output_names
-from fsaf.errors import UserError, import_extra
+from fsaf.errors import UserError, check_folder, import_extra
 from fsaf.exporting.check import Comparison, check_file
 from fsaf.exporting.modules import make_module
+from fsaf.files import remove_leftovers, whole
 from fsaf.model.detector import FSAF
 
 LOWEST_OPSET = 18
@@ -95,10 +95,8 @@ def export_onnx(
         raise UserError(
             "raw: anchors' outputs are not written so; export a detector with anchors without --raw"
         )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the file ({error})") from error
+    check_folder(path.parent)
+    remove_leftovers(path.parent)
     start = time.perf_counter()
     network = make_module(copy.deepcopy(model).cpu().float().eval(), outputs, config.predict, size).eval()
     # A dynamic batch must not be 1 while tracing, where PyTorch takes 1 for a constant.
@@ -117,21 +115,15 @@ def export_onnx(
         {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     )
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        program.save(temporary, external_data=False)
+    with whole(path) as draft:
+        program.save(draft, external_data=False)
         seconds = time.perf_counter() - start
         comparison = None
         if images is not None:
             if sizes_b2 is None:
                 sizes_b2 = torch.tensor([size] * len(images))
-            comparison = check_file(temporary, network, images, sizes_b2, outputs, config, classes, str(path))
-        megabytes = temporary.stat().st_size / 1e6
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the file ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+            comparison = check_file(draft, network, images, sizes_b2, outputs, config, classes, str(path))
+        megabytes = draft.stat().st_size / 1e6
     return ExportReport(
         path=path,
         megabytes=megabytes,

@@ -8,7 +8,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fsaf._version import __version__
-from fsaf.errors import UserError
 from fsaf.files import write_text
 from fsaf.reporting.charts import number
 
@@ -17,9 +16,9 @@ _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
-    """Render ``template`` of the folder ``templates`` with ``values`` into ``path``, whole or not at all.
+    """Render ``template`` of the folder ``templates`` with ``values``, and write it whole to ``path``.
 
-    Raises UserError where it cannot be written.
+    Raises WriteError if it cannot be written.
     """
     environment = Environment(
         loader=PackageLoader("fsaf.reporting"),
@@ -31,10 +30,7 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     environment.filters |= {"number": number, "duration": duration}
     written = datetime.now().strftime("%Y-%m-%d %H:%M")
     page = environment.get_template(template).render(version=__version__, written=written, **values)
-    try:
-        write_text(path, _CONTROL.sub("?", page))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+    write_text(path, _CONTROL.sub("?", page))
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,6 @@ import torch
 
 from fsaf._version import __version__
 from fsaf.device import is_accelerator
-from fsaf.errors import UserError
 from fsaf.files import write_text
 from fsaf.run_folder.read import read_text
 
@@ -18,7 +17,7 @@ from fsaf.run_folder.read import read_text
 def note_command(run: Path, device: torch.device | str, command: str) -> None:
     """Append a command line, the time, ``device`` and versions to the record of run folder ``run``.
 
-    device: a device of PyTorch, or the name of another runtime's. Raises UserError if the record cannot be
+    device: a device of PyTorch, or the name of another runtime's. Raises WriteError if the record cannot be
     written.
     """
     record = {
@@ -33,13 +32,10 @@ def note_command(run: Path, device: torch.device | str, command: str) -> None:
         },
     }
     path = run / "commands.jsonl"
-    try:
-        before = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        if before and not before.endswith("\n"):  # a line that was cut short stays on its own
-            before += "\n"
-        write_text(path, before + json.dumps(record) + "\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); free some space") from error
+    before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if before and not before.endswith("\n"):  # a line that was cut short stays on its own
+        before += "\n"
+    write_text(path, before + json.dumps(record) + "\n")
 
 
 def read_commands(run: Path, notes: list[str]) -> list[dict[str, Any]]:

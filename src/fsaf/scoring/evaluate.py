@@ -18,7 +18,6 @@ from fsaf.data.workers import make_loader
 from fsaf.detection.detector import Detector
 from fsaf.detection.views import to_original
 from fsaf.device import is_accelerator
-from fsaf.errors import UserError
 from fsaf.files import write_text
 from fsaf.processes import group
 from fsaf.scoring.metrics import coco_metrics, to_coco_results
@@ -138,8 +137,5 @@ def write_evaluation(
     """
     told = {"data": data and to_dict(data), "classes": classes and to_dict(classes)}
     metrics = metrics | {key: value for key, value in told.items() if value}
-    try:
-        for name, value, indent in (("evaluation", metrics, 1), ("predictions", predictions, None)):
-            write_text(out / f"{name}.json", json.dumps(value, indent=indent))
-    except OSError as error:
-        raise UserError(f"{out}: cannot write the evaluation ({error}); free some space") from error
+    for name, value, indent in (("evaluation", metrics, 1), ("predictions", predictions, None)):
+        write_text(out / f"{name}.json", json.dumps(value, indent=indent))
