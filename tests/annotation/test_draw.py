@@ -164,6 +164,23 @@ def test_a_long_name_is_cut_and_the_score_stays() -> None:
     assert chip[1].startswith("internat") and chip[1].endswith("… 0.93")
 
 
+@pytest.mark.parametrize("length", [2_000, 1_000_000])
+def test_few_captions_are_measured_for_a_name_of_any_length(
+    length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw, measured = ImageDraw.Draw(plain()), []
+    whole = draw.textbbox
+
+    def textbbox(xy: tuple[int, int], text: str, **options: object) -> tuple[float, float, float, float]:
+        measured.append(len(text))
+        return whole(xy, text, **options)
+
+    monkeypatch.setattr(draw, "textbbox", textbbox)
+    chip = _place(draw, (5, 50, 60, 90), "w" * length, "0.93", 14, (200, 120), [])
+    assert chip is not None and chip[1].startswith("www") and chip[1].endswith("… 0.93")
+    assert len(measured) < 20 and max(measured) < 400
+
+
 def test_captions_of_boxes_at_one_place_do_not_cover_each_other() -> None:
     draw = ImageDraw.Draw(plain())
     taken = []

@@ -1,6 +1,7 @@
 """Pixels: decode every kind of file, resize as OpenCV does, mirror boxes with their pixels."""
 
 import io
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fsaf.data.transforms import read_image, resize, resized_size
+from fsaf.data.transforms import read_image, resize, resized_size, to_tensor
 from fsaf.errors import UserError
 
 RAMP = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8) * 5
@@ -93,6 +94,18 @@ def test_sixteen_bit_grey_keeps_its_shades(tmp_path: Path, suffix: str) -> None:
     assert (found == found[:, :, :1]).all()
     expected = values / values.max() * 255  # the brightest becomes white
     assert np.abs(found[:, :, 0] - expected).max() <= 1
+
+
+def test_sixteen_bit_grey_takes_memory_for_eight_bits(tmp_path: Path) -> None:
+    """The whole image as float64 took 29 bytes a pixel."""
+    image = Image.fromarray(np.arange(4_000_000, dtype=np.uint32).reshape(2000, 2000).astype(np.uint16))
+    tracemalloc.start()
+    found = to_tensor(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    expected = np.asarray(image, np.float64) * (255 / 65535)
+    assert np.array_equal(found[0].numpy(), expected.astype(np.uint8)), "the same across strips"
+    assert peak < 12 * 4_000_000
 
 
 def test_cmyk(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ and busy ground alike. Sizes follow the picture's.
 
 import colorsys
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -28,6 +29,9 @@ PALETTE: tuple[Color, ...] = (
 )  # fmt: skip
 """First colours of classes, chosen to be as different as can be for colour-blind eyes too: at least 30 apart
 in CIE L*a*b* as seen with normal sight, protanopia and deuteranopia."""
+
+MAX_CAPTION = 300
+"""Maximum number of letters in a caption."""
 
 _EDGE = (16, 16, 16)
 _WIDE_FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "DejaVuSans.ttf")
@@ -247,16 +251,27 @@ def _fit(
     draw: ImageDraw.ImageDraw, name: str, score: str, size: int, picture: tuple[int, int]
 ) -> tuple[str, int, tuple[int, int]]:
     """Caption that fits into the picture: as it is, else the name cut, else the score alone, else none."""
-    name = " ".join(name.split())
+    pad = max(2, size // 5)
+
+    def chip_of(caption: str) -> tuple[int, int]:
+        box = draw.textbbox((0, 0), caption, font=_font(caption.isascii(), size))
+        return math.ceil(box[2] - box[0]) + 2 * pad, round(size * 1.1) + pad
+
+    def fits(caption: str) -> bool:
+        chip = chip_of(caption)
+        return chip[0] <= picture[0] and chip[1] <= picture[1]
+
+    name = " ".join(name[: 4 * MAX_CAPTION].split())
     full = f"{name}  {score}".strip()  # a name may be a number: two spaces
-    cut = [f"{name[:length]}… {score}".strip() for length in range(len(name) - 1, 1, -1)]
-    for caption in dict.fromkeys((full, *cut, score)):
-        if caption:
-            pad = max(2, size // 5)
-            box = draw.textbbox((0, 0), caption, font=_font(caption.isascii(), size))
-            chip = (math.ceil(box[2] - box[0]) + 2 * pad, round(size * 1.1) + pad)
-            if chip[0] <= picture[0] and chip[1] <= picture[1]:
-                return caption, size, chip
+    if 0 < len(full) <= MAX_CAPTION and fits(full):
+        return full, size, chip_of(full)
+    # Find the longest beginning that fits by bisection, because measuring a text is as slow as drawing it.
+    lengths = range(2, min(len(name), MAX_CAPTION))
+    count = bisect_left(lengths, True, key=lambda length: not fits(f"{name[:length]}… {score}".strip()))
+    cut = f"{name[: lengths[count - 1]]}… {score}".strip() if count else ""
+    for caption in (cut, score):
+        if caption and fits(caption):
+            return caption, size, chip_of(caption)
     return "", size, (0, 0)
 
 

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from fsaf.data.decode import MAX_PIXELS, open_image
 
+STRIP = 1_000_000
+"""Pixels that are converted to 8 bits at a time."""
+
 
 def read_image(path: Path, exif_rotation: bool = False, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Decode an image file to (3, H, W) uint8 RGB; grey-scale and palette images become RGB.
@@ -29,13 +32,34 @@ def read_image(path: Path, exif_rotation: bool = False, max_pixels: int = MAX_PI
 def to_tensor(image: Image.Image) -> Tensor:
     """Convert a Pillow image to (3, H, W) uint8 RGB."""
     if image.mode.startswith(("I;16", "I", "F")):
-        # Scale 16-bit grey and floats to 0..255, as viewers do; Pillow would clip them.
-        values = np.nan_to_num(np.asarray(image, np.float64), nan=0.0, posinf=0.0, neginf=0.0).clip(0)
-        image = Image.fromarray((values * (255 / max(values.max(), 1))).astype(np.uint8))
+        return torch.from_numpy(np.repeat(_to_grey(image)[:, :, None], 3, axis=2)).permute(2, 0, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # palette transparency: keep the colours
         pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _to_grey(image: Image.Image) -> np.ndarray:
+    """Scale 16-bit, 32-bit or float grey to (H, W) uint8, as viewers do; Pillow would clip it.
+
+    Floats that are not finite or below 0 become 0. Rows are converted in strips: the whole image in float64
+    would take many times the memory of its 8 bits.
+    """
+    image.load()
+    height = max(1, STRIP // image.width)
+    strips = [
+        (0, top, image.width, min(top + height, image.height)) for top in range(0, image.height, height)
+    ]
+    highest = max(_finite(image, strip).max() for strip in strips)
+    grey = np.empty((image.height, image.width), np.uint8)
+    for strip in strips:
+        grey[strip[1] : strip[3]] = _finite(image, strip) * (255 / max(highest, 1))
+    return grey
+
+
+def _finite(image: Image.Image, strip: tuple[int, int, int, int]) -> np.ndarray:
+    values = np.asarray(image.crop(strip), np.float64)
+    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).clip(0)
 
 
 def resized_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
