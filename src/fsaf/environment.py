@@ -1,4 +1,4 @@
-"""What has to be right before PyTorch is imported: environment variables, and builds that abort."""
+"""Check and set up the environment before PyTorch is imported: variables, and builds that would abort."""
 
 import importlib.util
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from fsaf.errors import UserError
 
 NPU = {"TASK_QUEUE_ENABLE": "2", "CPU_AFFINITY_CONF": "2"}
-"""What Ascend recommends if the host launches operators more slowly than an NPU runs them."""
+"""Ascend's recommendation if the host launches operators more slowly than an NPU runs them."""
 
 AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 

@@ -130,7 +130,7 @@ def _to_distances(boxes_b4p: Tensor, shapes: Sequence[tuple[int, int]]) -> Tenso
 
 
 class _File:
-    """What files with and without suppression inside have in common: they are no PyTorch, of one size."""
+    """Base of the networks of exported files, with and without suppression inside."""
 
     module = None
 

@@ -21,7 +21,7 @@ from fsaf.recipe import build_config
 
 
 class Network(Protocol):
-    """What a ``Detector`` asks of its network.
+    """Interface between a ``Detector`` and its network.
 
     images are (B, 3, H, W) uint8 RGB, padded at the right and bottom; sizes_b2 is (B, 2), height and width of
     each image inside its padding. Both may be on any device.
@@ -47,7 +47,7 @@ class Network(Protocol):
         """Return the detections of a batch, in pixels of the resized images."""
 
     def candidates(self, images: Tensor, sizes_b2: Tensor, settings: PredictConfig) -> Candidates:
-        """Return what suppression chooses from. A file with suppression inside returns its detections."""
+        """Return the boxes before suppression. A file with suppression inside returns its detections."""
 
 
 class TorchNetwork:
@@ -81,7 +81,7 @@ class TorchNetwork:
 
 
 Opened = tuple[Network, Classes, Config]
-"""What the function that opens a file returns: the arguments of ``Detector``."""
+"""Return type of the functions that open a file: the arguments of ``Detector``."""
 
 
 def open_checkpoint(path: Path, device: str | torch.device | None) -> Opened:

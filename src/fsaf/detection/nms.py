@@ -19,10 +19,10 @@ from fsaf.boxes import area, intersection
 def nms(
     boxes_bk4: Tensor, scores_bk: Tensor, labels_bk: Tensor, iou_threshold: float, max_detections: int
 ) -> Tensor:
-    """Indices (B, M) int64 of the candidates that greedy suppression within each class keeps.
+    """Return indices (B, M) int64 of the candidates that greedy suppression within each class keeps.
 
     boxes_bk4: float32 x1, y1, x2, y2 >= 0. scores_bk: float32; candidates with a score <= 0 are padding,
-    never kept. labels_bk: int64. Best score first, the lower index first among equal scores, -1 where none is
+    never kept. labels_bk: int64. Best score first, the lower index first among equal scores, -1 if none is
     left. A candidate goes when its IoU with a kept one of its class is above ``iou_threshold`` (as float32).
     """
     # Classes are moved apart so that they never overlap, as MMCV's batched_nms does. Padding must not take
@@ -37,7 +37,7 @@ def nms(
 
 @torch.library.custom_op("fsaf::nms", mutates_args=())
 def _nms(boxes_bk4: Tensor, scores_bk: Tensor, iou_threshold: float, max_detections: int) -> Tensor:
-    """The operator: suppression regardless of class, otherwise as ``nms``."""
+    """Suppress regardless of class; otherwise as ``nms``."""
     if has_kernel(boxes_bk4.device.type):
         return nms_by_image(boxes_bk4, scores_bk, iou_threshold, max_detections)
     return nms_by_rounds(boxes_bk4, scores_bk, iou_threshold, max_detections)
@@ -50,7 +50,7 @@ def _(boxes_bk4: Tensor, scores_bk: Tensor, iou_threshold: float, max_detections
 
 @functools.cache
 def has_kernel(device_type: str) -> bool:
-    """Whether torchvision has an NMS kernel for devices of this type (``cpu``, ``cuda``, ``npu``, ...)."""
+    """Return True if torchvision has an NMS kernel for this type of device (``cpu``, ``cuda``)."""
     import torchvision  # noqa: F401  registers its operators
 
     key = torch._C._dispatch_key_for_device(device_type)
@@ -58,7 +58,7 @@ def has_kernel(device_type: str) -> bool:
 
 
 def nms_by_image(boxes_bk4: Tensor, scores_bk: Tensor, iou_threshold: float, max_detections: int) -> Tensor:
-    """The operator by torchvision's kernel, image by image; waits for the device, as that kernel does."""
+    """Suppress with torchvision's kernel, image by image. Waits for the device, as that kernel does."""
     from torchvision.ops import nms as torchvision_nms
 
     index_bm = scores_bk.new_full((scores_bk.shape[0], max_detections), -1, dtype=torch.int64)
@@ -70,7 +70,7 @@ def nms_by_image(boxes_bk4: Tensor, scores_bk: Tensor, iou_threshold: float, max
 
 
 def nms_by_rounds(boxes_bk4: Tensor, scores_bk: Tensor, iou_threshold: float, max_detections: int) -> Tensor:
-    """The operator in tensor operations of fixed shapes, all images at once, for devices without the kernel.
+    """Suppress all images at once with tensor operations of fixed shapes, for devices without the kernel.
 
     Each round takes the best candidate left and removes those that overlap it: after M rounds this is what
     greedy suppression keeps first. IoU is computed as torchvision does, so that both round alike.

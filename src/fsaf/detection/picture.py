@@ -1,4 +1,4 @@
-"""A picture of any kind, read, and views of it as batches for the network."""
+"""Read a picture of any kind, and make batches of its views for the network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ Picture: TypeAlias = str | PathLike[str] | Image.Image | np.ndarray | Tensor
 
 @dataclass(kw_only=True)
 class Opened:
-    """A picture, read."""
+    """The pixels of a picture and where they are from."""
 
     image: Tensor
     """(3, H, W) uint8 RGB."""
     path: str | None
-    """Where it came from, if from a file."""
+    """Path of the file; None for a picture from memory."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -47,11 +47,11 @@ class Prepared:
     original: tuple[int, int]
     """Height and width of the picture."""
     path: str | None
-    """Where it came from, if from a file."""
+    """Path of the file; None for a picture from memory."""
 
 
 def open_picture(picture: Picture, data: DataConfig) -> Opened:
-    """Read a picture. Raises UserError for what is not one."""
+    """Read a picture. Raises UserError if it is not a picture."""
     if isinstance(picture, (str, PathLike)):
         image = read_image(Path(picture), data.exif_rotation, data.max_pixels)
         return Opened(image=image, path=str(picture))
@@ -59,26 +59,26 @@ def open_picture(picture: Picture, data: DataConfig) -> Opened:
 
 
 def prepare_view(opened: Opened, view: View, antialias: bool) -> Prepared:
-    """A view of a picture as the network takes it."""
+    """Return a view of a picture, resized for the network."""
     image = take_view(opened.image, view, antialias)
     return Prepared(image=image, view=view, original=opened.size, path=opened.path)
 
 
 def prepare(picture: Picture, data: DataConfig) -> Prepared:
-    """Read a picture and resize all of it as ``data`` says. Raises UserError for what is not a picture."""
+    """Read a picture and resize all of it. Raises UserError if it is not a picture."""
     opened = open_picture(picture, data)
     (view,) = plan_views(opened.size, data, PredictConfig())
     return prepare_view(opened, view, data.antialias)
 
 
 def stack(pictures: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
-    """Pictures of one shape as a batch: images (n, 3, H, W) uint8, zero-padded, and sizes (n, 2)."""
+    """Stack pictures of one batch shape: images (n, 3, H, W) uint8, zero-padded, and sizes (n, 2)."""
     images = stack_images([picture.image for picture in pictures], *pictures[0].view.shape)
     return images, torch.tensor([picture.image.shape[1:] for picture in pictures])
 
 
 def _as_tensor(picture: Any, max_pixels: int) -> Tensor:
-    """(3, H, W) uint8 RGB. Raises UserError for what is not a picture, or too large."""
+    """Return (3, H, W) uint8 RGB. Raises UserError if it is not a picture, or too large."""
     if isinstance(picture, Image.Image):
         check_pixels(picture.width, picture.height, max_pixels, "the picture")  # it may not be decoded yet
         return to_tensor(picture)

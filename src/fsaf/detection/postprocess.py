@@ -1,4 +1,4 @@
-"""From the network's raw tensors to detections, with fixed shapes only.
+"""Turn the network's raw outputs into detections, with fixed shapes only.
 
 Shapes: B batch, C classes, P locations or anchors (of one level or of all), K candidates, M detections of an
 image.
@@ -23,17 +23,17 @@ class Detections(NamedTuple):
     """The detections of a batch, best first, padded to ``max_detections`` an image."""
 
     boxes_bm4: Tensor
-    """(B, M, 4) float32 x1, y1, x2, y2 in pixels of the resized image, clipped to it; 0 where none."""
+    """(B, M, 4) float32 x1, y1, x2, y2 in pixels of the resized image, clipped to it; 0 as padding."""
     scores_bm: Tensor
-    """(B, M) float32; 0 where there is none."""
+    """(B, M) float32; 0 as padding."""
     labels_bm: Tensor
-    """(B, M) int64; -1 where there is none."""
+    """(B, M) int64; -1 as padding."""
     levels_bm: Tensor | None = None
-    """(B, M) int64: the pyramid level that found it, 0 for P3; -1 where there is none. Files do not tell."""
+    """(B, M) int64: pyramid level of the detection, 0 for P3; -1 as padding. None if not known."""
 
 
 class Candidates(NamedTuple):
-    """What suppression chooses from; a score of 0 is padding."""
+    """Boxes before suppression; a score of 0 is padding."""
 
     boxes_bk4: Tensor
     scores_bk: Tensor
@@ -50,7 +50,7 @@ class Candidates(NamedTuple):
 
 
 def postprocess(outputs: RawOutputs, sizes_b2: Tensor, config: PredictConfig) -> Detections:
-    """Detections of a batch, chosen as MMDetection 3.3's ``BaseDenseHead.predict_by_feat`` does.
+    """Return the detections of a batch, chosen as in MMDetection 3.3's ``BaseDenseHead.predict_by_feat``.
 
     On each level the best ``candidates`` (location, class) pairs with a score above the threshold go on;
     their boxes are decoded and clipped, empty ones dropped; suppression within each class runs over all
@@ -68,7 +68,7 @@ def postprocess(outputs: RawOutputs, sizes_b2: Tensor, config: PredictConfig) ->
 
 
 def find_candidates(outputs: RawOutputs, sizes_b2: Tensor, config: PredictConfig) -> Candidates:
-    """The best pairs of each level and branch; arguments as ``postprocess``."""
+    """Return the best pairs of each level and branch; arguments as ``postprocess``."""
     found = []
     if outputs.free is not None:
         logits_bcp, distances_b4p, points = outputs.free.flat()
@@ -86,7 +86,7 @@ def find_candidates(outputs: RawOutputs, sizes_b2: Tensor, config: PredictConfig
 
 
 def join_candidates(parts: Sequence[Candidates]) -> Candidates:
-    """Candidates of the same images from several sources."""
+    """Concatenate candidates of the same images."""
     return Candidates(*(torch.cat(fields, 1) for fields in zip(*parts, strict=True)))
 
 
@@ -120,7 +120,7 @@ def _best_of_levels(
 
 
 def suppress(candidates: Candidates, config: PredictConfig) -> Detections:
-    """Of overlapping candidates of a class the best one, and of those the best ``max_detections``."""
+    """Keep the best of overlapping candidates of a class, and the best ``max_detections`` of an image."""
     boxes_bk4, scores_bk, labels_bk, levels_bk = candidates
     index_bm = nms(boxes_bk4, scores_bk, labels_bk, config.nms_iou, config.max_detections)
     found_bm = index_bm >= 0

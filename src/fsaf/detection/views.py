@@ -1,6 +1,6 @@
-"""Several views of one picture, and one list of detections from them: test-time augmentation and tiles.
+"""Test-time augmentation and tiles: detect in several views of a picture and merge the detections.
 
-A view is a region of the picture, resized, perhaps mirrored, and padded to a batch shape like any picture.
+A view is a region of the picture, resized, optionally mirrored, and padded to a batch shape.
 What is found in views is brought into pixels of the picture and merged there by one suppression.
 
 Shapes: n detections of a view or of a picture, R tiles. Sizes are (height, width).
@@ -24,24 +24,24 @@ from fsaf.detection.postprocess import Candidates, Detections, suppress
 from fsaf.errors import UserError
 
 EDGE = 4
-"""A box that ends this near an inner edge of its tile, in pixels of the view, may be cut off there."""
+"""Pixels of the view. A box that ends closer to an inner edge of its tile may be cut off there."""
 COVERED = 0.5
-"""A cut box goes where a detection of its class covers more than this share of it."""
+"""A cut box is dropped if a detection of its class covers more than this share of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One way to look at a picture."""
+    """A region of a picture, and how it is resized, padded and mirrored."""
 
     region: Region
     size: tuple[int, int]
-    """What the region is resized to."""
+    """Size after resizing."""
     shape: tuple[int, int]
-    """What it is then padded to."""
+    """Size after padding."""
     mirror: bool = False
-    """Whether left and right are exchanged."""
+    """The view is mirrored left to right."""
     tile: bool = False
-    """Whether it is one tile of many."""
+    """The view is one of several tiles."""
 
 
 class Found(NamedTuple):
@@ -54,11 +54,11 @@ class Found(NamedTuple):
     labels: np.ndarray
     """(n,) int64."""
     levels: np.ndarray | None
-    """(n,) int64 pyramid levels; None where that is not known."""
+    """(n,) int64 pyramid levels; None if not known."""
 
 
 def plan_views(size: tuple[int, int], data: DataConfig, settings: PredictConfig) -> list[View]:
-    """The views of a picture of ``size``: every combination of region, scale and mirror; the plain one first.
+    """Return all combinations of region, scale and mirror for a picture of ``size``; the plain view first.
 
     With ``settings.tile`` the regions are the whole picture, for objects larger than a tile, and the tiles.
     Raises UserError for a scale that leaves less than 32 pixels.
@@ -75,7 +75,7 @@ def plan_views(size: tuple[int, int], data: DataConfig, settings: PredictConfig)
 
 
 def plan_tiles(size: tuple[int, int], settings: PredictConfig) -> list[Region]:
-    """Overlapping tiles of one size that cover a picture of ``size``; none where it is no larger than one."""
+    """Return overlapping tiles of one size that cover a picture of ``size``; none if it fits in one."""
     if settings.tile is None or max(size) <= settings.tile:
         return []
     starts, sides = [], []
@@ -89,7 +89,7 @@ def plan_tiles(size: tuple[int, int], settings: PredictConfig) -> list[Region]:
 
 
 def scale_data(data: DataConfig, factor: float) -> DataConfig:
-    """``data`` with the sizes of images, and fixed batch shapes, ``factor`` times as large."""
+    """Return ``data`` with image sizes and batch shapes multiplied by ``factor``."""
     if factor == 1:
         return data
     short, long = (max(1, round(side * factor)) for side in (data.short_side, data.long_side))
@@ -105,14 +105,14 @@ def scale_data(data: DataConfig, factor: float) -> DataConfig:
 
 
 def take_view(image: Tensor, view: View, antialias: bool) -> Tensor:
-    """The pixels of a view, without padding: (3, h, w) from a picture (3, H, W), both uint8."""
+    """Return the pixels of a view without padding: (3, h, w) of a picture (3, H, W), both uint8."""
     top, left, height, width = view.region
     part = resize(image[:, top : top + height, left : left + width], view.size, antialias)
     return part.flip(2) if view.mirror else part
 
 
 def from_view(found: Detections, row: int, view: View) -> Found:
-    """Row ``row`` of a batch's detections, in pixels of the picture that ``view`` is one of."""
+    """Return row ``row`` of a batch's detections, in pixels of the picture that ``view`` shows."""
     boxes, scores, labels, *levels = (tensor[row].cpu().numpy() for tensor in found if tensor is not None)
     keep = labels >= 0
     boxes = boxes[keep]
@@ -124,13 +124,13 @@ def from_view(found: Detections, row: int, view: View) -> Found:
 
 
 def to_original(boxes: np.ndarray, size: tuple[int, int], original: tuple[int, int]) -> np.ndarray:
-    """Boxes (n, 4) from pixels of the resized image to those of the original."""
+    """Convert boxes (n, 4) from pixels of the resized image to pixels of the original."""
     scale = np.array([original[1] / size[1], original[0] / size[0]] * 2, np.float32)
     return (boxes * scale).astype(np.float32)
 
 
 def merge(parts: Sequence[tuple[View, Found]], size: tuple[int, int], settings: PredictConfig) -> Found:
-    """One list from the detections of all views of a picture of ``size``.
+    """Merge the detections of all views of a picture of ``size``.
 
     As in MMDetection's DetTTAModel all are put together, and one suppression within each class chooses. Tiles
     need more, as they cut objects in two:
@@ -158,7 +158,7 @@ def merge(parts: Sequence[tuple[View, Found]], size: tuple[int, int], settings: 
 
 
 def _holds(boxes: np.ndarray, regions: Sequence[Region], size: tuple[int, int], margin: float) -> np.ndarray:
-    """(n, R) bool: whether a box lies inside a region, and not at an edge that is not the picture's."""
+    """Return (n, R) bool: True if a box lies inside a region and does not touch its inner edges."""
     edges = np.array([(x, y, x + width, y + height) for y, x, height, width in regions]).reshape(1, -1, 4)
     inner = np.array([margin, margin, -margin, -margin])
     at_border = edges == np.array([0, 0, size[1], size[0]])
@@ -180,7 +180,7 @@ def _join(parts: Sequence[Found]) -> Found:
 
 
 def _suppress(found: Found, settings: PredictConfig, limit: int) -> Found:
-    """The rule of ``postprocess.suppress``, on the CPU: its fixed number of rounds would be many."""
+    """Suppress as ``postprocess.suppress`` does, on the CPU, without its fixed number of rounds."""
     if not len(found.scores):
         return found
     levels = np.zeros_like(found.labels) if found.levels is None else found.levels
@@ -195,7 +195,7 @@ def _suppress(found: Found, settings: PredictConfig, limit: int) -> Found:
 
 
 def _add_cut(kept: Found, cut: Found, limit: int) -> Found:
-    """``kept`` and those of ``cut``, the larger first, that nothing of their class covers."""
+    """Add to ``kept`` the boxes of ``cut``, larger ones first, that no box of their class covers."""
     areas = area(cut.boxes.T)
     everything = _join([kept, cut])
     chosen = list(range(len(kept.scores)))

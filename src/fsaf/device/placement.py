@@ -54,7 +54,7 @@ def fused_step_can_be_skipped(device: torch.device) -> bool:
 
 
 def has_winograd(device: torch.device) -> bool:
-    """Whether NNPACK's convolutions (float32) run on ``device``; asking makes it ready."""
+    """Return True if NNPACK's float32 convolutions run on ``device``; the call also initialises NNPACK."""
     return device.type == "cpu" and _has_nnpack()
 
 

@@ -18,7 +18,7 @@ CPU_PROVIDER = "CPUExecutionProvider"
 
 
 class Provider(NamedTuple):
-    """How onnxruntime runs a file on a device."""
+    """An execution provider of onnxruntime, for a device."""
 
     device: str
     """Name with number, ``npu:0``, or ``cpu``."""
