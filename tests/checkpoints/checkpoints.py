@@ -1,5 +1,6 @@
 """MMDetection's checkpoints, made here: as they are named, and of any size."""
 
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ def thin_state(backbone: str, classes: int, norm: Any = "none") -> dict[str, Ten
     for name, width in (("retina_cls", classes), ("retina_reg", 4)):
         shapes[f"bbox_head.{name}.weight"] = (width, channels, 3, 3)
         shapes[f"bbox_head.{name}.bias"] = (width,)
-    return {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
+    zeros = torch.zeros(max(math.prod(shape) for shape in shapes.values()))
+    return {name: zeros[: math.prod(shape)].view(shape) for name, shape in shapes.items()}
 
 
 def saved(path: Path, content: object, **options: Any) -> Path:

@@ -160,6 +160,12 @@ def checkpoint_classes(checkpoint: dict[str, Any]) -> Classes:
 
 def load_weights(model: torch.nn.Module, state: dict[str, Tensor], where: str) -> None:
     """Fill ``model``, or say which tensors of file ``where`` do not fit. Raises UserError."""
+    check_weights(model, state, where)
+    model.load_state_dict(state)
+
+
+def check_weights(model: torch.nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """Raise UserError naming the tensors of file ``where`` that do not fit ``model``, perhaps on ``meta``."""
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in state]
     extra = [name for name in state if name not in wanted]
@@ -174,4 +180,3 @@ def load_weights(model: torch.nn.Module, state: dict[str, Tensor], where: str) -
             f"{len(missing)} missing, {len(extra)} unknown ({detail}). "
             "Is it of another model or number of classes?"
         )
-    model.load_state_dict(state)

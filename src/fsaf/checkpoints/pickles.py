@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from fsaf.errors import UserError
+from fsaf.checkpoints.memory import check_archive, check_storages
+from fsaf.errors import CheckpointError, UserError
 
 
 class Inert:
@@ -52,8 +53,13 @@ def load_plain(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
+        check_archive(path)
         with torch.serialization.safe_globals(ALLOWED):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        check_storages(content, path)
+        return content
+    except CheckpointError:
+        raise
     except Exception as error:  # a damaged pickle can raise anything
         message = str(error)
         refused = re.search(r"GLOBAL ([\w.<>]+)", message)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from fsaf.config import limits
 from fsaf.config.fields import check, key, section
 
 MULTIPLE = 32
@@ -93,10 +94,17 @@ class DataConfig:
         check(0 <= self.color <= 1, "data.color", self.color, "between 0 and 1")
         for name in ("short_side", "long_side"):
             side = getattr(self, name)
-            check(side >= MULTIPLE, f"data.{name}", side, f"at least {MULTIPLE} pixels")
+            within = MULTIPLE <= side <= limits.SIDE
+            check(within, f"data.{name}", side, f"between {MULTIPLE} and {limits.SIDE} pixels")
         fits = self.short_side <= self.long_side
         check(fits, "data.short_side", self.short_side, f"at most data.long_side ({self.long_side})")
-        check(self.pad is None or self.pad >= 1, "data.pad", self.pad, "at least 1")
+        within = self.pad is None or 1 <= self.pad <= limits.SIDE
+        check(within, "data.pad", self.pad, f"between 1 and {limits.SIDE}")
         for height, width in self.shapes or []:
-            ok = all(side >= MULTIPLE and side % MULTIPLE == 0 for side in (height, width))
-            check(ok, "data.shapes", [height, width], f"multiples of {MULTIPLE}, [height, width]")
+            ok = all(MULTIPLE <= side <= limits.SIDE and side % MULTIPLE == 0 for side in (height, width))
+            check(
+                ok,
+                "data.shapes",
+                [height, width],
+                f"multiples of {MULTIPLE} up to {limits.SIDE}, [height, width]",
+            )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from fsaf.config import limits
 from fsaf.config.fields import check, key
 
 
@@ -48,7 +49,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         once = 0 < len(self.branches) == len(set(self.branches))
         check(once, "model.branches", self.branches, "anchor_free, anchor_based, or both, each once")
-        check(self.channels >= 1, "model.channels", self.channels, "at least 1")
+        within = 1 <= self.channels <= limits.CHANNELS
+        check(within, "model.channels", self.channels, f"between 1 and {limits.CHANNELS}")
         # GroupNorm has 32 groups. A group of one channel is constant 0 if a level is a single location.
         check(
             self.norm != "group" or (self.channels % 32 == 0 and self.channels >= 64),
@@ -56,6 +58,7 @@ class ModelConfig:
             self.channels,
             "a multiple of 32, at least 64, with model.norm group",
         )
-        check(self.convs >= 0, "model.convs", self.convs, "0 or more")
+        within = 0 <= self.convs <= limits.CONVS
+        check(within, "model.convs", self.convs, f"between 0 and {limits.CONVS}")
         check(-1 <= self.frozen_stages <= 4, "model.frozen_stages", self.frozen_stages, "between -1 and 4")
         check(all(s > 0 for s in self.std or ()), "model.std", self.std, "above 0")

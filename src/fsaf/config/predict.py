@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from fsaf.config import limits
 from fsaf.config.data import MULTIPLE
 from fsaf.config.fields import check, key
 
@@ -48,10 +49,10 @@ class PredictConfig:
             "factors above 0 and at most 8, one or more",
         )
         check(
-            self.tile is None or self.tile >= MULTIPLE,
+            self.tile is None or MULTIPLE <= self.tile <= limits.SIDE,
             "predict.tile",
             self.tile,
-            f"at least {MULTIPLE} pixels",
+            f"between {MULTIPLE} and {limits.SIDE} pixels",
         )
         overlap = self.tile_overlap
         check(0 <= overlap <= 0.9, "predict.tile_overlap", overlap, "between 0 and 0.9")
@@ -59,7 +60,8 @@ class PredictConfig:
         for name in ("nms_iou", "anchor_weight"):
             check(0 < getattr(self, name) <= 1, f"predict.{name}", getattr(self, name), "in (0, 1]")
         for name in ("candidates", "max_detections"):
-            check(getattr(self, name) >= 1, f"predict.{name}", getattr(self, name), "at least 1")
+            value, most = getattr(self, name), limits.DETECTIONS
+            check(1 <= value <= most, f"predict.{name}", value, f"between 1 and {most}")
 
     def is_plain(self) -> bool:
         """Return True if each image is looked at once, at one size and unmirrored."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fsaf.checkpoints.any_format import read_checkpoint
-from fsaf.checkpoints.format import checkpoint_classes, load_weights
+from fsaf.checkpoints.format import check_weights, checkpoint_classes, load_weights
 from fsaf.config import Config, PredictConfig
 from fsaf.data.records import Classes
 from fsaf.detection.postprocess import Candidates, Detections, find_candidates, postprocess
@@ -93,6 +93,9 @@ def open_checkpoint(path: Path, device: str | torch.device | None) -> Opened:
     checkpoint = read_checkpoint(path)
     config = build_config(checkpoint["config"], where=str(path))
     classes = checkpoint_classes(checkpoint)
+    with torch.device("meta"):  # without memory, which the file's config could ask too much of
+        shapes = FSAF(config.model, len(classes))
+    check_weights(shapes, checkpoint["model"], str(path))
     model = FSAF(config.model, len(classes))
     load_weights(model, checkpoint["model"], str(path))
     chosen = device if isinstance(device, torch.device) else resolve_device(device or "auto")
