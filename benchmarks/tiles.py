@@ -26,7 +26,7 @@ from fsaf.data.records import ImageRecord
 from fsaf.data.transforms import read_image
 from fsaf.detection.detector import Detector, Result
 from fsaf.detection.views import plan_tiles
-from fsaf.scoring.metrics import to_coco_results
+from fsaf.scoring.results import to_coco_results
 
 
 def put_together(records: list[ImageRecord], columns: int) -> tuple[Tensor, list[tuple[int, int]]]:

@@ -27,8 +27,8 @@ from fsaf.model.backbone import Backbone
 from fsaf.model.points import STRIDES
 from fsaf.model.pyramid import Pyramid
 from fsaf.model.weights import load_backbone_weights
-from fsaf.scoring.evaluate import write_evaluation
-from fsaf.scoring.metrics import coco_metrics, to_coco_results
+from fsaf.scoring.metrics import coco_metrics
+from fsaf.scoring.results import to_coco_results, write_evaluation
 from fsaf.training.optim import MovingAverage, make_optimizer, set_rate
 from fsaf.training.prepare import open_for_training
 from fsaf.training.schedule import learning_rate, peak_rate

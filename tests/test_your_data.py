@@ -20,7 +20,8 @@ from fsaf.model.detector import FSAF
 from fsaf.recipe import load_recipe
 from fsaf.reporting.report import write_report
 from fsaf.scoring.evaluate import evaluate
-from fsaf.scoring.metrics import coco_metrics, format_table
+from fsaf.scoring.metrics import coco_metrics
+from fsaf.scoring.table import format_table
 from other_formats import write_voc, write_yolo
 from synthetic import COLORS, NAMES, Picture, SeesBadly, eight_pictures, recipe, write_coco
 

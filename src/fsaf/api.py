@@ -1,13 +1,13 @@
-"""Public functions that open what they are given: a detector by its file, a data set by its folder."""
+"""Public functions that take files and folders: a checkpoint for a detector, a folder for a data set."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from fsaf.checking.survey import check_annotations, decode_images, read_splits
-from fsaf.checking.text import check_result
+from fsaf.checking.text import SplitFindings, check_result
 from fsaf.config import Config, DataConfig, SplitConfig
 from fsaf.data.readers import splits
 from fsaf.detection.detector import Detector, load
@@ -15,16 +15,20 @@ from fsaf.detection.picture import Picture
 from fsaf.exporting.export import export_detector
 from fsaf.exporting.onnx import ExportReport
 from fsaf.scoring.evaluate import evaluate as evaluate_records
+from fsaf.scoring.metrics import Metrics
 
 
 def evaluate(
     detector: Detector | str | PathLike[str], data: str | PathLike[str] | DataConfig | None = None
-) -> dict[str, Any]:
+) -> Metrics:
     """Score a detector on a validation split with COCO's metrics; return them by name, ``AP`` first.
 
-    detector: opened, or what ``fsaf.load`` takes. data: the folder of a data set, or the section ``data``
-    of a ``Config``; by default the data that the detector was trained on.
-    Raises UserError for data that training would refuse, or of other classes.
+    >>> fsaf.evaluate("runs/mine/checkpoints/best.pt", "DATA")["AP50"]
+    0.84
+
+    detector: a ``Detector``, or anything that ``fsaf.load`` opens. data: the folder of a data set, or the
+    section ``data`` of a ``Config``; by default the data that the detector was trained on.
+    Raises UserError for data that training would refuse, or that has other classes.
     """
     detector = _opened(detector)
     settings = _data(detector.config.data, data)
@@ -38,37 +42,67 @@ def export(
     detector: Detector | str | PathLike[str],
     path: str | PathLike[str],
     images: Sequence[Picture] | None = None,
-    **options: Any,
+    *,
+    size: tuple[int, int] | None = None,
+    target: Literal["ascend"] | None = None,
+    batch: int = 1,
+    dynamic_batch: bool = False,
+    opset: int | None = None,
+    outputs: Literal["detections", "raw"] = "detections",
+    float_images: bool | None = None,
+    fixed_size: bool = False,
 ) -> ExportReport:
-    """Write a detector as the ONNX file ``path`` and compare the file with PyTorch.
+    """Write a detector as the ONNX file ``path``, and compare the file with PyTorch on pictures.
 
-    detector: opened, or what ``fsaf.load`` takes. images: pictures to compare on; by default eight of the
-    validation split of the data that the detector was trained on. options: as ``export_detector``, such as
-    ``size=(384, 512)`` or ``dynamic_batch=True``.
-    Raises UserError if the file and PyTorch disagree; no file is left then.
+    >>> report = fsaf.export("runs/mine/checkpoints/best.pt", "model.onnx", size=(384, 512))
+    >>> print(report.summary())
+
+    detector: a ``Detector``, or anything that ``fsaf.load`` opens. images: pictures to compare on; by default
+    eight of the validation split of the data that the detector was trained on. size: (H, W) that images are
+    padded to; by default the first batch shape of the recipe. target: ``ascend`` writes a file for Ascend's
+    compiler ATC. batch: images per run; dynamic_batch leaves the number to the caller of the file. opset: of
+    ONNX; by default PyTorch's. outputs: ``raw`` writes logits and boxes of all locations, without NMS.
+    float_images: take float32 images, 0..255, instead of uint8; by default only for ``ascend``. fixed_size:
+    leave out the input ``sizes``; the caller fills padding with the mean colour.
+    Raises UserError for wrong settings, or if the file and PyTorch disagree; no file is left then.
     """
     detector = _opened(detector)
     if images is None:
         records = splits.open_split(detector.config.data, "val", detector.classes)
         images = [record.path for record in records.images[:8]]
-    return export_detector(detector, Path(path), images, **options)
+    return export_detector(
+        detector,
+        Path(path),
+        images,
+        size=size,
+        target=target,
+        batch=batch,
+        dynamic_batch=dynamic_batch,
+        opset=opset,
+        outputs=outputs,
+        float_images=float_images,
+        fixed_size=fixed_size,
+    )
 
 
 def check(
     data: str | PathLike[str], config: Config | None = None, *, open_images: bool = True
-) -> dict[str, Any]:
-    """Return every fault of the data set in folder ``data``, by split, as ``fsaf check --json`` prints it.
+) -> dict[str, SplitFindings]:
+    """Return the contents and every fault of a data set, by split, as ``fsaf check --json`` prints them.
+
+    >>> fsaf.check("DATA")["train"]["counts"]
+    {'image-missing': 2}
 
     config: the recipe to check for (splits, image sizes, limits); by default a ``Config`` without changes.
     open_images: decode every image too. Raises UserError for a file that is unreadable.
     """
     config = config or Config()
     settings = replace(config.data, root=str(Path(data)))
-    found = read_splits(splits.splits_of(settings), settings)
-    check_annotations(found, config.data, config.objective)
+    surveys = read_splits(splits.splits_of(settings), settings)
+    check_annotations(surveys, config.data, config.objective)
     if open_images:
-        decode_images(found, config.data)
-    return check_result(found)
+        decode_images(surveys, config.data)
+    return check_result(surveys)
 
 
 def _opened(detector: Detector | str | PathLike[str]) -> Detector:
@@ -76,7 +110,7 @@ def _opened(detector: Detector | str | PathLike[str]) -> Detector:
 
 
 def _data(own: DataConfig, data: str | PathLike[str] | DataConfig | None) -> DataConfig:
-    """The detector's settings for other data: images are resized and padded as in training."""
+    """Return settings for other data, with the image sizes of the detector's training."""
     if data is None or isinstance(data, DataConfig):
         return data or own
     return replace(own, root=str(Path(data)), train=SplitConfig(), val=SplitConfig())

@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from fsaf.errors import UserError
+from fsaf.errors import DeviceError
 
 NPU = {"TASK_QUEUE_ENABLE": "2", "CPU_AFFINITY_CONF": "2"}
 """Ascend's recommendation if the host launches operators more slowly than an NPU runs them."""
@@ -36,7 +36,7 @@ def check_builds() -> None:
     version = Path(torch.origin).with_name("version.py") if torch and torch.origin else None
     text = version.read_text(encoding="utf-8") if version and version.is_file() else ""
     if found := re.search(r"^cuda\b.*=\s*'([\d.]+)'", text, re.M):
-        raise UserError(
+        raise DeviceError(
             f"torch-npu needs PyTorch's CPU build, and this is the build for CUDA {found[1]}, beside which "
             f"Python aborts; install the CPU build (docs/ascend.md), or set {AUTOLOAD}=0 to do without NPUs"
         )

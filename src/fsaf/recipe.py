@@ -15,7 +15,7 @@ import jsonargparse
 import yaml
 
 from fsaf.config import RENAMED, Config
-from fsaf.errors import UserError, nearest
+from fsaf.errors import RecipeError, UserError, nearest
 from fsaf.keys import choices_of, nearest_key, recipe_keys, with_new_name
 
 
@@ -31,7 +31,7 @@ def find_recipe(name: str) -> Path:
         return _shipped() / f"{name}.yaml"
     names = recipe_names()
     near = nearest(name.removesuffix(".yaml").removesuffix(".yml"), names)
-    raise UserError(f"{name}: no such recipe file{near}; the package ships: {', '.join(names)}")
+    raise RecipeError(f"{name}: no such recipe file{near}; the package ships: {', '.join(names)}")
 
 
 def recipe_names() -> list[str]:
@@ -54,7 +54,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
     try:
         base = yaml.load(path.read_text(encoding="utf-8"), Loader=_Recipe)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: not readable as YAML ({error})") from error
+        raise RecipeError(f"{path}: not readable as YAML ({error})") from error
     model = base.get("model") if isinstance(base, dict) else None
     if isinstance(model, dict) and any(word.partition("=")[0] == "--model.backbone" for word in overrides):
         base = {**base, "model": {key: model[key] for key in model if key not in ("mean", "std")}}
@@ -78,7 +78,7 @@ def build_config(base: Any, overrides: Sequence[str] = (), *, where: str) -> Con
         values = parser.parse_object(base)
         parser.instantiate(values)  # before the overrides, so that a message can name the file
     except (argparse.ArgumentError, jsonargparse.ArgumentError, TypeError, ValueError) as error:
-        raise UserError(f"{where}: {_one_line(error)}") from error
+        raise RecipeError(f"{where}: {_one_line(error)}") from error
     try:
         # The parser prints its usage on errors; our message is enough.
         with contextlib.redirect_stderr(io.StringIO()):
@@ -87,7 +87,7 @@ def build_config(base: Any, overrides: Sequence[str] = (), *, where: str) -> Con
     except UserError:
         raise
     except (argparse.ArgumentError, jsonargparse.ArgumentError, TypeError, ValueError) as error:
-        raise UserError(f"{_one_line(error)}; `fsaf train --help` lists every option") from error
+        raise RecipeError(f"{_one_line(error)}; `fsaf train --help` lists every option") from error
 
 
 def _with_new_names(base: Any, where: str) -> Any:
@@ -99,7 +99,7 @@ def _with_new_names(base: Any, where: str) -> Any:
         if not isinstance(group, dict) or name not in group:
             continue
         if (new_name := new.split(".")[1]) in group:
-            raise UserError(f"{where}: has {new} and also its old name {old}; leave out {old}")
+            raise RecipeError(f"{where}: has {new} and also its old name {old}; leave out {old}")
         group[new_name] = group.pop(name)
     return base
 
@@ -147,12 +147,12 @@ def config_parser() -> jsonargparse.ArgumentParser:
 def _check_groups(values: Any, schema: Any, where: str, prefix: str) -> None:
     """Raise UserError for an unknown key, or a scalar in place of a group, which the parser would ignore."""
     if not isinstance(values, dict):
-        raise UserError(f"{where}: {prefix or 'the recipe'} must be keys with values, not {values!r:.60}")
+        raise RecipeError(f"{where}: {prefix or 'the recipe'} must be keys with values, not {values!r:.60}")
     fields = {field.name: field for field in dataclasses.fields(schema)}
     for key, value in values.items():
         if key not in fields:
             near = nearest_key(f"{prefix}{key}", [key.name for key in recipe_keys()])
-            raise UserError(f"{where}: unknown key {prefix}{key}{near}; known here: {', '.join(fields)}")
+            raise RecipeError(f"{where}: unknown key {prefix}{key}{near}; known here: {', '.join(fields)}")
         kind = fields[key].type
         if dataclasses.is_dataclass(kind):
             _check_groups(value, kind, where, f"{prefix}{key}.")
@@ -184,7 +184,7 @@ def _check_word(key: str, value: str, kind: Any) -> None:
     if value in words or (value.lower() in words and {"true", "false"} <= set(words)):
         return
     if near or typing.get_origin(kind) is Literal:
-        raise UserError(f"{key} = {value!r}: must be one of {', '.join(words)}{near}")
+        raise RecipeError(f"{key} = {value!r}: must be one of {', '.join(words)}{near}")
 
 
 def _one_line(error: Exception) -> str:

@@ -10,7 +10,8 @@ from fsaf.data.readers.splits import open_split
 from fsaf.data.records import Classes
 from fsaf.detection.detector import Detector
 from fsaf.recipe import build_config
-from fsaf.scoring.evaluate import evaluate, write_evaluation
+from fsaf.scoring.evaluate import evaluate
+from fsaf.scoring.results import write_evaluation
 from synthetic import COLORS, NAMES, SeesBadly, eight_pictures, recipe, write_coco
 
 CLASSES = Classes(names=tuple(NAMES[id_] for id_ in sorted(COLORS)), ids=tuple(sorted(COLORS)))

@@ -17,8 +17,9 @@ from fsaf.detection.detector import Detector
 from fsaf.errors import UserError
 from fsaf.processes import group
 from fsaf.recipe import build_config
-from fsaf.scoring.evaluate import evaluate, write_evaluation
+from fsaf.scoring.evaluate import evaluate
 from fsaf.scoring.metrics import METRICS
+from fsaf.scoring.results import write_evaluation
 from synthetic import NAMES, Picture, SeesBadly, SeesColours, write_coco
 
 DATA = DataConfig(batch_size=2, workers=0, short_side=64, long_side=96, shapes=[(64, 96), (96, 64)])

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from fsaf.errors import UserError
-from fsaf.scoring.metrics import METRICS, coco_metrics, format_table, to_coco_results
+from fsaf.scoring.metrics import METRICS, coco_metrics
 
 
 def reference(
@@ -271,49 +270,3 @@ def test_unknown_ids_and_other_json_are_the_users_mistake(tmp_path: Path) -> Non
     (tmp_path / "list.json").write_text("[1, 2]")
     with pytest.raises(UserError, match=r"list\.json"):
         coco_metrics(tmp_path / "list.json", [])
-
-
-def test_results_format_takes_tensors_and_keeps_accuracy() -> None:
-    boxes = torch.tensor([[10.12345, 20.5, 110.98765, 60.25]])
-    rows = to_coco_results(4, boxes, torch.tensor([0.123456789]), torch.tensor([1]), [3, 17])
-    assert rows == [
-        {"image_id": 4, "category_id": 17, "bbox": [10.123, 20.5, 100.864, 39.75], "score": 0.123457}
-    ]
-    assert to_coco_results(4, torch.zeros(0, 4), torch.zeros(0), torch.zeros(0), [3]) == []
-    assert json.loads(json.dumps(rows)) == rows
-
-
-def test_the_results_format_moves_no_figure() -> None:
-    rng = np.random.default_rng(2)
-    data = made_up(rng)
-    predictions = jittered(data, rng)
-    ids = sorted({entry["category_id"] for entry in predictions})
-    rounded = []
-    for entry in predictions:
-        x, y, width, height = entry["bbox"]
-        box = np.array([[x, y, x + width, y + height]], np.float32)
-        label = ids.index(entry["category_id"])
-        rounded += to_coco_results(entry["image_id"], box, [entry["score"]], [label], ids)
-    exact, after = coco_metrics(data, predictions), coco_metrics(data, rounded)
-    assert [after[key] for key in METRICS] == pytest.approx([exact[key] for key in METRICS], abs=1e-6)
-
-
-def test_the_table_is_aligned_plain_text() -> None:
-    metrics: dict[str, Any] = dict.fromkeys(METRICS, 0.5)
-    metrics["AP_small"] = None
-    metrics["per_class"] = {
-        "cat": {"AP": 0.25, "AP50": 1.0, "boxes": 12},
-        "a rather long name": {"AP": None, "AP50": None, "boxes": 0},
-        "赤血球": {"AP": 0.1, "AP50": 0.2, "boxes": 3},
-        "\x1b[31mred": {"AP": 0.1, "AP50": 0.2, "boxes": 3},
-    }
-    text = format_table(metrics)
-    lines = text.splitlines()
-    assert lines[0].split()[:2] == ["AP", "0.500"]
-    assert lines[3].split()[:2] == ["AP_small", "-"]
-    assert lines[13].split() == ["class", "AP", "AP50", "boxes"]
-    assert lines[15].split()[-3:] == ["-", "-", "0"]
-    assert len({len(line) for line in (lines[13], lines[14], lines[15], lines[17])}) == 1
-    assert len(lines[16]) == len(lines[13]) - 3  # each of the three letters is two cells wide
-    assert "\x1b" not in text
-    assert format_table(metrics, classes=1).splitlines()[-1] == "... and 3 more classes"

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 
 from fsaf.annotation.video import VIDEO_SUFFIXES, camera_number, is_video
 from fsaf.data.decode import IMAGE_SUFFIXES, header_size
-from fsaf.errors import UserError
+from fsaf.errors import DataError, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def find_sources(names: Sequence[str], out: Path | None = None) -> tuple[list[So
                 else:
                     found.append(Source(name=str(file), place=place.with_suffix(""), video=_moves(file)))
         if not found:
-            raise UserError(f"{name}: no such image, folder with images, video, or pattern that matches")
+            raise DataError(f"{name}: no such image, folder with images, video, or pattern that matches")
         sources += found
     return sources, skipped
 
@@ -85,7 +85,7 @@ def _files(path: Path) -> Iterator[tuple[Path, PurePath]]:
 
 
 def _refuse(error: OSError) -> None:
-    raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
 def _inside(file: Path, folder: Path) -> bool:

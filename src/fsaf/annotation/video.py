@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fsaf.data.decode import MAX_PIXELS, check_pixels
-from fsaf.errors import UserError, printable
+from fsaf.errors import DataError, UserError, printable
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".3gp"}
@@ -68,7 +68,7 @@ class VideoReader:
         self._container = _open(name)
         try:
             if not self._container.streams.video:
-                raise UserError(f"{name}: has no moving picture")
+                raise DataError(f"{name}: has no moving picture")
             self._stream = self._container.streams.video[0]
             width, height = self._stream.codec_context.width, self._stream.codec_context.height
             check_pixels(width, height, max_pixels, name)
@@ -121,7 +121,7 @@ class VideoReader:
             yield Frame(index=index, ticks=ticks, time=float(ticks * self.time_base), image=image)
             index += 1
         if size is None:
-            raise UserError(f"{self.name}: not one frame of it decodes")
+            raise DataError(f"{self.name}: not one frame of it decodes")
         self._judge(index, float((last - first) * self.time_base + 1 / self.rate))
 
     def _decode(self) -> Iterator[Any]:
@@ -153,7 +153,7 @@ class VideoReader:
     def _upright(self, frame: Any) -> np.ndarray:
         turns = round(frame.rotation / 90)
         if abs(frame.rotation - 90 * turns) > 1:  # FFmpeg cuts off fractions
-            raise UserError(
+            raise DataError(
                 f"{self.name}: asks to be turned by {frame.rotation} degrees; only steps of 90 are possible"
             )
         image = frame.to_ndarray(format="rgb24")
@@ -191,16 +191,16 @@ def _open(name: str) -> Any:
         try:
             return av.open(ffmpeg_url(name))
         except av.error.FFmpegError as error:
-            raise UserError(
+            raise DataError(
                 f"{name}: does not open as a video ({printable(error.strerror)}); is it complete?"
             ) from error
     if not sys.platform.startswith("linux"):
-        raise UserError(f"{name}: cameras can be read on Linux only; give a video file")
+        raise DataError(f"{name}: cameras can be read on Linux only; give a video file")
     try:
         return av.open(f"/dev/video{camera}", format="v4l2")
     except (av.error.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(
+        raise DataError(
             f"{name}: no camera opens as /dev/video{camera} ({printable(reason)}); "
             "`ls /dev/video*` shows those there are"
         ) from error

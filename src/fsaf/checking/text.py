@@ -2,10 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
-from rich.cells import cell_len
 
 from fsaf.checking.plan import blank_rows, plan_shapes, resize_all, waste, waste_per_batch, waste_square
 from fsaf.checking.reach import levels_of, resize_boxes
@@ -15,6 +14,7 @@ from fsaf.data.faults import FAULT_KINDS
 from fsaf.data.records import Records
 from fsaf.data.shapes import choose_shape, fit_image
 from fsaf.errors import printable
+from fsaf.text import columns
 
 HEIGHTS = (0, 8, 16, 32, 64, 128, 256, 512)
 """Lower limits of the ranges of box heights in pixels; the last range is open."""
@@ -54,7 +54,7 @@ def describe(splits: Mapping[str, Records], data: DataConfig, objective: Objecti
         f"Resized: to a short side of {data.short_side} and a long side of {data.long_side} pixels at most"
         + (f", and into batch shapes of {shapes[2:]}." if shapes else ".")
     )
-    return "\n".join([_align(rows), "", *notes])
+    return "\n".join([columns(rows, "lr"), "", *notes])
 
 
 def plan_text(splits: Mapping[str, Records], count: int, short_side: int, long_side: int) -> str:
@@ -81,7 +81,7 @@ def plan_text(splits: Mapping[str, Records], count: int, short_side: int, long_s
     return (
         f"{len(sizes):,} images of {', '.join(splits)}; short side {short_side}, long side {long_side}.\n"
         f"{few}\n  shapes: [{', '.join(f'[{h}, {w}]' for h, w in shapes)}]\n\n"
-        f"{_align(rows)}\n\n{_align(table)}\n\n"
+        f"{columns(rows, 'lr')}\n\n{columns(table, 'lr')}\n\n"
         "Waste is padding as a share of the resized images' pixels. In training the last batch of each\n"
         f"shape is filled up with blank rows besides: {fill} images a step, as a share of all images."
     )
@@ -97,7 +97,7 @@ def faults_text(splits: Mapping[str, Records], most: int = 3) -> str:
     for kind in kinds:
         counts = [f"{split.faults.counts[kind]:,}" for split in splits.values()]
         rows.append([FAULT_KINDS[kind].title, *counts, FAULT_KINDS[kind].rule])
-    lines = [_align(rows)]
+    lines = [columns(rows, "lr")]
     for kind in kinds:
         lines += ["", f"{kind}: {FAULT_KINDS[kind].title}"]
         total = sum(split.faults.counts[kind] for split in splits.values())
@@ -108,7 +108,23 @@ def faults_text(splits: Mapping[str, Records], most: int = 3) -> str:
     return "\n".join(lines)
 
 
-def check_result(splits: Mapping[str, Records]) -> dict[str, Any]:
+class SplitFindings(TypedDict):
+    """Contents and faults of a split, as plain values for JSON."""
+
+    format: str
+    source: str
+    image_folder: str
+    images: int
+    boxes: int
+    crowd_regions: int
+    classes: dict[str, int]
+    """Number of boxes of each class."""
+    counts: dict[str, int]
+    """Number of faults of each kind."""
+    faults: list[dict[str, Any]]
+
+
+def check_result(splits: Mapping[str, Records]) -> dict[str, SplitFindings]:
     """Return the contents and all faults of each split as plain values for JSON."""
     return {
         name: {
@@ -160,17 +176,3 @@ def _heights(split: Records, data: DataConfig | None) -> np.ndarray:
 
 def _row(label: str, values: Sequence[int]) -> list[list[str]]:
     return [[label, *(f"{value:,}" for value in values)]]
-
-
-def _align(rows: Sequence[Sequence[str]]) -> str:
-    """Align the first column to the left, the others to the right."""
-    cells = [[printable(cell) for cell in row] for row in rows]
-    columns = max(len(row) for row in cells)
-    widths = [max(cell_len(row[i]) for row in cells if len(row) > i) for i in range(columns)]
-    lines = []
-    for first, *others in cells:
-        line = first + " " * (widths[0] - cell_len(first))
-        for cell, width in zip(others, widths[1:], strict=False):
-            line += "  " + " " * (width - cell_len(cell)) + cell
-        lines.append(line.rstrip())
-    return "\n".join(lines)

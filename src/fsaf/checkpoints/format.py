@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 from fsaf.config import Config, to_dict
 from fsaf.data.records import Classes
 from fsaf.device import to_host
-from fsaf.errors import UserError
+from fsaf.errors import CheckpointError, UserError
 from fsaf.files import sync, whole
 
 FORMAT = "fsaf"
@@ -98,7 +98,7 @@ def load_newest(path: Path) -> tuple[dict[str, Any], Path, list[str]]:
             return load_checkpoint(candidate), candidate, faults
         except UserError as error:
             faults.append(str(error))
-    raise UserError("; ".join(faults) or f"{path}: no such checkpoint")
+    raise CheckpointError("; ".join(faults) or f"{path}: no such checkpoint")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -107,13 +107,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises UserError where the file is missing, damaged, or something else.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
+        raise CheckpointError(f"{path}: no such checkpoint")
     try:
         _check_sums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
         first = str(error).split("\n")[0]
-        raise UserError(f"{path}: not a readable checkpoint, perhaps cut short ({first})") from error
+        raise CheckpointError(f"{path}: not a readable checkpoint, perhaps cut short ({first})") from error
     return check_content(checkpoint, path)
 
 
@@ -125,10 +125,10 @@ def check_content(checkpoint: Any, path: Path) -> dict[str, Any]:
     if isinstance(checkpoint, dict) and checkpoint.get("format") == FORMAT:
         version = checkpoint.get("version")
         if isinstance(version, int) and version > VERSION:
-            raise UserError(f"{path}: written by a newer fsaf (format {version}); upgrade fsaf")
+            raise CheckpointError(f"{path}: written by a newer fsaf (format {version}); upgrade fsaf")
         if version == VERSION and is_complete(checkpoint):
             return checkpoint
-    raise UserError(f"{path}: not a checkpoint written by fsaf, or damaged")
+    raise CheckpointError(f"{path}: not a checkpoint written by fsaf, or damaged")
 
 
 def _check_sums(path: Path) -> None:
@@ -175,7 +175,7 @@ def check_weights(model: torch.nn.Module, state: dict[str, Tensor], where: str) 
         detail = first
         if wrong:
             detail += f": {list(state[first].shape)} in the file, {list(wanted[first].shape)} in the model"
-        raise UserError(
+        raise CheckpointError(
             f"{where}: does not fit the model: {len(wrong)} tensors of another shape, "
             f"{len(missing)} missing, {len(extra)} unknown ({detail}). "
             "Is it of another model or number of classes?"

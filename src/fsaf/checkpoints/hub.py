@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from fsaf.checkpoints.format import FORMAT, check_content, checkpoint_classes, load_weights
 from fsaf.config import Config, SplitConfig, to_dict
-from fsaf.errors import UserError, check_folder
+from fsaf.errors import CheckpointError, UserError, WriteError, check_folder
 from fsaf.files import whole_folder
 from fsaf.model.detector import FSAF
 from fsaf.recipe import build_config
@@ -58,7 +58,7 @@ def check_free(folder: Path) -> None:
     """Raise UserError where there is something at ``folder``, a card that was edited by hand perhaps."""
     check_folder(folder)
     if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder}: is there already; give another --out FOLDER, or remove it")
+        raise WriteError(f"{folder}: is there already; give another --out FOLDER, or remove it")
 
 
 def without_places(config: Config) -> Config:
@@ -85,7 +85,7 @@ def read_folder(folder: Path) -> dict[str, Any]:
     try:
         about = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("fsaf")
         if not isinstance(about, dict) or about.get("format") != FORMAT:
-            raise UserError(
+            raise CheckpointError(
                 f"{folder / CONFIG}: says nothing of classes and recipe, so it makes no detector; "
                 "give a folder that fsaf publish has written"
             )
@@ -93,13 +93,13 @@ def read_folder(folder: Path) -> dict[str, Any]:
         return {**about, "model": load_file(folder / WEIGHTS)}
     except FileNotFoundError as error:
         name = Path(str(error.filename or folder / WEIGHTS)).name
-        raise UserError(
+        raise CheckpointError(
             f"{folder}: holds no {name}; give a checkpoint file, or a folder that fsaf publish has written"
         ) from error
     except UserError:
         raise
     except (OSError, ValueError, AttributeError, SafetensorError) as error:
-        raise UserError(f"{folder}: not a readable folder of a detector ({error})") from error
+        raise CheckpointError(f"{folder}: not a readable folder of a detector ({error})") from error
 
 
 def fetch(name: str) -> Path:

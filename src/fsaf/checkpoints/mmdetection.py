@@ -14,7 +14,7 @@ from fsaf.checkpoints.coco_classes import COCO
 from fsaf.checkpoints.format import checkpoint_classes, is_complete, make_checkpoint
 from fsaf.config import Config, ModelConfig, to_dict
 from fsaf.data.records import Classes
-from fsaf.errors import UserError
+from fsaf.errors import CheckpointError
 from fsaf.model.detector import FSAF
 from fsaf.recipe import build_config
 
@@ -73,11 +73,11 @@ def export_checkpoint(checkpoint: Mapping[str, Any], where: str) -> dict[str, An
     classes = checkpoint_classes(dict(checkpoint))
     known = {name.split(".")[0] for name in BACKBONES.values()}
     if config.model.backbone.split(".")[0] not in known:
-        raise UserError(
+        raise CheckpointError(
             f"{where}: MMDetection's FSAF has {KIND} as its backbone, not {config.model.backbone}"
         )
     if config.model.branches != ["anchor_free"]:
-        raise UserError(
+        raise CheckpointError(
             f"{where}: MMDetection's FSAF has no anchors; model.branches = {config.model.branches}"
         )
     prefixes = _prefixes(config.model)
@@ -123,7 +123,9 @@ def _tensors(checkpoint: Any, where: str) -> dict[str, Tensor]:
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
     ok = isinstance(state, Mapping) and state and all(isinstance(value, Tensor) for value in state.values())
     if not ok:
-        raise UserError(f"{where}: holds no 'state_dict' of tensors; not a checkpoint of MMDetection or fsaf")
+        raise CheckpointError(
+            f"{where}: holds no 'state_dict' of tensors; not a checkpoint of MMDetection or fsaf"
+        )
     assert isinstance(state, Mapping)
     # A parallel wrapper's prefix; and what 2.x's moving average left behind, which it had swapped with the
     # weights before saving.
@@ -137,13 +139,13 @@ def _network(theirs: Mapping[str, Tensor], meta: Mapping[str, Any], where: str) 
     heads = [f"bbox_head.{name}.weight" for name in ("retina_cls", "retina_reg")]
     if not all(len(shapes.get(name, ())) == 4 for name in heads):
         parts = ", ".join(sorted({name.split(".")[0] for name in theirs})[:8])
-        raise UserError(
+        raise CheckpointError(
             f"{where}: not an FSAF of MMDetection: no tensor {heads[0]}; it has {parts}. "
             "Weights of a backbone alone go to --model.weights"
         )
     outputs = shapes[heads[1]][0]
     if outputs != 4:
-        raise UserError(
+        raise CheckpointError(
             f"{where}: not an FSAF of MMDetection but another detector: {heads[1]} has {outputs} outputs, "
             f"{outputs / 4:g} anchors a location; FSAF has 4 distances"
         )
@@ -154,7 +156,7 @@ def _network(theirs: Mapping[str, Tensor], meta: Mapping[str, Any], where: str) 
     width = shapes.get("backbone.layer1.0.conv2.weight")
     backbone = BACKBONES.get((blocks, width)) if width else None  # type: ignore[arg-type]
     if backbone is None:
-        raise UserError(
+        raise CheckpointError(
             f"{where}: the backbone is none of {KIND}: its stages have {blocks} blocks, "
             f"backbone.layer1.0.conv2.weight is {'missing' if width is None else list(width)}"
         )
@@ -181,7 +183,7 @@ def _normalisation(
     text = str(meta.get("config") or meta.get("cfg") or "")
     for sign in ("style='caffe'", "to_rgb=False"):
         if sign in text:
-            raise UserError(
+            raise CheckpointError(
                 f"{where}: trained with {sign} (Caffe's ResNet), which is not supported; "
                 "FSAF's published checkpoints have style='pytorch' and RGB input"
             )
@@ -211,7 +213,9 @@ def _check_tensors(theirs: Mapping[str, Tensor], config: ModelConfig, num_classe
     }
     if any(faults.values()):
         listed = "; ".join(f"{what}: {_some(names)}" for what, names in faults.items() if names)
-        raise UserError(f"{where}: not all tensors of an FSAF with {config.backbone} are right. {listed}")
+        raise CheckpointError(
+            f"{where}: not all tensors of an FSAF with {config.backbone} are right. {listed}"
+        )
 
 
 def _some(names: list[str], count: int = 12) -> str:
@@ -231,7 +235,7 @@ def _classes(meta: Mapping[str, Any], count: int, where: str) -> Classes:
         names = [f"class_{label}" for label in range(count)]
     names = (names,) if isinstance(names, str) else tuple(str(name) for name in names)
     if len(names) != count:
-        raise UserError(
+        raise CheckpointError(
             f"{where}: its meta names {len(names)} classes, bbox_head.retina_cls.weight has {count}; "
             "save it again with the right names in meta['dataset_meta']['classes']"
         )

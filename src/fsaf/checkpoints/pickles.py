@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fsaf.checkpoints.memory import check_archive, check_storages
-from fsaf.errors import CheckpointError, UserError
+from fsaf.errors import CheckpointError
 
 
 class Inert:
@@ -51,7 +51,7 @@ def load_plain(path: Path) -> Any:
     file names is how a pickle runs code.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
+        raise CheckpointError(f"{path}: no such checkpoint")
     try:
         check_archive(path)
         with torch.serialization.safe_globals(ALLOWED):
@@ -64,12 +64,12 @@ def load_plain(path: Path) -> Any:
         message = str(error)
         refused = re.search(r"GLOBAL ([\w.<>]+)", message)
         if refused:
-            raise UserError(
+            raise CheckpointError(
                 f"{path}: holds an object of type {refused[1]}, which is not read, since that could "
                 "run code. If you trust the file, open it where it was written and save only "
                 "its 'state_dict' and 'meta'"
             ) from error
         first = message.split("\n")[0][:150]
-        raise UserError(
+        raise CheckpointError(
             f"{path}: not a readable checkpoint, perhaps cut short ({type(error).__name__}: {first})"
         ) from error

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from fsaf.checkpoints.format import FORMAT, check_content
-from fsaf.errors import UserError
+from fsaf.errors import CheckpointError
 from fsaf.files import whole
 
 KEY = "fsaf"
@@ -43,9 +43,11 @@ def read_safetensors(path: Path) -> dict[str, Any]:
             about = json.loads((file.metadata() or {}).get(KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable safetensors file, perhaps cut short ({error})") from error
+        raise CheckpointError(
+            f"{path}: not a readable safetensors file, perhaps cut short ({error})"
+        ) from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise UserError(
+        raise CheckpointError(
             f"{path}: safetensors without fsaf's header, so network and classes are not known; "
             "weights of a backbone alone go to --model.weights"
         )

@@ -37,8 +37,9 @@ def _evaluate(
     from fsaf.processes import group
     from fsaf.run_folder.commands import note_command
     from fsaf.run_folder.paths import is_file, run_folder
-    from fsaf.scoring.evaluate import evaluate, write_evaluation
-    from fsaf.scoring.metrics import format_table
+    from fsaf.scoring.evaluate import evaluate
+    from fsaf.scoring.results import write_evaluation
+    from fsaf.scoring.table import format_table
 
     path = Path(checkpoint)
     if not out and not is_file(path):

@@ -16,6 +16,7 @@ from fsaf.device import (
     total_memory,
     version,
 )
+from fsaf.text import columns
 
 REQUIRED = ("fsaf", "torch", "torchvision", "timm")
 OPTIONAL = ("onnx", "onnxscript", "onnxruntime", "gradio", "supervision", "scikit-learn", "pycocotools")
@@ -78,8 +79,7 @@ def format_machine(machine: dict[str, Any]) -> str:
     rows += [("environment", ", ".join(settings) or "default")] if machine["environment"] else []
     rows.append(("", ""))
     rows += [(name, value or "not installed") for name, value in machine["optional"].items()]
-    wide = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{wide}}  {value}".rstrip() for name, value in rows)
+    return columns(rows, "l")
 
 
 def _gigabytes(count: int | None) -> str:

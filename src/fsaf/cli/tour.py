@@ -18,8 +18,10 @@ from fsaf.exporting.export import export_detector
 from fsaf.files import whole, write_text
 from fsaf.recipe import load_recipe
 from fsaf.reporting.report import write_report
-from fsaf.scoring.evaluate import evaluate, write_evaluation
-from fsaf.scoring.metrics import format_table
+from fsaf.scoring.evaluate import evaluate
+from fsaf.scoring.results import write_evaluation
+from fsaf.scoring.table import format_table
+from fsaf.text import columns
 from fsaf.training.trainer import train
 
 RECIPE = "digits_lite0"
@@ -82,7 +84,7 @@ def tour(out: Path, overrides: Sequence[str], command: str) -> None:
     report = write_report(out)
 
     console.print("\n[bold]done[/bold]")
-    for name, value in (
+    rows = [
         ("AP", f"{metrics['AP']:.3f}"),
         ("AP50", f"{metrics['AP50']:.3f}"),
         ("images/s", f"{metrics['images_per_second']:.1f} (reading, network, post-processing)"),
@@ -91,8 +93,8 @@ def tour(out: Path, overrides: Sequence[str], command: str) -> None:
         ("pictures", str(out / "pictures")),
         ("checkpoint", str(best)),
         ("ONNX", str(model)),
-    ):
-        console.print(f"{name:<11} {value}", highlight=False, markup=False)  # paths stay in one piece
+    ]
+    console.print(columns(rows, "l"), highlight=False, markup=False)
     console.print(
         "\nTry next:\n"
         f"  fsaf predict {best} YOUR_PHOTOS/ --out predictions\n"

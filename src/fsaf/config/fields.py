@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import TypeVar
 
-from fsaf.errors import UserError
+from fsaf.errors import RecipeError
 
 T = TypeVar("T")
 
@@ -30,4 +30,4 @@ def section(schema: Callable[[], T], text: str) -> T:
 def check(condition: bool, name: str, value: object, must: str) -> None:
     """Raise UserError naming a key, its value and what the value must be, unless ``condition`` holds."""
     if not condition:
-        raise UserError(f"{name} = {value!r}: must be {must}")
+        raise RecipeError(f"{name} = {value!r}: must be {must}")

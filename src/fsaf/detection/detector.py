@@ -6,7 +6,7 @@ from itertools import islice
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ class Result:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON: image, size, detections (box, score, label, name)."""
         rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names, strict=True)
         return {
@@ -98,6 +98,11 @@ class Result:
 class Detector:
     """A trained network, its classes, and the settings it was trained with.
 
+    >>> detector = fsaf.load("runs/mine/checkpoints/best.pt")
+    >>> result = detector.predict("photo.jpg", score_threshold=0.5)
+    >>> for box, score, name in zip(result.boxes, result.scores, result.names):
+    ...     print(name, f"{score:.2f}", box.round())
+
     model: an ``FSAF`` on its device, or the ``Network`` of an exported file.
     """
 
@@ -121,6 +126,34 @@ class Detector:
         """
         return self.network.detect(images, sizes_b2, settings or self.config.predict)
 
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a str is one picture, and a sequence of str too
+        self,
+        images: Picture,
+        *,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+        scales: Sequence[float] | None = None,
+        flip: bool | None = None,
+        tile: int | None = None,
+        tile_overlap: float | None = None,
+        batch_size: int = 1,
+    ) -> Result: ...
+
+    @overload
+    def predict(
+        self,
+        images: Sequence[Picture],
+        *,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+        scales: Sequence[float] | None = None,
+        flip: bool | None = None,
+        tile: int | None = None,
+        tile_overlap: float | None = None,
+        batch_size: int = 1,
+    ) -> list[Result]: ...
+
     def predict(
         self,
         images: Picture | Sequence[Picture],
@@ -132,13 +165,13 @@ class Detector:
         tile: int | None = None,
         tile_overlap: float | None = None,
         batch_size: int = 1,
-    ) -> Any:
-        """Detect objects: a ``Result`` for one picture, a list of them for a list.
+    ) -> Result | list[Result]:
+        """Detect objects; return a ``Result`` for one picture, a list of them for a sequence of pictures.
 
-        score_threshold, max_detections, scales, flip, tile, tile_overlap: instead of the config's
-        (``PredictConfig``). batch_size: pictures, or views of them, run together where their padded shapes
-        are the same.
-        Raises UserError, naming the file, for a picture that cannot be read.
+        score_threshold, max_detections, scales, flip, tile, tile_overlap: replace the settings of the
+        detector (``PredictConfig``). batch_size: pictures, or views of them, that run together if their
+        padded shapes are equal.
+        Raises UserError naming the file if a picture cannot be read.
         """
         one = isinstance(images, (str, PathLike, Image.Image, np.ndarray, Tensor))
         pictures: Iterable[Picture] = [images] if one else images  # type: ignore[list-item, assignment]
@@ -237,6 +270,11 @@ def load(
     path: str | PathLike[str], device: str | torch.device | None = None, *, winograd: bool | None = None
 ) -> Detector:
     """Open a checkpoint (ours, or an MMDetection FSAF: ``fsaf.checkpoints``), or an exported file.
+
+    >>> detector = fsaf.load("runs/mine/checkpoints/best.pt")
+    >>> detector = fsaf.load("model.onnx", device="cpu")
+    >>> detector.predict("photo.jpg").names
+    ['7', '3']
 
     Exported files are ``.onnx`` and, compiled from those, ``.om``. A checkpoint may also be a folder that
     ``fsaf publish`` wrote, or ``hf:USER/NAME`` on the Hugging Face hub.

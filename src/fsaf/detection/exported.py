@@ -17,7 +17,7 @@ from fsaf.config import Config, PredictConfig
 from fsaf.detection.file_info import FileInfo, Outputs, output_names
 from fsaf.detection.network import Opened
 from fsaf.detection.postprocess import Candidates, Detections, find_candidates, postprocess
-from fsaf.errors import UserError
+from fsaf.errors import CheckpointError
 from fsaf.model.outputs import AnchorOutputs, FreeOutputs, RawOutputs
 from fsaf.model.points import DISTANCE_UNIT, STRIDES, make_points
 
@@ -158,7 +158,7 @@ class _File:
         """Return the file's outputs. Raises UserError for images of another size."""
         height, width = self.fixed_size
         if tuple(images.shape[2:]) != (height, width):
-            raise UserError(
+            raise CheckpointError(
                 f"{self.name}: takes images padded to {height} x {width} (height x width), "
                 f"not {images.shape[2]} x {images.shape[3]}; export the checkpoint again for another size"
             )
@@ -183,7 +183,7 @@ class RawFile(_File):
             return to_raw_outputs(found, self.info.outputs, self.info.config, self.fixed_size)
         except (ValueError, RuntimeError, IndexError) as error:
             shapes = ", ".join(str(list(x.shape)) for x in found)
-            raise UserError(
+            raise CheckpointError(
                 f"{self.name}: has outputs of shapes {shapes}, which do not fit its metadata ({error}); "
                 "is that another file's?"
             ) from error
@@ -228,7 +228,7 @@ class DetectionsFile(_File):
             or settings.score_threshold < built_in.score_threshold
             or settings.max_detections > built_in.max_detections
         ):
-            raise UserError(
+            raise CheckpointError(
                 f"{self.name}: was exported with {built_in}; only a higher score_threshold or fewer "
                 "max_detections can be asked of it; export the checkpoint again for others"
             )

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from fsaf.config import Config, to_dict
 from fsaf.config.data import MULTIPLE
 from fsaf.data.records import Classes
-from fsaf.errors import UserError
+from fsaf.errors import CheckpointError
 from fsaf.recipe import build_config
 
 FORMAT = "fsaf"
@@ -75,7 +75,9 @@ def read_info(metadata: Mapping[str, Any], path: Path) -> FileInfo:
     Raises UserError, naming ``path``, if another program or a newer fsaf wrote it, or if it is damaged.
     """
     if metadata.get("format") != FORMAT:
-        raise UserError(f"{path}: not written by `fsaf export` (it carries no classes and config of ours)")
+        raise CheckpointError(
+            f"{path}: not written by `fsaf export` (it carries no classes and config of ours)"
+        )
     try:
         version, outputs = int(metadata["version"]), metadata["outputs"]
         classes, config = (
@@ -84,11 +86,11 @@ def read_info(metadata: Mapping[str, Any], path: Path) -> FileInfo:
         )
         names, ids = tuple(map(str, classes["names"])), tuple(map(int, classes["ids"]))
     except (KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: its metadata is damaged ({error!r}); export it again") from error
+        raise CheckpointError(f"{path}: its metadata is damaged ({error!r}); export it again") from error
     if version > VERSION:
-        raise UserError(f"{path}: written by a newer fsaf (format {version}); upgrade fsaf")
+        raise CheckpointError(f"{path}: written by a newer fsaf (format {version}); upgrade fsaf")
     if len(names) != len(ids) or outputs not in get_args(Outputs):
-        raise UserError(
+        raise CheckpointError(
             f"{path}: its metadata is damaged ({len(names)} names, {len(ids)} ids, outputs {outputs!r}); "
             "export it again"
         )

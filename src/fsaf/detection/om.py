@@ -17,7 +17,7 @@ from fsaf.detection.exported import open_exported
 from fsaf.detection.file_info import FileInfo, read_info
 from fsaf.detection.network import Opened
 from fsaf.device import find_npu
-from fsaf.errors import UserError
+from fsaf.errors import CheckpointError, UserError
 
 TOOL = "https://github.com/Ascend/tools/tree/master/ais-bench_workload/tool/ais_bench"
 
@@ -35,7 +35,7 @@ class OmSession:
             shape, kind = inputs["images"]["shape"], inputs["images"]["type"]
             batch, channels, height, width = map(int, shape)
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
+            raise CheckpointError(
                 f"{path.with_suffix('.json')}: shape and type of the images are missing; export again with "
                 "--for ascend"
             ) from error
@@ -47,9 +47,9 @@ class OmSession:
             found = [list(node.shape) for node in self._session.get_inputs()]
         except Exception as error:  # of aclruntime, which says what CANN says
             reason = str(error).strip().split("\n")[0]
-            raise UserError(f"{path}: ais_bench cannot open it on {self.device} ({reason})") from error
+            raise CheckpointError(f"{path}: ais_bench cannot open it on {self.device} ({reason})") from error
         if found != [list(self.input_shape)]:
-            raise UserError(
+            raise CheckpointError(
                 f"{path}: takes inputs of shapes {found}, and not {list(self.input_shape)}, as "
                 f"{path.with_suffix('.json').name} says; is that another file's?"
             )
@@ -66,7 +66,7 @@ def open_om(path: Path, device: str | torch.device | None = None) -> Opened:
     damaged, if ais_bench is not installed, or if the device is not there.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise CheckpointError(f"{path}: no such file")
     content = _read_json(path.with_suffix(".json"))
     info: FileInfo = read_info(content, path.with_suffix(".json"))
     session = OmSession(path, str(device or "auto"), content.get("inputs") or {})
@@ -77,12 +77,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(
+        raise CheckpointError(
             f"{path}: no such file; an OM file needs it: copy the JSON file that `fsaf export --for ascend` "
             "has written to this name"
         ) from error
     except (OSError, ValueError) as error:
-        raise UserError(
+        raise CheckpointError(
             f"{path}: cannot be read as JSON ({error}); export again with --for ascend"
         ) from error
     return content if isinstance(content, dict) else {}

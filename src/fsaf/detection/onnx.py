@@ -10,7 +10,7 @@ from fsaf.detection.exported import open_exported
 from fsaf.detection.file_info import read_info
 from fsaf.detection.network import Opened
 from fsaf.device import find_provider
-from fsaf.errors import UserError, import_extra
+from fsaf.errors import CheckpointError, import_extra
 
 
 class OnnxSession:
@@ -19,7 +19,7 @@ class OnnxSession:
     def __init__(self, path: Path, device: str = "auto") -> None:
         onnxruntime = import_extra("onnxruntime")
         if not path.is_file():
-            raise UserError(f"{path}: no such file")
+            raise CheckpointError(f"{path}: no such file")
         chosen = find_provider(device, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -30,9 +30,11 @@ class OnnxSession:
             )
         except Exception as error:  # onnxruntime's own kinds have no common public parent
             reason = str(error).split("\n")[0][-200:]
-            raise UserError(f"{path}: onnxruntime cannot open it on {chosen.device} ({reason})") from error
+            raise CheckpointError(
+                f"{path}: onnxruntime cannot open it on {chosen.device} ({reason})"
+            ) from error
         if self._session.get_providers()[0] != chosen.name:  # it only warns, and leaves all to the CPU
-            raise UserError(
+            raise CheckpointError(
                 f"{path}: onnxruntime cannot open it on {chosen.device}: its {chosen.name} does not start. "
                 f"Its own warning names what {chosen.package} lacks; or give --device cpu"
             )

@@ -16,7 +16,7 @@ from fsaf.data.batch import stack_images
 from fsaf.data.decode import check_pixels
 from fsaf.data.transforms import read_image, to_tensor
 from fsaf.detection.views import View, plan_views, take_view
-from fsaf.errors import UserError
+from fsaf.errors import DataError
 
 Picture: TypeAlias = str | PathLike[str] | Image.Image | np.ndarray | Tensor
 """A path; a Pillow image; an array (H, W, 3) RGB or (H, W) grey, uint8; a tensor (3, H, W) RGB, uint8."""
@@ -88,13 +88,13 @@ def _as_tensor(picture: Any, max_pixels: int) -> Tensor:
         image = torch.from_numpy(np.require(picture, requirements=["C", "W"]))
     if not isinstance(image, Tensor) or image.dtype is not torch.uint8:
         kind = getattr(image, "dtype", type(image).__name__)
-        raise UserError(f"a picture must be a path, a Pillow image, or uint8 pixels 0..255, not {kind}")
+        raise DataError(f"a picture must be a path, a Pillow image, or uint8 pixels 0..255, not {kind}")
     if image.dim() == 2:
         image = image[None].expand(3, -1, -1)
     elif isinstance(picture, np.ndarray) and image.dim() == 3:
         image = image.permute(2, 0, 1)
     if image.dim() != 3 or image.shape[0] != 3 or 0 in image.shape:
-        raise UserError(
+        raise DataError(
             f"a picture of shape {list(picture.shape)}: arrays are (H, W, 3) RGB or (H, W), tensors (3, H, W)"
         )
     return image.cpu()

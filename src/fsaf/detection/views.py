@@ -21,7 +21,7 @@ from fsaf.data.augment import Region
 from fsaf.data.shapes import fit_image, padded_shape, round_up
 from fsaf.data.transforms import resize
 from fsaf.detection.postprocess import Candidates, Detections, suppress
-from fsaf.errors import UserError
+from fsaf.errors import RecipeError
 
 EDGE = 4
 """Pixels of the view. A box that ends closer to an inner edge of its tile may be cut off there."""
@@ -94,7 +94,7 @@ def scale_data(data: DataConfig, factor: float) -> DataConfig:
         return data
     short, long = (max(1, round(side * factor)) for side in (data.short_side, data.long_side))
     if short < MULTIPLE:
-        raise UserError(
+        raise RecipeError(
             f"predict.scales: {factor:g} of data.short_side = {data.short_side} is {short} pixels; "
             f"at least {MULTIPLE} are needed"
         )

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from fsaf.errors import UserError
+from fsaf.errors import DeviceError
 
 PACKAGES = {"npu": "torch-npu"}
 """Packages that add a type of device. PyTorch loads them by itself (entry point group ``torch.backends``)."""
@@ -31,8 +31,8 @@ def resolve_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AttributeError) as error:
         package = PACKAGES.get(name.split(":")[0])
         needs = f" (it comes with pip install {package})" if package else ""
-        raise UserError(f"device {name!r}: not known to this PyTorch{needs}; give auto or cpu") from error
-    raise UserError(f"device {name!r}: not available here; give auto or cpu")
+        raise DeviceError(f"device {name!r}: not known to this PyTorch{needs}; give auto or cpu") from error
+    raise DeviceError(f"device {name!r}: not available here; give auto or cpu")
 
 
 def _prepared(device: torch.device) -> torch.device:

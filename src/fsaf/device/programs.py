@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fsaf.device.choice import is_accelerator
-from fsaf.errors import UserError
+from fsaf.errors import DeviceError
 
 TRITON = {
     "cuda": ("triton", "pytorch-triton", "triton-rocm", "pytorch-triton-rocm"),
@@ -52,13 +52,13 @@ def check_compile(device: torch.device, backend: str) -> None:
     """Raise UserError if ``torch.compile`` cannot work for ``device`` with this back end."""
     known = torch.compiler.list_backends(exclude_tags=())
     if backend not in known:
-        raise UserError(
+        raise DeviceError(
             f"train.compile_backend = {backend!r}: not installed; PyTorch knows {', '.join(known)}"
         )
     works, why = can_compile(device)
     if backend == "inductor" and not works:
         other = "; or give another train.compile_backend" if device.type == "npu" else ""
-        raise UserError(f"train.compile = true: cannot compile for {device}, {why}; leave it false{other}")
+        raise DeviceError(f"train.compile = true: cannot compile for {device}, {why}; leave it false{other}")
 
 
 def _compilers() -> list[str]:
@@ -73,7 +73,7 @@ class GraphTools:
         module = torch.get_device_module(device) if is_accelerator(device) else None
         name = GRAPHS.get(device.type, "")
         if not (hasattr(module, name) and hasattr(module, "graph")):
-            raise UserError(f"train.graphs = true: device {device} captures no graphs; leave it false")
+            raise DeviceError(f"train.graphs = true: device {device} captures no graphs; leave it false")
         self.module: Any = module
         self.new: Any = getattr(module, name)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fsaf.errors import UserError
+from fsaf.errors import DeviceError, UserError
 
 PROVIDERS = {
     "npu": ("CANNExecutionProvider", "onnxruntime-cann"),
@@ -46,7 +46,7 @@ def find_provider(device: str, available: Collection[str]) -> Provider:
     if kind == "cpu":
         return Provider("cpu", CPU_PROVIDER, "onnxruntime", [CPU_PROVIDER])
     if kind not in PROVIDERS:
-        raise UserError(f"device {device!r}: ONNX files run on auto, cpu, {', '.join(sorted(PROVIDERS))}")
+        raise DeviceError(f"device {device!r}: ONNX files run on auto, cpu, {', '.join(sorted(PROVIDERS))}")
     provider, package = PROVIDERS[kind]
     if provider not in available:
         raise UserError(
@@ -64,7 +64,9 @@ def find_npu(device: str) -> tuple[str, int]:
     """
     kind, number = split_device(device)
     if kind not in ("auto", "npu"):
-        raise UserError(f"device {device!r}: OM files run on an NPU only; give npu, or the ONNX file instead")
+        raise DeviceError(
+            f"device {device!r}: OM files run on an NPU only; give npu, or the ONNX file instead"
+        )
     check_number(device, "npu", number)
     return f"npu:{number}", number
 
@@ -77,9 +79,9 @@ def split_device(device: str) -> tuple[str, int]:
     """
     kind, colon, number = device.partition(":")
     if colon and not number.isdecimal():
-        raise UserError(f"device {device!r}: {number!r} is no number; write {kind}:0")
+        raise DeviceError(f"device {device!r}: {number!r} is no number; write {kind}:0")
     if colon and kind != "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(f"device {device!r}: with several processes each takes its own; give {kind}")
+        raise DeviceError(f"device {device!r}: with several processes each takes its own; give {kind}")
     return kind, int(number or os.environ.get("LOCAL_RANK", "0"))
 
 
@@ -91,6 +93,6 @@ def check_number(device: str, kind: str, number: int) -> None:
     except (RuntimeError, AttributeError):  # it knows no such device; the other library may
         return
     if count is not None and number >= count:
-        raise UserError(
+        raise DeviceError(
             f"device {device!r}: not available here; this machine has {kind}:0 to {kind}:{count - 1}"
         )

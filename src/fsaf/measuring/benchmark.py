@@ -31,6 +31,7 @@ from fsaf.errors import UserError
 from fsaf.model.convolution import use_winograd
 from fsaf.model.detector import FSAF
 from fsaf.objective.objective import objective
+from fsaf.text import columns
 from fsaf.training.graphs import WARM_UP as CAPTURE_AFTER
 from fsaf.training.graphs import CapturedStep, open_tools
 from fsaf.training.precision import TYPES, Precision
@@ -327,8 +328,7 @@ def format_benchmark(found: dict[str, Any]) -> str:
         rows.append(
             ("padding", "depends on the batch" if waste is None else f"{waste:.1%} of the images' pixels")
         )
-    wide = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{wide}}  {value}".rstrip() for name, value in rows)
+    return columns(rows, "l")
 
 
 def _times(times: dict[str, float], batch: int, shape: list[int]) -> str:

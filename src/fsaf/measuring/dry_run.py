@@ -28,6 +28,7 @@ from fsaf.errors import UserError, printable
 from fsaf.measuring.benchmark import measure, step_flops, wait
 from fsaf.processes import group
 from fsaf.recipe import to_yaml
+from fsaf.text import columns
 from fsaf.training.graphs import WARM_UP, open_tools
 from fsaf.training.prepare import open_for_training
 from fsaf.training.run import Run
@@ -230,9 +231,9 @@ def format_dry_run(found: DryRun) -> str:
         "config": to_yaml(to_dict(config)).rstrip(),
         "data": describe(splits, config.data, config.objective),
         "": "\n".join(printable(note) for note in found.notes),
-        "batches": _rows(_batch_rows(found)),
-        "network": _rows(_network_rows(found)),
-        "estimate": _rows(_estimate_rows(found)),
+        "batches": columns(_batch_rows(found), "l"),
+        "network": columns(_network_rows(found), "l"),
+        "estimate": columns(_estimate_rows(found), "l"),
     }
     texts = [f"-- {name} --\n{text}" if name else text for name, text in parts.items() if text]
     return "\n\n".join([*texts, "Nothing was written. The same command without --dry-run trains."])
@@ -301,8 +302,3 @@ def _estimate_rows(found: DryRun) -> list[tuple[str, str]]:
 
 def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds))) if seconds >= 10 else f"{seconds:.1f} s"
-
-
-def _rows(rows: list[tuple[str, str]]) -> str:
-    wide = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{wide}}  {value}" for name, value in rows)

@@ -8,7 +8,7 @@ import torch
 from timm.models import is_model
 from torch import Tensor, nn
 
-from fsaf.errors import UserError
+from fsaf.errors import RecipeError, UserError
 
 STRIDES = (8, 16, 32)
 """Pixels between neighbouring locations of C3, C4 and C5."""
@@ -41,7 +41,9 @@ def find_features(name: str) -> Features:
     """
     if not is_model(name):
         near = ", ".join(get_close_matches(name.split(".")[0], timm.list_models(), n=5))
-        raise UserError(f"model.backbone {name!r}: timm has no such model{'; near: ' + near if near else ''}")
+        raise RecipeError(
+            f"model.backbone {name!r}: timm has no such model{'; near: ' + near if near else ''}"
+        )
     try:
         with torch.device("meta"):
             body: Any = timm.create_model(name, features_only=True, out_indices=(0,))
@@ -81,7 +83,7 @@ def _try_model(name: str, options: dict[str, Any]) -> Features:
 
 
 def _refusal(name: str, reason: str) -> UserError:
-    return UserError(f"model.backbone {name!r}: {reason}; {SUGGESTION}")
+    return RecipeError(f"model.backbone {name!r}: {reason}; {SUGGESTION}")
 
 
 def _summary(error: Exception) -> str:
@@ -101,7 +103,7 @@ def _modules_up_to(body: Any, stage: int) -> list[nn.Module]:
     starts = (f"{last}.", f"{last.replace('.', '_')}.", f"model.{last}.")
     inside = [i for i, (name, _) in enumerate(modules) if f"{name}.".startswith(starts)]
     if not last or not inside:
-        raise UserError(
+        raise RecipeError(
             f"model.frozen_stages = {stage}: timm does not say where the stages of this backbone end; take -1"
         )
     return [module for _, module in modules[: inside[-1] + 1]]

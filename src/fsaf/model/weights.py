@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fsaf.errors import UserError
+from fsaf.errors import CheckpointError, UserError
 from fsaf.model.backbone import Backbone
 
 
@@ -36,7 +36,7 @@ def load_backbone_weights(backbone: Backbone, name: str, source: str) -> None:
     wrong = sorted(key for key in wanted if key in state and state[key].shape != wanted[key].shape)
     if missing or wrong:
         what = f"missing, such as {missing[0]}" if missing else f"of another shape, such as {wrong[0]}"
-        raise UserError(
+        raise CheckpointError(
             f"model.weights {source!r} does not fit model.backbone {name!r}: "
             f"{len(missing or wrong)} of {len(wanted)} tensors are {what}"
         )
@@ -59,7 +59,7 @@ def lite0_from_package(name: str = "tf_efficientnet_lite0") -> dict[str, Tensor]
     Raises UserError for another model ``name``, or if the package is not installed.
     """
     if not name.startswith("tf_efficientnet_lite0"):
-        raise UserError(
+        raise CheckpointError(
             f"model.weights package: the package holds EfficientNet-lite0 only, not {name!r}; "
             "take hub, none or a file"
         )
@@ -79,7 +79,7 @@ def _from_hub(backbone: Backbone, name: str) -> dict[str, Tensor]:
     try:
         model = timm.create_model(name, pretrained=True, **backbone.features.options)
     except Exception as error:  # of many kinds: no network, not found, no weights
-        raise UserError(
+        raise CheckpointError(
             f"model.weights hub: no weights for {name!r} ({type(error).__name__}). Without network, give "
             "a file with --model.weights PATH, or start from random weights with --model.weights none"
         ) from error
@@ -89,14 +89,14 @@ def _from_hub(backbone: Backbone, name: str) -> dict[str, Tensor]:
 
 def _from_file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise UserError(f"model.weights {str(path)!r}: no such file; give hub, package, none or a path")
+        raise CheckpointError(f"model.weights {str(path)!r}: no such file; give hub, package, none or a path")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise UserError(f"model.weights {str(path)!r}: not a readable weight file ({error})") from error
+        raise CheckpointError(f"model.weights {str(path)!r}: not a readable weight file ({error})") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"model.weights {str(path)!r}: holds no plain dictionary of tensors")
+        raise CheckpointError(f"model.weights {str(path)!r}: holds no plain dictionary of tensors")
     return state

@@ -11,7 +11,7 @@ import numpy as np
 
 from fsaf.boxes import area, intersection
 from fsaf.data.records import Records
-from fsaf.errors import UserError
+from fsaf.errors import DataError
 from fsaf.scoring.metrics import LIMITS
 
 IOU = 0.5
@@ -98,11 +98,11 @@ def tabulate(records: Records, predictions: Sequence[Mapping[str, Any]]) -> Foun
             level=np.array([each.get("level", 2) for each in predictions], np.int64) - 3,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise UserError(f"the predictions are not in COCO's results format ({error!r})") from error
+        raise DataError(f"the predictions are not in COCO's results format ({error!r})") from error
     if not (np.isfinite(found.score).all() and np.isfinite(found.boxes).all()):
-        raise UserError("the predictions have scores or boxes that are not finite")
+        raise DataError("the predictions have scores or boxes that are not finite")
     if (found.label < 0).any() or not images.issuperset(found.image.tolist()):
-        raise UserError(f"the predictions are of other images or categories than {records.source} lists")
+        raise DataError(f"the predictions are of other images or categories than {records.source} lists")
     found.boxes[:, 2:] += found.boxes[:, :2]
     order = np.lexsort((-found.score, found.label, found.image))
     group = np.stack((found.image, found.label))[:, order]

@@ -1,26 +1,24 @@
 """Evaluation of a detector on a split with COCO's metrics."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain, zip_longest
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 
-from fsaf.config import DataConfig, to_dict
-from fsaf.data.records import Classes, Records, ground_truth
+from fsaf.config import DataConfig
+from fsaf.data.records import Records, ground_truth
 from fsaf.data.samples import Images
 from fsaf.data.workers import make_loader
 from fsaf.detection.detector import Detector
 from fsaf.detection.views import to_original
 from fsaf.device import is_accelerator
-from fsaf.files import write_text
 from fsaf.processes import group
-from fsaf.scoring.metrics import coco_metrics, to_coco_results
+from fsaf.scoring.metrics import Metrics, coco_metrics
+from fsaf.scoring.results import to_coco_results
 
 
 def evaluate(
@@ -29,30 +27,29 @@ def evaluate(
     data: DataConfig,
     console: Console | None = None,
     before_batch: Callable[[], None] = lambda: None,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Detect on every image of a split and score it.
+) -> tuple[Metrics, list[dict[str, Any]]]:
+    """Detect on every image of a split, and return the metrics and the predictions.
 
-    Each of several processes detects on its share; the metrics are the same as one process', and returned by
-    all of them, the predictions by the main one only.
+    Each of several processes detects on its share of the images. The metrics are those of one process, and
+    all processes return them; only the main process returns the predictions.
 
-    Returns the metrics of ``coco_metrics`` with ``images`` and ``images_per_second`` (reading, network and
-    post-processing; not the scoring), and the predictions in COCO's results format with the ``level`` of the
-    pyramid that found each (3 for P3; an exported file does not tell). console: show progress there.
-    before_batch: called before each batch; it may raise.
+    Predictions are in COCO's results format, with the pyramid ``level`` of each (3 for P3; absent for
+    exported files). console: show progress there. before_batch: called before each batch; it may raise.
     """
     batches = _plain_batches if detector.config.predict.is_plain() else _view_batches
     start = time.perf_counter()
     found = batches(detector, records, data, console, before_batch)
     shares = group.gather(list(found))
     seconds = time.perf_counter() - start
-    # Batches went to the processes in turn; this is the order of one process.
+    # The processes took the batches in turn; restore the order of one process.
     in_turn = chain.from_iterable(zip_longest(*shares, fillvalue=[]))
     predictions = list(chain.from_iterable(in_turn))
 
-    def score() -> dict[str, Any]:
+    def score() -> Metrics:
         metrics = coco_metrics(ground_truth(records), predictions, category_ids=detector.classes.ids)
-        images = len(records.images)
-        return metrics | {"images": images, "images_per_second": images / seconds}
+        metrics["images"] = len(records.images)
+        metrics["images_per_second"] = len(records.images) / seconds
+        return metrics
 
     return group.from_main(score), predictions
 
@@ -64,7 +61,7 @@ def _plain_batches(
     console: Console | None,
     before_batch: Callable[[], None],
 ) -> Iterator[list[dict[str, Any]]]:
-    """COCO results of each batch of this process, images read by the loader's workers."""
+    """Yield the COCO results of each batch of this process; the loader's workers read the images."""
     loader, _ = make_loader(
         Images(records, data, augment=False),
         data.batch_size,
@@ -102,7 +99,7 @@ def _view_batches(
     console: Console | None,
     before_batch: Callable[[], None],
 ) -> Iterator[list[dict[str, Any]]]:
-    """The same where each image is seen in several views."""
+    """As ``_plain_batches``, for detectors that look at several views of each image."""
     detector = Detector(detector.network, detector.classes, replace(detector.config, data=data))
     size = data.batch_size
     chunks = [records.images[start : start + size] for start in range(0, len(records.images), size)]
@@ -121,21 +118,3 @@ def _view_batches(
 
 def _quiet(console: Console | None) -> bool:
     return console is None or not console.is_terminal or not group.is_main()
-
-
-def write_evaluation(
-    out: Path,
-    metrics: dict[str, Any],
-    predictions: list[dict[str, Any]],
-    data: DataConfig | None = None,
-    classes: Classes | None = None,
-) -> None:
-    """Write ``evaluation.json`` and ``predictions.json`` into folder ``out``, each whole or not at all.
-
-    data, classes: which split it was, and the detector's classes; written along, for the report to find the
-    annotations again.
-    """
-    told = {"data": data and to_dict(data), "classes": classes and to_dict(classes)}
-    metrics = metrics | {key: value for key, value in told.items() if value}
-    for name, value, indent in (("evaluation", metrics, 1), ("predictions", predictions, None)):
-        write_text(out / f"{name}.json", json.dumps(value, indent=indent))

@@ -6,19 +6,16 @@ R recall points, K classes, A area ranges, M detection limits.
 
 import contextlib
 import gc
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
-from numpy.typing import ArrayLike
-from rich.cells import cell_len
 
 from fsaf.data.readers.coco import read_json
-from fsaf.errors import UserError, printable
+from fsaf.errors import DataError
 
 AREAS = ("all", "small", "medium", "large")
 """Area ranges in the order of COCO's code: any, under 32x32, from 32x32 to 96x96, over 96x96 pixels."""
@@ -42,7 +39,39 @@ _ROWS = (
 )
 
 METRICS: dict[str, str] = dict(_ROWS)
-"""What each of COCO's twelve figures says, in COCO's order."""
+"""The meaning of each of COCO's twelve figures, in COCO's order."""
+
+
+class ClassMetrics(TypedDict):
+    """Figures of one class."""
+
+    AP: float | None
+    AP50: float | None
+    boxes: int
+
+
+class Metrics(TypedDict, total=False):
+    """COCO's figures, from 0 to 1; None if there is no object to measure them on (COCO's code has -1)."""
+
+    AP: float | None
+    AP50: float | None
+    AP75: float | None
+    AP_small: float | None
+    AP_medium: float | None
+    AP_large: float | None
+    AR1: float | None
+    AR10: float | None
+    AR100: float | None
+    AR_small: float | None
+    AR_medium: float | None
+    AR_large: float | None
+    per_class: dict[str, ClassMetrics]
+    """By class name."""
+    boxes_by_size: dict[str, int]
+    """Number of objects that the small, medium and large figures are measured on."""
+    images: int
+    images_per_second: float
+    """Speed of reading, network and post-processing; set by ``evaluate``."""
 
 
 def coco_metrics(
@@ -50,17 +79,14 @@ def coco_metrics(
     predictions: Sequence[Mapping[str, Any]],
     image_ids: Sequence[int] | None = None,
     category_ids: Sequence[int] | None = None,
-) -> dict[str, Any]:
-    """COCO's twelve figures and those of each class.
+) -> Metrics:
+    """Return COCO's twelve figures, and figures of each class, equal to those of pycocotools.
 
-    annotations: a COCO JSON file or what it holds; where not given, ``area`` is width times height and
-    ``iscrowd`` is 0. predictions: dicts with ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in
-    pixels of the original image) and ``score``. image_ids, category_ids: count only these; by default all.
-
-    Returns the keys of ``METRICS``, shares of 1, and ``per_class``: by name ``{"AP", "AP50", "boxes"}``;
-    ``boxes`` counts objects (crowd regions left out); ``boxes_by_size`` those that the figures by size
-    are of, by their ``area``. None stands for COCO's -1: there is no such object.
-    The figures are those of pycocotools. Raises UserError for an image id that the annotations do not have.
+    annotations: a COCO JSON file, or its content; ``area`` defaults to width times height, ``iscrowd`` to 0.
+    predictions: dicts with ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in pixels of the
+    original image) and ``score``. image_ids, category_ids: evaluate on these only; by default on all. Numbers
+    of boxes leave out crowd regions.
+    Raises DataError for an image id that the annotations do not have.
     """
     with _no_collection():
         return _coco_metrics(annotations, predictions, image_ids, category_ids)
@@ -68,8 +94,7 @@ def coco_metrics(
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without Python's search for cycles: among a million dicts there are none, and it goes through all of
-    them again and again."""
+    """Disable the cyclic garbage collector, which would scan millions of small dicts again and again."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -84,7 +109,7 @@ def _coco_metrics(
     predictions: Sequence[Mapping[str, Any]],
     image_ids: Sequence[int] | None,
     category_ids: Sequence[int] | None,
-) -> dict[str, Any]:
+) -> Metrics:
     source = str(annotations) if isinstance(annotations, Path) else "the annotations"
     data = read_json(annotations) if isinstance(annotations, Path) else annotations
     truth = _truth(data, source)
@@ -136,69 +161,14 @@ def _coco_metrics(
         }
         for k, id_ in enumerate(categories)
     }
-    return metrics
-
-
-def to_coco_results(
-    image_id: int,
-    boxes: ArrayLike,
-    scores: ArrayLike,
-    labels: ArrayLike,
-    category_ids: Sequence[int],
-    levels: ArrayLike | None = None,
-) -> list[dict[str, Any]]:
-    """The detections of one image in COCO's results format.
-
-    boxes: (n, 4) x1, y1, x2, y2 in pixels of the original image. scores: (n,). labels: (n,) 0..C-1.
-    category_ids: the data set's id of each label (``Classes.ids``). levels: (n,) the pyramid level that found
-    each, 0 for P3; written as ``level``, 3 for P3, which readers of the format pass over. Boxes are rounded
-    to 0.001 pixel and scores to six decimals, which keeps files small and moves no figure.
-    """
-    boxes_n4 = np.asarray(boxes, np.float64).reshape(-1, 4)
-    scores_n = np.asarray(scores, np.float64).reshape(-1)
-    labels_n = np.asarray(labels, np.int64).reshape(-1)
-    results = []
-    for (x1, y1, x2, y2), score, label in zip(
-        boxes_n4.tolist(), scores_n.tolist(), labels_n.tolist(), strict=True
-    ):
-        results.append(
-            {
-                "image_id": int(image_id),
-                "category_id": int(category_ids[label]),
-                "bbox": [round(x1, 3), round(y1, 3), round(x2 - x1, 3), round(y2 - y1, 3)],
-                "score": round(score, 6),
-            }
-        )
-    for result, level in zip(results, () if levels is None else np.asarray(levels).tolist(), strict=False):
-        result["level"] = 3 + level
-    return results
-
-
-def format_table(metrics: Mapping[str, Any], classes: int | None = None) -> str:
-    """COCO's table and the figures of each class as aligned plain text, the same in a terminal and in a file.
-
-    metrics: what ``coco_metrics`` returns, or ``evaluation.json``. classes: show at most this many classes.
-    A figure that does not exist is shown as ``-``.
-    """
-    lines = [f"{key:<10} {_figure(metrics.get(key)):>6}  {meaning}" for key, meaning in METRICS.items()]
-    rows = [
-        (printable(name), _figure(row["AP"]), _figure(row["AP50"]), str(row["boxes"]))
-        for name, row in metrics.get("per_class", {}).items()
-    ]
-    if rows:
-        shown = rows[:classes]
-        width = max(10, *(cell_len(row[0]) for row in shown)) if shown else 10
-        lines += ["", f"{'class':<{width}} {'AP':>6} {'AP50':>6} {'boxes':>7}"]
-        for name, ap, ap50, boxes in shown:
-            lines.append(f"{name}{' ' * (width - cell_len(name))} {ap:>6} {ap50:>6} {boxes:>7}")
-        if len(shown) < len(rows):
-            lines.append(f"... and {len(rows) - len(shown)} more classes")
-    return "\n".join(lines)
+    return cast(Metrics, metrics)
 
 
 def _truth(data: Any, source: str) -> dict[str, Any]:
-    """Only what box metrics need, so that nothing of the caller's is changed; ids start from 1 since COCO's
-    code takes an annotation with id 0 for "no match"."""
+    """Copy what box metrics need, since the library changes its input.
+
+    Ids start from 1, because COCO's code takes an annotation with id 0 for "no match".
+    """
     try:
         return {
             "images": [{"id": int(image["id"])} for image in data["images"]],
@@ -221,15 +191,15 @@ def _truth(data: Any, source: str) -> dict[str, Any]:
             ],
         }
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise UserError(f"{source}: not COCO JSON with boxes ({type(error).__name__}: {error})") from error
+        raise DataError(f"{source}: not COCO JSON with boxes ({type(error).__name__}: {error})") from error
 
 
 def _found(predictions: Sequence[Mapping[str, Any]], images: set[int], source: str) -> list[dict[str, Any]]:
-    """What the library reads, with the caller's own numbers: to convert them takes 7% of all scoring."""
+    """Return the detections for the library, with numbers as given: converting them takes 7% of the time."""
     found = []
     for i, entry in enumerate(predictions, start=1):
         if entry["image_id"] not in images:
-            raise UserError(f"prediction {i} is of image {entry['image_id']!r}, which {source} does not list")
+            raise DataError(f"prediction {i} is of image {entry['image_id']!r}, which {source} does not list")
         box = entry["bbox"]
         found.append(
             {
@@ -249,25 +219,21 @@ def _chosen(wanted: Sequence[int] | None, known: list[int], what: str, source: s
         return sorted(set(known))
     unknown = sorted(set(wanted) - set(known))
     if unknown:
-        raise UserError(f"{what} id {unknown[0]} is not in {source}")
+        raise DataError(f"{what} id {unknown[0]} is not in {source}")
     return sorted(set(wanted))
 
 
 def unique_names(ids: Sequence[int], names: Sequence[str]) -> list[str]:
-    """Names of classes; those that occur twice get their category's id behind them."""
+    """Return names of classes; the category id follows names that occur twice."""
     count = Counter(names)
     return [name if count[name] == 1 else f"{name} ({id_})" for id_, name in zip(ids, names, strict=True)]
 
 
 def _mean(values: np.ndarray) -> float | None:
-    """Mean of what exists; COCO's arrays hold -1 for a class without objects."""
+    """Return the mean without the entries of classes without objects, which are -1 in COCO's arrays."""
     values = values[values > -1]
     return float(values.mean()) if values.size else None
 
 
-def _figure(value: float | None) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
-
-
 def _silent(*_: object) -> None:
-    """Takes the place of the library's printing."""
+    """Print nothing, in place of the library's printing."""

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map
 
 from fsaf.data.batch import Boxes
 from fsaf.device import GraphTools
-from fsaf.errors import UserError
+from fsaf.errors import RecipeError
 from fsaf.objective.objective import LossTerms
 from fsaf.training.optim import set_rate
 from fsaf.training.run import Run
@@ -37,7 +37,7 @@ class _Captured:
 def open_tools(device: torch.device, processes: int = 1) -> GraphTools:
     """What captures graphs on ``device``. Raises UserError where it has none, and for several processes."""
     if processes > 1:
-        raise UserError("train.graphs = true: works in one process; with several leave it false")
+        raise RecipeError("train.graphs = true: works in one process; with several leave it false")
     return GraphTools(device)
 
 

@@ -10,7 +10,7 @@ from fsaf.data.faults import FAULT_KINDS
 from fsaf.data.readers.formats import choose_split, find_splits
 from fsaf.data.readers.splits import check_images, notes_on, open_split
 from fsaf.data.records import Records
-from fsaf.errors import UserError
+from fsaf.errors import DataError
 
 
 def open_for_training(config: Config) -> tuple[Records, Records | None, list[str]]:
@@ -54,7 +54,7 @@ def for_training(records: Records, data: DataConfig) -> tuple[Records, list[str]
     """
     boxes = sum(int((~image.crowd).sum()) for image in records.images)
     if boxes == 0:
-        raise UserError(f"{records.source}: no boxes at all; there is nothing to learn")
+        raise DataError(f"{records.source}: no boxes at all; there is nothing to learn")
     large = [image for image in records.images if min(image.width, image.height) >= data.min_size]
     kept = [image for image in large if data.keep_empty or len(image.boxes)]
     notes = []
@@ -64,9 +64,9 @@ def for_training(records: Records, data: DataConfig) -> tuple[Records, list[str]
         notes.append(f"{len(large) - len(kept)} images without boxes left out")
     notes += notes_on(records)
     if not large:
-        raise UserError(f"{records.source}: every image is under {data.min_size} pixels (data.min_size)")
+        raise DataError(f"{records.source}: every image is under {data.min_size} pixels (data.min_size)")
     if not kept:
-        raise UserError(
+        raise DataError(
             f"{records.source}: every image is under {data.min_size} pixels (data.min_size) or without boxes "
             "(data.keep_empty)"
         )

@@ -17,7 +17,7 @@ from fsaf.checkpoints.format import (
 from fsaf.config import Config
 from fsaf.data.records import Classes
 from fsaf.device import random_state, set_random_state
-from fsaf.errors import Stopped, UserError
+from fsaf.errors import CheckpointError, Stopped, UserError
 from fsaf.model.detector import FSAF
 from fsaf.processes import group
 from fsaf.training.optim import MovingAverage, set_rate
@@ -118,13 +118,15 @@ class Run:
             self.notes.append(f"warning: {why}; going on from the one before, {path}")
         training = checkpoint.get("training")
         if training is None:
-            raise UserError(f"{self.last_pt}: holds weights alone; give it as --init to start from them")
+            raise CheckpointError(
+                f"{self.last_pt}: holds weights alone; give it as --init to start from them"
+            )
         if ("average_updates" in training) != (self.average is not None):
             raise self._does_not_fit("train.ema")
         if checkpoint["config"]["optim"]["name"] != self.config.optim.name:
             raise self._does_not_fit("optim.name")
         if (known := checkpoint_classes(checkpoint)) != self.classes:
-            raise UserError(
+            raise CheckpointError(
                 f"{self.last_pt}: is of the classes {', '.join(known.names[:5])}..., the data of "
                 f"{', '.join(self.classes.names[:5])}...; resume on the same data set"
             )
@@ -157,4 +159,6 @@ class Run:
                 self.window.load_state_dict(mine["window"], device)
 
     def _does_not_fit(self, key: str) -> UserError:
-        return UserError(f"{self.last_pt}: cannot be resumed with these settings; {key} must be as it was")
+        return CheckpointError(
+            f"{self.last_pt}: cannot be resumed with these settings; {key} must be as it was"
+        )

@@ -10,7 +10,7 @@ from fsaf.checkpoints.format import checkpoints_at, load_newest
 from fsaf.config import Config
 from fsaf.data.records import Classes
 from fsaf.device import place, use_exact_fp32
-from fsaf.errors import UserError, check_folder
+from fsaf.errors import RecipeError, UserError, check_folder
 from fsaf.model.convolution import use_winograd
 from fsaf.model.detector import FSAF
 from fsaf.model.weights import load_backbone_weights
@@ -29,7 +29,7 @@ def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
     config = settle_resume(config)
     out = group.from_main(lambda: _run_folder(config))
     if config.train.accumulate > 1 and len(config.model.branches) > 1:
-        raise UserError(
+        raise RecipeError(
             f"train.accumulate = {config.train.accumulate}: the losses of two branches have two divisors, "
             "which parts of a batch cannot share; take one of model.branches, or a larger data.batch_size"
         )

@@ -26,7 +26,8 @@ from fsaf.objective.objective import LossTerms
 from fsaf.processes import group
 from fsaf.processes.stop import StopRequest
 from fsaf.run_folder.commands import note_command
-from fsaf.scoring.evaluate import evaluate, write_evaluation
+from fsaf.scoring.evaluate import evaluate
+from fsaf.scoring.results import write_evaluation
 from fsaf.training.graphs import CapturedStep, open_tools
 from fsaf.training.log import NoLog, RunLog
 from fsaf.training.prepare import open_for_training

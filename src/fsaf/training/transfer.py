@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fsaf.checkpoints.format import checkpoint_classes
 from fsaf.data.records import Classes
-from fsaf.errors import UserError, printable
+from fsaf.errors import CheckpointError, printable
 from fsaf.model.anchors import KINDS
 from fsaf.model.detector import FSAF
 
@@ -87,7 +87,7 @@ def plan_transfer(model: FSAF, classes: Classes, checkpoint: dict[str, Any], whe
         else:
             other_shape.append(layer)
     if not {name for name, _ in model.named_parameters()} & set(state):
-        raise UserError(
+        raise CheckpointError(
             f"{where}: no layer of it fits this network, and its backbone is "
             f"{checkpoint['config']['model']['backbone']}; give init a checkpoint of a network like this"
         )
@@ -123,7 +123,7 @@ def _fits(own: dict[str, Tensor], theirs: dict[str, Tensor], name: str) -> bool:
 def _check_rows(theirs: dict[str, Tensor], names: list[str], rows: int, where: str) -> None:
     for name in names:
         if len(theirs[name]) != rows:
-            raise UserError(
+            raise CheckpointError(
                 f"{where}: {name} has {len(theirs[name])} rows, its classes ask for {rows}; is it damaged?"
             )
 

@@ -1,0 +1,31 @@
+"""Metrics as a table of plain text."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fsaf.scoring.metrics import METRICS
+from fsaf.text import columns
+
+
+def format_table(metrics: Mapping[str, Any], classes: int | None = None) -> str:
+    """Return COCO's table and the figures of each class as aligned plain text.
+
+    metrics: as returned by ``coco_metrics``, or the content of ``evaluation.json``. classes: show at most
+    this many classes. A figure that does not exist is shown as ``-``.
+    """
+    rows = [(key, _figure(metrics.get(key)), meaning) for key, meaning in METRICS.items()]
+    text = columns(rows, "lrl")
+    per_class = metrics.get("per_class", {})
+    if not per_class:
+        return text
+    figures = [
+        (name, _figure(row["AP"]), _figure(row["AP50"]), str(row["boxes"])) for name, row in per_class.items()
+    ]
+    text += "\n\n" + columns([("class", "AP", "AP50", "boxes"), *figures[:classes]], "lr")
+    more = len(figures) - len(figures[:classes])
+    return f"{text}\n... and {more} more classes" if more else text
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
