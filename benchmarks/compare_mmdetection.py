@@ -86,7 +86,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
 
     checkpoint = read_checkpoint(args.checkpoint)
-    backbone = checkpoint["config"]["model"]["backbone"].split(".")[0]
+    backbone = checkpoint.config.model.backbone.split(".")[0]
     data = DataConfig(
         short_side=args.short_side, long_side=args.long_side, pad=32, flip=0, shuffle=False, workers=0
     )

@@ -27,7 +27,7 @@ from torch import Tensor
 from torchvision.ops import box_iou, nms
 
 from fsaf.checkpoints.any_format import write_checkpoint
-from fsaf.checkpoints.format import make_checkpoint
+from fsaf.checkpoints.format import Checkpoint
 from fsaf.config import Config
 from fsaf.data.batch import Boxes
 from fsaf.data.records import Classes
@@ -118,7 +118,7 @@ def write_ours(path: Path, config: Config, num_classes: int = 80) -> dict[str, A
     names = tuple(f"class {i}" for i in range(num_classes))
     classes = Classes(names=names, ids=tuple(range(1, num_classes + 1)))
     model = weights_by_rule(FSAF(config.model, num_classes))
-    checkpoint = make_checkpoint(model.state_dict(), classes, config)
+    checkpoint = Checkpoint(config=config, classes=classes, weights=model.state_dict())
     write_checkpoint(path, checkpoint)
     return checkpoint
 

@@ -1,5 +1,6 @@
 """What the processes of tests with several of them run; importable, so that they can be started with it."""
 
+import dataclasses
 import functools
 import json
 import multiprocessing
@@ -120,7 +121,9 @@ def share_of_gradients(values: dict[str, Any], part: int, parts: int) -> dict[st
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Bit for bit, through dictionaries, lists and tuples."""
+    """Bit for bit, through dataclasses, dictionaries, lists and tuples."""
+    if dataclasses.is_dataclass(left):
+        return type(left) is type(right) and equal(vars(left), vars(right))
     if isinstance(left, torch.Tensor):
         return torch.equal(left, right) and left.dtype is right.dtype
     if isinstance(left, dict):

@@ -39,8 +39,8 @@ def test_detections_are_those_of_the_checkpoint(trained_run: Path, published: Pa
     opened.save_pretrained(tmp_path / "again")
     assert fsaf.load(tmp_path / "again", "cpu").predict(picture(trained_run)).to_dict() == expected.to_dict()
     assert main(["convert", str(published), str(tmp_path / "back.pt")]) == 0
-    weights = load_checkpoint(tmp_path / "back.pt")["model"]
-    stored = load_checkpoint(trained_run / "checkpoints" / "last.pt")["model"]
+    weights = load_checkpoint(tmp_path / "back.pt").weights
+    stored = load_checkpoint(trained_run / "checkpoints" / "last.pt").weights
     assert weights.keys() == stored.keys() == load_file(published / WEIGHTS).keys()
     assert all(torch.equal(weights[name], value) for name, value in stored.items())
 
@@ -176,7 +176,7 @@ def test_mistakes_in_publishing(
     save_checkpoint(other, checkpoint)
     refused(capsys, ["publish", str(other)], "evaluation.json: no figures", "fsaf evaluate")
     figures = json.loads((trained_run / "evaluation.json").read_text())
-    step = checkpoint["training"]["step"]
+    step = checkpoint.step
     record = {"step": step, "epoch": 1, "AP": figures["AP"]}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
     (tmp_path / "evaluation.json").write_text(json.dumps({**figures, "AP": figures["AP"] + 0.1}))

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from checkpoints.checkpoints import refusal, saved
-from fsaf.checkpoints.format import make_checkpoint
-from fsaf.config import Config, ModelConfig, to_dict
+from fsaf.checkpoints.format import header
+from fsaf.config import Config, ModelConfig
 from fsaf.data.records import Classes
 from fsaf.detection import network
 from fsaf.detection.network import open_checkpoint
@@ -76,10 +76,8 @@ def test_a_network_that_is_not_that_of_the_weights_is_compared_without_memory(
     tmp_path: Path, tiny_model_config: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = FSAF(tiny_model_config, 2).state_dict()
-    content: Any = make_checkpoint(
-        state, Classes(names=("a", "b"), ids=(1, 2)), Config(model=tiny_model_config)
-    )
-    content["config"] = to_dict(Config(model=tiny_model_config)) | {}
+    content: Any = {"model": state}
+    content |= header(Config(model=tiny_model_config), Classes(names=("a", "b"), ids=(1, 2)))
     content["config"]["model"]["channels"] = 4096
     path = tmp_path / "a.pt"
     torch.save(content, path)

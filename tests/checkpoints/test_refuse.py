@@ -21,6 +21,7 @@ from fsaf.checkpoints.any_format import read_checkpoint
 from fsaf.checkpoints.mmdetection import from_mmdetection
 from fsaf.checkpoints.pickles import ALLOWED, load_plain
 from fsaf.cli import main
+from fsaf.data.records import Classes
 
 
 def test_truncated_file(tmp_path: Path, r50: Path) -> None:
@@ -90,7 +91,7 @@ def test_a_backbone_of_another_depth(tmp_path: Path, small: dict[str, Tensor]) -
 @pytest.mark.parametrize("meta", [None, "text", {"fsaf": {"config": {}}}, {"CLASSES": 3}])
 def test_meta_that_says_nothing(tmp_path: Path, small: dict[str, Tensor], meta: Any) -> None:
     path = saved(tmp_path / "a.pth", {"meta": meta, "state_dict": small})
-    assert read_checkpoint(path)["classes"] == {"names": ["class_0", "class_1", "class_2"], "ids": [1, 2, 3]}
+    assert read_checkpoint(path).classes == Classes(names=("class_0", "class_1", "class_2"), ids=(1, 2, 3))
 
 
 def test_a_file_that_may_not_be_read(

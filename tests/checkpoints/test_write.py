@@ -10,7 +10,7 @@ import torch
 from checkpoints.checkpoints import refusal
 from fsaf.checkpoints.any_format import read_checkpoint, write_checkpoint
 from fsaf.checkpoints.coco_classes import COCO
-from fsaf.checkpoints.format import make_checkpoint
+from fsaf.checkpoints.format import Checkpoint, Training
 from fsaf.cli import main
 from fsaf.config import Config, ModelConfig
 from fsaf.data.records import Classes
@@ -44,35 +44,37 @@ def test_ours_to_others_and_back_with_everything(tmp_path: Path, steps: list[str
     classes = Classes(names=("zebra", "ant"), ids=(24, 7))
     state = FSAF(config.model, 2).state_dict()
     state["head.classes.bias"] = torch.tensor([float("nan"), -0.0])
-    ours = make_checkpoint(state, classes, config)
+    ours = Checkpoint(weights=state, classes=classes, config=config)
     write_checkpoint(tmp_path / "ours.pt", ours)
     source = tmp_path / "ours.pt"
     for step in steps:
         write_checkpoint(tmp_path / step, read_checkpoint(source))
         source = tmp_path / step
     back = read_checkpoint(source)
-    assert {key: value for key, value in back.items() if key != "model"} == {
-        key: value for key, value in ours.items() if key != "model"
-    }
-    assert set(back["model"]) == set(state)
+    assert (back.config, back.classes, back.training) == (config, classes, None)
+    assert set(back.weights) == set(state)
     for name, tensor in state.items():
-        assert tensor.numpy().tobytes() == back["model"][name].numpy().tobytes(), name
+        assert tensor.numpy().tobytes() == back.weights[name].numpy().tobytes(), name
 
 
 def test_training_state_stays_behind(tmp_path: Path, tiny_model_config: ModelConfig) -> None:
     state = FSAF(tiny_model_config, 1).state_dict()
-    ours = make_checkpoint(
-        state, Classes(names=("a",), ids=(1,)), Config(model=tiny_model_config), training={"step": 3}
+    ours = Checkpoint(
+        weights=state,
+        classes=Classes(names=("a",), ids=(1,)),
+        config=Config(model=tiny_model_config),
+        step=3,
+        training=Training(best=0.5, best_epoch=1, optimizer={}, scaler={}, processes=[]),
     )
     write_checkpoint(tmp_path / "a.safetensors", ours)
-    assert "training" not in read_checkpoint(tmp_path / "a.safetensors")
+    assert read_checkpoint(tmp_path / "a.safetensors").training is None
     with pytest.raises(UserError, match="has ResNet-50, ResNet-101 or ResNeXt-101-64x4d as its backbone"):
         write_checkpoint(tmp_path / "a.pth", ours)
     with pytest.raises(UserError, match="give a name that ends in"):
         write_checkpoint(tmp_path / "a.bin", ours)
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
     write_checkpoint(tmp_path / "a.bin", ours, "safetensors")
-    assert set(read_checkpoint(tmp_path / "a.bin")["model"]) == set(state)
+    assert set(read_checkpoint(tmp_path / "a.bin").weights) == set(state)
 
 
 def test_damaged_and_foreign_safetensors(tmp_path: Path, tiny_model_config: ModelConfig) -> None:
@@ -81,7 +83,10 @@ def test_damaged_and_foreign_safetensors(tmp_path: Path, tiny_model_config: Mode
     state = FSAF(tiny_model_config, 1).state_dict()
     path = tmp_path / "a.safetensors"
     write_checkpoint(
-        path, make_checkpoint(state, Classes(names=("a",), ids=(1,)), Config(model=tiny_model_config))
+        path,
+        Checkpoint(
+            weights=state, classes=Classes(names=("a",), ids=(1,)), config=Config(model=tiny_model_config)
+        ),
     )
     cut = tmp_path / "cut.safetensors"
     for size in (200, path.stat().st_size - 8):
@@ -106,7 +111,7 @@ def test_places_that_cannot_be_written(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder.safetensors").mkdir()
     model = ModelConfig(weights="none", channels=4, convs=1)
-    ours = make_checkpoint({}, Classes(names=("a",), ids=(1,)), Config(model=model))
+    ours = Checkpoint(weights={}, classes=Classes(names=("a",), ids=(1,)), config=Config(model=model))
     with pytest.raises(UserError, match=f"{name}: cannot be written"):
         write_checkpoint(tmp_path / name, ours)
     assert (tmp_path / "file").read_text() == "mine" and len(list(tmp_path.iterdir())) == 2
@@ -114,7 +119,7 @@ def test_places_that_cannot_be_written(tmp_path: Path, name: str) -> None:
 
 def test_anchors_have_no_place_in_mmdetection(tmp_path: Path) -> None:
     model = ModelConfig(weights="none", channels=4, convs=1, branches=["anchor_free", "anchor_based"])
-    ours = make_checkpoint({}, Classes(names=("a",), ids=(1,)), Config(model=model))
+    ours = Checkpoint(weights={}, classes=Classes(names=("a",), ids=(1,)), config=Config(model=model))
     with pytest.raises(UserError, match=r"a\.pth: .*anchors"):
         write_checkpoint(tmp_path / "a.pth", ours)
     assert not list(tmp_path.iterdir())

@@ -86,7 +86,7 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, P
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_training_ends_at_the_weights_of_one_process(trained: dict[int, Path], count: int) -> None:
-    one, many = (load_checkpoint(trained[n] / "0/run/checkpoints/last.pt")["model"] for n in (1, count))
+    one, many = (load_checkpoint(trained[n] / "0/run/checkpoints/last.pt").weights for n in (1, count))
     for name, value in one.items():
         torch.testing.assert_close(many[name], value, rtol=1e-4, atol=1e-6)
     rows = [
@@ -114,7 +114,7 @@ def test_accumulating_in_two_processes_ends_at_the_weights_of_larger_batches(
             parts = {"data__batch_size": batch, "train__accumulate": accumulate}
             start(many_processes.train_here, [out, recipe(root, Path("run"), **settings, **parts)], 2)
         rows = [json.loads(x) for x in (folders[name] / "0/run/metrics.jsonl").read_text().splitlines()]
-        ends.append((load_checkpoint(folders[name] / "0/run/checkpoints/last.pt")["model"], rows))
+        ends.append((load_checkpoint(folders[name] / "0/run/checkpoints/last.pt").weights, rows))
     (larger, expected), (weights, found) = ends
     for name, value in larger.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-6)
@@ -197,7 +197,7 @@ def test_a_killed_process_is_restarted_and_the_run_ends_the_same(
         last = load_checkpoint(out / "run/checkpoints/last.pt")
         rows = [json.loads(line) for line in (out / "run/metrics.jsonl").read_text().splitlines()]
         ends.append(
-            (last["model"], last["training"], [(row["step"], row.get("loss"), row.get("AP")) for row in rows])
+            (last.weights, last.training, [(row["step"], row.get("loss"), row.get("AP")) for row in rows])
         )
     assert not (tmp_path / "killed" / f"seen-{rank}-0.json").exists()  # it did die
     again = json.loads((tmp_path / "killed" / f"seen-{rank}-1.json").read_text())
@@ -322,4 +322,4 @@ def test_torchrun(root: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained; everything is in") == 1
-    assert load_checkpoint(tmp_path / "run/checkpoints/last.pt")["training"]["step"] == 1
+    assert load_checkpoint(tmp_path / "run/checkpoints/last.pt").step == 1

@@ -74,7 +74,7 @@ def end(out: Path) -> Any:
     last = load_checkpoint(out / "checkpoints" / "last.pt")
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     records = [(row["step"], row.get("loss"), row.get("level_share"), row.get("AP")) for row in rows]
-    return last["model"], last["training"], records
+    return last.weights, last.training, records
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +111,8 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_end(
         f"{out / 'checkpoints' / 'last.pt'}: the same command with --resume true goes on"
     )
     assert "Traceback" not in said and said.count(f"{name}: stopping after this step") == 1
-    training = load_checkpoint(out / "checkpoints" / "last.pt")["training"]
-    assert training["step"] == (step or 4) and training["to_evaluate"] is (step in (0, 4))
+    last = load_checkpoint(out / "checkpoints" / "last.pt")
+    assert last.step == (step or 4) and last.training.to_evaluate is (step in (0, 4))
     status, said = fsaf(tmp_path, recipe, "--resume", "true")
     assert status == 0, said
     assert equal(end(out), whole)
@@ -143,7 +143,7 @@ def test_several_processes_stop_after_the_same_step(root: Path, tmp_path: Path, 
                 with pytest.raises(Stopped, match=r"stopped by SIGTERM after step .*--resume true") as error:
                     group.launch(kills.train_signalled, arguments, 2, 3, start_method="forkserver")
                 assert error.value.signal == signal.SIGTERM
-                assert load_checkpoint(out / "checkpoints" / "last.pt")["training"]["step"] in (2, 3)
+                assert load_checkpoint(out / "checkpoints" / "last.pt").step in (2, 3)
             else:
                 group.launch(kills.train_signalled, arguments, 2, start_method="forkserver")
         ends.append(end(out))

@@ -2,17 +2,19 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 import fsaf
-from fsaf.checkpoints.format import load_checkpoint
+from fsaf.checkpoints.format import Checkpoint, load_checkpoint
 from fsaf.checkpoints.hub import CARD
-from fsaf.config import to_dict
+from fsaf.config import Config, to_dict
+from fsaf.data.records import Classes
 from fsaf.errors import UserError
-from fsaf.recipe import build_config, load_recipe
+from fsaf.recipe import load_recipe
 from fsaf.reporting.card import as_command, read_figures, write_card
 from fsaf.scoring.metrics import METRICS
 from published import picture
@@ -69,7 +71,7 @@ def test_the_snippet_of_the_card_runs(
 
 
 def test_the_command_of_the_card_gives_the_same_settings(trained_run: Path, published: Path) -> None:
-    config = build_config(load_checkpoint(trained_run / "checkpoints" / "last.pt")["config"], where="")
+    config = load_checkpoint(trained_run / "checkpoints" / "last.pt").config
     command = (published / CARD).read_text().split("```sh\n")[1].split("\n")[0]
     assert command == as_command(config)
     program, verb, name, *overrides = shlex.split(command)
@@ -91,8 +93,8 @@ def test_the_command_of_the_card_gives_the_same_settings(trained_run: Path, publ
 
 def test_a_card_says_what_it_does_not_know(trained_run: Path) -> None:
     checkpoint = load_checkpoint(trained_run / "checkpoints" / "last.pt")
-    del checkpoint["training"]
-    checkpoint["classes"]["names"][0] = "<b>*green*|"
+    checkpoint.step = None
+    checkpoint.classes = replace(checkpoint.classes, names=("<b>*green*|", *checkpoint.classes.names[1:]))
     text = write_card(checkpoint, {"AP": None, "images": 4}, name="x", folder="x", repository="me/x")
     assert "does not say how it was trained" in text and "No licence has been stated" in text
     assert "fsaf.load('hf:me/x')" in text and "`detector.model`" in text
@@ -116,7 +118,7 @@ def test_evaluations_without_any_box(
     """AP is null where the split has no box."""
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 5, "epoch": 1, "AP": own}) + "\n")
     (tmp_path / "evaluation.json").write_text(json.dumps({"AP": figure}))
-    checkpoint = {"training": {"step": 5}}
+    checkpoint = Checkpoint(config=Config(), classes=Classes(names=("a",), ids=(1,)), weights={}, step=5)
     if fits:
         assert read_figures(tmp_path, checkpoint, None) == {"AP": figure}
     else:

@@ -68,7 +68,7 @@ def test_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     for value in range(5):
         save_checkpoint(path, checkpoint(float(value)), keep=3)
-        found = [float(load_checkpoint(file)["model"]["weight"][0]) for file in checkpoints_at(path)]
+        found = [float(load_checkpoint(file).weights["weight"][0]) for file in checkpoints_at(path)]
         assert found == [float(v) for v in range(value, max(value - 3, -1), -1)]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["last-1.pt", "last-2.pt", "last.pt"]
 
@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage
         save_checkpoint(path, checkpoint(value), keep=2)
     harm(path, damage)
     found, file, faults = load_newest(path)
-    assert file.name == "last-1.pt" and found["model"]["weight"].tolist() == [1.0] * 40
+    assert file.name == "last-1.pt" and found.weights["weight"].tolist() == [1.0] * 40
     assert [fault.split(":")[0] for fault in faults] == ([] if damage == "gone" else [str(path)])
     harm(file, damage)
     with pytest.raises(UserError, match=r"last\.pt"):
@@ -118,11 +118,11 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(root: Path, tmp_
     said = train(root, tmp_path / "a", resume=True, train__max_steps=3)
     (warning,) = [line for line in said.splitlines() if line.startswith("warning")]
     assert str(last) in warning and str(last.with_name("last-1.pt")) in warning
-    assert load_checkpoint(last)["training"]["step"] == 3
+    assert load_checkpoint(last).step == 3
     # The damaged file has not taken the place of the good one.
-    assert load_checkpoint(last.with_name("last-1.pt"))["training"]["step"] in (2, 3)
+    assert load_checkpoint(last.with_name("last-1.pt")).step in (2, 3)
     train(root, tmp_path / "a", resume=True)
-    models = [load_checkpoint(tmp_path / n / "checkpoints" / "last.pt")["model"] for n in ("whole", "a")]
+    models = [load_checkpoint(tmp_path / n / "checkpoints" / "last.pt").weights for n in ("whole", "a")]
     assert equal(*models)
     losses = [
         [json.loads(line)["loss"] for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
@@ -167,7 +167,7 @@ def test_a_full_disk_is_told_and_keeps_what_there_is(
     assert file != "config.yaml" or (out / "config.yaml").read_bytes() == before["config.yaml"]
     assert not list(out.rglob("*.tmp"))
     train(root, out, **settings)
-    assert load_checkpoint(last)["training"]["step"] == 8
+    assert load_checkpoint(last).step == 8
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 9))
 
@@ -211,7 +211,7 @@ def test_a_loader_process_that_dies_is_told_with_its_image(root: Path, tmp_path:
     assert message.startswith(f"a loader process ended with SIGKILL while reading {picture} (out of memory?")
     assert f"the last good checkpoint is {out / 'checkpoints' / 'last.pt'}" in message
     train(root, out, resume=True)
-    assert load_checkpoint(out / "checkpoints" / "last.pt")["training"]["step"] == 4
+    assert load_checkpoint(out / "checkpoints" / "last.pt").step == 4
 
 
 # -- random numbers -----------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_dropout_and_the_loss_scale_go_on_where_they_were(
     train(root, tmp_path / "whole", **settings)
     train(root, tmp_path / "a", **settings)
     kept = tmp_path / "a" / "checkpoints" / "last-1.pt"
-    assert load_checkpoint(kept)["training"]["step"] == 3
+    assert load_checkpoint(kept).step == 3
     shutil.move(kept, kept.with_name("last.pt"))
     torch.manual_seed(99)
     train(root, tmp_path / "a", **settings, resume=True)
@@ -235,13 +235,13 @@ def test_dropout_and_the_loss_scale_go_on_where_they_were(
         last = load_checkpoint(tmp_path / name / "checkpoints" / "last.pt")
         (row,) = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         ends.append(
-            (last["model"], last["training"], {key: row[key] for key in ("loss", "grad_norm", "level_share")})
+            (last.weights, last.training, {key: row[key] for key in ("loss", "grad_norm", "level_share")})
         )
     assert equal(*ends)
     # It would end elsewhere without the saved state: dropout counts.
     shutil.move(tmp_path / "a" / "checkpoints" / "last-1.pt", kept.with_name("last.pt"))
-    assert load_checkpoint(kept.with_name("last.pt"))["training"]["step"] == 3
+    assert load_checkpoint(kept.with_name("last.pt")).step == 3
     monkeypatch.setattr(run, "set_random_state", lambda *_: None)
     train(root, tmp_path / "a", **settings, resume=True)
-    other = load_checkpoint(tmp_path / "a" / "checkpoints" / "last.pt")["model"]
+    other = load_checkpoint(tmp_path / "a" / "checkpoints" / "last.pt").weights
     assert not equal(other, ends[0][0])

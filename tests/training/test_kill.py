@@ -64,7 +64,7 @@ def end(folder: Path) -> dict[str, Any]:
     checkpoints = {}
     for name in ("last", "best"):
         checkpoint = load_checkpoint(out / "checkpoints" / f"{name}.pt")
-        checkpoints[name] = {key: checkpoint[key] for key in ("model", "training", "classes")}
+        checkpoints[name] = (checkpoint.weights, checkpoint.step, checkpoint.training, checkpoint.classes)
     steps = dict(line.split(" ", 1) for line in (folder / "steps.txt").read_text().splitlines())
     return {
         "checkpoints": checkpoints,

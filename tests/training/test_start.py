@@ -31,19 +31,19 @@ def test_steps_that_fp16_skipped_do_not_stop_a_run_that_goes_on_in_another_preci
     first = start(tmp_path, precision="fp16")
     row = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0, float("inf")] + [0.2] * 5)
     first.window.terms, first.window.ids = [row], [[7]]
-    first.save("last.pt")
-    start(tmp_path, True, precision="fp16").save("last.pt")
+    first.save()
+    start(tmp_path, True, precision="fp16").save()
     second = start(tmp_path, True, precision="fp32")
-    second.save("last.pt")
-    assert load_checkpoint(tmp_path / "checkpoints" / "last.pt")["config"]["train"]["precision"] == "fp32"
+    second.save()
+    assert load_checkpoint(tmp_path / "checkpoints" / "last.pt").config.train.precision == "fp32"
 
 
 def test_a_checkpoint_holds_the_backbones_normalisation(tmp_path: Path) -> None:
     """Another version of timm may give that backbone another one."""
     run = start(tmp_path)
-    run.save("last.pt")
-    stored = load_checkpoint(run.last_pt)["config"]["model"]
-    assert stored["mean"] == list(IMAGENET_MEAN) and stored["std"] == list(IMAGENET_STD)
+    run.save()
+    stored = load_checkpoint(run.last_pt).config.model
+    assert stored.mean == IMAGENET_MEAN and stored.std == IMAGENET_STD
     assert (run.config.model.mean, run.config.model.std) == (IMAGENET_MEAN, IMAGENET_STD)
 
 
@@ -60,7 +60,7 @@ def test_winograd_is_used_on_a_cpu_unless_turned_off(tmp_path: Path) -> None:
 
 def test_the_folder_is_the_main_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another machine may have a run of that name in a folder of its own, and does not look at it."""
-    start(tmp_path).save("last.pt")
+    start(tmp_path).save()
     with pytest.raises(UserError, match="holds a run already"):
         start(tmp_path)
     monkeypatch.setattr(module.group, "from_main", lambda make: tmp_path)
@@ -72,7 +72,7 @@ def test_a_restart_goes_on_with_what_its_own_launch_began(
 ) -> None:
     """torchrun also starts processes again that stopped at "holds a run already"."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
-    start(tmp_path).save("last.pt")
+    start(tmp_path).save()
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert start(tmp_path).config.resume is True
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "second")

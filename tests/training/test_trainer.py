@@ -4,6 +4,7 @@ import io
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import torch
 import yaml
 from rich.console import Console
 
-from fsaf.checkpoints.format import checkpoint_classes, load_checkpoint, save_checkpoint
+from fsaf.checkpoints.format import load_checkpoint, save_checkpoint
 from fsaf.config import to_dict
 from fsaf.data.records import Classes
 from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
 from fsaf.recipe import build_config
 from fsaf.training import step, trainer
+from many_processes import equal
 from synthetic import eight_pictures, recipe, write_coco
 
 pytestmark = pytest.mark.slow
@@ -63,17 +65,6 @@ def records(out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return [r for r in lines if "loss" in r], [r for r in lines if "loss" not in r]
 
 
-def equal(left: Any, right: Any) -> bool:
-    """Bit for bit, through dictionaries and lists."""
-    if isinstance(left, torch.Tensor):
-        return torch.equal(left, right) and left.dtype is right.dtype
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left)
-    if isinstance(left, list):
-        return len(left) == len(right) and all(map(equal, left, right))
-    return bool(left == right)
-
-
 def test_the_run_folder(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "a"
     said = run(root, out, train__ema=0.9)  # lite0, as the quick recipes
@@ -114,12 +105,13 @@ def test_the_run_folder(root: Path, tmp_path: Path) -> None:
     assert isinstance(strict((out / "predictions.json").read_text()), list)
 
     last = load_checkpoint(out / "checkpoints" / "last.pt")
-    assert last["training"]["step"] == 4
-    assert checkpoint_classes(last) == Classes(names=("green", "red", "blue"), ids=(3, 7, 90))
-    assert not equal(last["model"], last["training"]["model"])  # the average, and what trains
+    assert last.step == 4
+    assert last.classes == Classes(names=("green", "red", "blue"), ids=(3, 7, 90))
+    assert last.training and not equal(last.weights, last.training.model)  # the average, and what trains
     best = load_checkpoint(out / "checkpoints" / "best.pt")
     ap = max(record["AP"] for record in evaluations)
-    assert best["training"]["best"] == last["training"]["best"] == ap
+    assert last.training.best == ap
+    assert best.step in (2, 4) and best.training is None
     assert "8 images, 3 classes" in said and "step 4/4" in said and "ETA" in said and "AP50" in said
 
 
@@ -138,16 +130,16 @@ def test_a_resumed_run_is_the_unbroken_one_bit_by_bit(
     }
     run(root, tmp_path / "whole", **settings)
     whole = load_checkpoint(tmp_path / "whole" / "checkpoints" / "last.pt")
-    assert whole["training"]["step"] == 6
+    assert whole.step == 6
     for stop in (1, 3, 5):  # in an epoch, at its end, in the last
         out = tmp_path / f"stopped{stop}"
         run(root, out, **settings, train__max_steps=stop)
-        assert load_checkpoint(out / "checkpoints" / "last.pt")["training"]["step"] == stop
+        assert load_checkpoint(out / "checkpoints" / "last.pt").step == stop
         torch.manual_seed(stop)
         run(root, out, **settings, resume=True)
         resumed = load_checkpoint(out / "checkpoints" / "last.pt")
-        for part in ("model", "training"):
-            assert equal(resumed[part], whole[part]), (stop, part)
+        assert equal(resumed.weights, whole.weights), stop
+        assert equal(resumed.training, whole.training), stop
         losses = [[r["loss"] for r in records(tmp_path / name)[0]] for name in ("whole", out.name)]
         assert losses[0] == losses[1]
 
@@ -163,7 +155,7 @@ def test_resuming_a_finished_run_changes_nothing(root: Path, tmp_path: Path) -> 
 def test_the_same_seed_gives_the_same_run_and_another_does_not(root: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         run(root, tmp_path / name, **QUIET, train__max_steps=1, train__seed=seed)
-    a, b, c = (load_checkpoint(tmp_path / name / "checkpoints" / "last.pt")["model"] for name in "abc")
+    a, b, c = (load_checkpoint(tmp_path / name / "checkpoints" / "last.pt").weights for name in "abc")
     assert equal(a, b) and not equal(a, c)
 
 
@@ -201,7 +193,7 @@ def test_half_precision_trains(
         assert record["loss_scale"] == shown or (
             shown is None and record["loss_scale"] in (65536, 32768, 16384)
         )
-    weights = load_checkpoint(tmp_path / "checkpoints" / "last.pt")["model"]
+    weights = load_checkpoint(tmp_path / "checkpoints" / "last.pt").weights
     floats = [value for value in weights.values() if value.is_floating_point()]
     assert all(value.dtype is torch.float32 and value.isfinite().all() for value in floats)
 
@@ -226,7 +218,7 @@ def test_an_overflow_in_fp16_is_skipped_and_its_record_is_json(
     run(root, tmp_path / "b", **settings, optim__lr=1.0)
     (record,), _ = records(tmp_path / "b")
     assert record["loss_scale"] == 32768 and record["grad_norm"] is None and record["skipped_steps"] == 1
-    before, after = (load_checkpoint(tmp_path / n / "checkpoints" / "last.pt")["model"] for n in "ab")
+    before, after = (load_checkpoint(tmp_path / n / "checkpoints" / "last.pt").weights for n in "ab")
     assert equal(before["head.classes.weight"], after["head.classes.weight"])
 
 
@@ -285,15 +277,15 @@ def test_an_existing_run_is_not_touched_without_resume(root: Path, tmp_path: Pat
 def test_a_resumed_run_uses_the_settings_it_is_given(root: Path, tmp_path: Path) -> None:
     run(root, tmp_path, **QUIET, train__max_steps=1)
     run(root, tmp_path, **QUIET, train__max_steps=2, optim__weight_decay=0.25, resume=True)
-    training = load_checkpoint(tmp_path / "checkpoints" / "last.pt")["training"]
-    assert [group["weight_decay"] for group in training["optimizer"]["param_groups"]] == [0.25]
+    training = load_checkpoint(tmp_path / "checkpoints" / "last.pt").training
+    assert [group["weight_decay"] for group in training.optimizer["param_groups"]] == [0.25]
 
 
 def test_resuming_on_other_classes_is_refused(root: Path, tmp_path: Path) -> None:
     run(root, tmp_path, **QUIET, train__max_steps=1)
     last = tmp_path / "checkpoints" / "last.pt"
     checkpoint = load_checkpoint(last)
-    checkpoint["classes"]["names"][0] = "another"
+    checkpoint.classes = replace(checkpoint.classes, names=("another", *checkpoint.classes.names[1:]))
     save_checkpoint(last, checkpoint)
     with pytest.raises(UserError, match="another"):
         run(root, tmp_path, **QUIET, resume=True)
@@ -310,14 +302,14 @@ def test_resume_auto_starts_and_goes_on_with_one_command(root: Path, tmp_path: P
     auto, whole = tmp_path / "auto", tmp_path / "whole"
     run(root, whole, **QUIET, train__max_steps=3)
     run(root, auto, **QUIET, train__max_steps=1, resume="auto")
-    assert load_checkpoint(auto / "checkpoints" / "last.pt")["config"]["resume"] is False
+    assert load_checkpoint(auto / "checkpoints" / "last.pt").config.resume is False
     run(root, auto, **QUIET, train__max_steps=2, resume="auto")
     (auto / "checkpoints" / "last.pt").unlink()  # last-1.pt, after the first step, stays
     said = run(root, auto, **QUIET, train__max_steps=3, resume="auto")
     assert "going on from the one before" in said
     ours, expected = (load_checkpoint(out / "checkpoints" / "last.pt") for out in (auto, whole))
-    assert ours["config"]["resume"] is True and ours["training"]["step"] == 3
-    assert all(torch.equal(ours["model"][name], value) for name, value in expected["model"].items())
+    assert ours.config.resume is True and ours.step == 3
+    assert all(torch.equal(ours.weights[name], value) for name, value in expected.weights.items())
 
 
 @pytest.mark.parametrize(
@@ -343,7 +335,7 @@ def test_resuming_with_settings_that_do_not_fit_is_refused(
 def test_a_run_may_go_on_in_fp16(root: Path, tmp_path: Path) -> None:
     run(root, tmp_path, **QUIET, train__max_steps=1)
     run(root, tmp_path, **QUIET, train__max_steps=2, train__precision="fp16", resume=True)
-    assert load_checkpoint(tmp_path / "checkpoints" / "last.pt")["training"]["step"] == 2
+    assert load_checkpoint(tmp_path / "checkpoints" / "last.pt").step == 2
 
 
 def test_cut_boxes_are_warned_about(root: Path, tmp_path: Path) -> None:
@@ -365,7 +357,7 @@ def test_init_starts_from_the_weights_of_a_checkpoint(root: Path, tmp_path: Path
     run(root, tmp_path / "a", **QUIET, train__max_steps=1)
     init = tmp_path / "a" / "checkpoints" / "last.pt"
     run(root, tmp_path / "b", **QUIET, train__max_steps=1, init=str(init), optim__lr=1e-30, train__seed=5)
-    a, b = (load_checkpoint(tmp_path / name / "checkpoints" / "last.pt")["model"] for name in "ab")
+    a, b = (load_checkpoint(tmp_path / name / "checkpoints" / "last.pt").weights for name in "ab")
     weights = [name for name in a if name.endswith("weight")]
     assert len(weights) > 20
     assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in weights)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from fsaf.checkpoints.format import load_checkpoint, make_checkpoint, save_checkpoint
+from fsaf.checkpoints.format import Checkpoint, load_checkpoint, save_checkpoint
 from fsaf.config import Config, ModelConfig
 from fsaf.data.records import Classes
 from fsaf.errors import UserError
@@ -37,7 +37,7 @@ def classes(names: tuple[str, ...]) -> Classes:
 
 def make(config: ModelConfig, names: tuple[str, ...]) -> tuple[FSAF, dict[str, Any]]:
     model = FSAF(config, len(names))
-    return model, make_checkpoint(model.state_dict(), classes(names), Config(model=config))
+    return model, Checkpoint(weights=model.state_dict(), classes=classes(names), config=Config(model=config))
 
 
 def start(
@@ -135,7 +135,7 @@ def test_a_branch_that_is_not_in_the_file_and_one_that_is_left_there() -> None:
 
 def test_another_backbone_is_left_as_a_whole() -> None:
     old, checkpoint = make(BOTH, OLD)
-    del checkpoint["model"][next(name for name in checkpoint["model"] if name.startswith("backbone."))]
+    del checkpoint.weights[next(name for name in checkpoint.weights if name.startswith("backbone."))]
     before, after, said = start(BOTH, OLD, checkpoint)
     assert "not the backbone, which is another; it starts as model.weights says" in said[1]
     for name, value in after.state_dict().items():
@@ -146,14 +146,14 @@ def test_another_backbone_is_left_as_a_whole() -> None:
 def test_nothing_in_common_is_refused() -> None:
     config = replace(BOTH, channels=16, convs=0)
     _, checkpoint = make(config, OLD)
-    checkpoint["model"] = {k: v for k, v in checkpoint["model"].items() if not k.startswith("backbone.")}
+    checkpoint.weights = {k: v for k, v in checkpoint.weights.items() if not k.startswith("backbone.")}
     with pytest.raises(UserError, match=r"a\.pt: no layer of it fits this network, .*test_efficientnet"):
         start(BOTH, NEW, checkpoint)
 
 
 def test_a_file_with_fewer_rows_than_names_is_refused() -> None:
     _, checkpoint = make(BOTH, OLD)
-    checkpoint["classes"] = {"names": [*OLD, "fourth"], "ids": [1, 2, 3, 4]}
+    checkpoint.classes = classes((*OLD, "fourth"))
     with pytest.raises(UserError, match=r"a\.pt: head\.classes\.weight has 3 rows, its classes ask for 4"):
         start(BOTH, NEW, checkpoint)
 
@@ -172,7 +172,7 @@ def test_training_says_what_it_took(tmp_path: Path) -> None:
     train(config, Console(file=text, width=400))
     assert "old.pt: " in text.getvalue() and "class rows kept: blue; new: green, red" in text.getvalue()
     trained = load_checkpoint(tmp_path / "out" / "checkpoints" / "last.pt")
-    assert trained["classes"]["names"] == ["green", "red", "blue"] and old.head.classes is not None
-    weight = trained["model"]["head.classes.weight"]
+    assert trained.classes.names == ("green", "red", "blue") and old.head.classes is not None
+    weight = trained.weights["head.classes.weight"]
     torch.testing.assert_close(weight[2], old.head.classes.weight[0], rtol=0, atol=1e-9)
     assert not torch.allclose(weight[0], old.head.classes.weight[0], atol=1e-4)

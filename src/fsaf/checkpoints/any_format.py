@@ -1,9 +1,15 @@
-"""Checkpoint files of every format that fsaf reads and writes; ``fsaf.checkpoints.format`` has our own."""
+"""Read and write checkpoint files of every format; ``fsaf.checkpoints.format`` is fsaf's own."""
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from fsaf.checkpoints.format import FORMAT, load_checkpoint, save_checkpoint
+from fsaf.checkpoints.format import (
+    FORMAT,
+    Checkpoint,
+    from_content,
+    save_checkpoint,
+    save_content,
+)
 from fsaf.checkpoints.hub import fetch, read_folder
 from fsaf.checkpoints.mmdetection import export_checkpoint, import_checkpoint
 from fsaf.checkpoints.pickles import load_plain
@@ -12,15 +18,15 @@ from fsaf.errors import UserError
 
 Format = Literal["fsaf", "safetensors", "mmdetection"]
 SUFFIXES: dict[str, Format] = {".pt": "fsaf", ".safetensors": "safetensors", ".pth": "mmdetection"}
-"""What a file name means when writing; reading goes by content."""
+"""Format by file name, for writing; reading goes by content."""
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of any format, in the form of ``fsaf.checkpoints.format.make_checkpoint``, on the CPU.
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of any format onto the CPU.
 
-    Formats: our ``.pt``, our safetensors, MMDetection 2.x and 3.x FSAF; told apart by content. A folder is
-    one for the Hugging Face hub, ``hf:USER/NAME`` a repository there (``fsaf.checkpoints.hub``).
-    No code in the file is run. Raises UserError where it is missing, damaged or something else.
+    Formats: fsaf's ``.pt`` and safetensors, FSAF of MMDetection 2.x and 3.x, recognised by content; a folder
+    for the Hugging Face hub, or ``hf:USER/NAME``, a repository there (``fsaf.checkpoints.hub``).
+    No code in the file is run. Raises UserError if it is missing, damaged or something else.
     """
     if is_on_hub(path) or path.is_dir():
         return read_folder(fetch(path.as_posix()) if is_on_hub(path) else path)
@@ -28,20 +34,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return read_safetensors(path)
     content = load_plain(path)
     if isinstance(content, dict) and content.get("format") == FORMAT:
-        return load_checkpoint(path)
+        return from_content(content, str(path))
     return import_checkpoint(content, str(path))
 
 
 def is_on_hub(path: Path) -> bool:
-    """Whether ``path`` is ``hf:USER/NAME``."""
+    """Return True if ``path`` is ``hf:USER/NAME``."""
     return path.as_posix().startswith("hf:")
 
 
-def write_checkpoint(path: Path, checkpoint: dict[str, Any], format: Format | None = None) -> None:
-    """Write one of our checkpoints; ``format`` None goes by the suffix (``SUFFIXES``).
+def write_checkpoint(path: Path, checkpoint: Checkpoint, format: Format | None = None) -> None:
+    """Write a checkpoint; ``format`` None goes by the suffix (``SUFFIXES``).
 
-    The other formats leave training state out. Raises UserError where the suffix says nothing, or the network
-    has no place in MMDetection.
+    Formats other than ``fsaf`` leave training state out. Raises UserError if the suffix is unknown, or if
+    MMDetection's FSAF cannot be such a network.
     """
     format = format or SUFFIXES.get(path.suffix.lower())
     if format == "fsaf":
@@ -49,15 +55,15 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any], format: Format | No
     elif format == "safetensors":
         write_safetensors(path, checkpoint)
     elif format == "mmdetection":
-        save_checkpoint(path, export_checkpoint(checkpoint, str(path)))
+        save_content(path, export_checkpoint(checkpoint, str(path)))
     else:
         suffixes = ", ".join(f"{suffix} ({kind})" for suffix, kind in SUFFIXES.items())
         kinds = ", ".join(get_args(Format))
         raise UserError(f"{path}: give a name that ends in {suffixes}, or one of the formats {kinds}")
 
 
-def convert(source: Path, target: Path, format: Format | None = None) -> dict[str, Any]:
-    """Read ``source``, write ``target``; returns what was read."""
+def convert(source: Path, target: Path, format: Format | None = None) -> Checkpoint:
+    """Read ``source``, write ``target``, and return what was read."""
     checkpoint = read_checkpoint(source)
     write_checkpoint(target, checkpoint, format)
     return checkpoint

@@ -1,9 +1,9 @@
-"""Checkpoint files: what they hold, written all or nothing, read without running code."""
+"""Checkpoint files of fsaf: what they hold, written whole or not at all, read without running code."""
 
 import contextlib
 import os
 import re
-import zipfile
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,43 +11,144 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from fsaf.checkpoints.pickles import load_plain
 from fsaf.config import Config, to_dict
 from fsaf.data.records import Classes
 from fsaf.device import to_host
 from fsaf.errors import CheckpointError, UserError
 from fsaf.files import sync, whole
+from fsaf.recipe import build_config
 
 FORMAT = "fsaf"
 VERSION = 1
 
 
-def make_checkpoint(
-    model: dict[str, Tensor], classes: Classes, config: Config, training: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """A checkpoint: weights for inference, class names and ids, the config, and what resuming needs."""
-    # Copies, since a file holds all of the memory that a view is part of.
-    checkpoint = {
+@dataclass(kw_only=True)
+class Training:
+    """Everything that resuming needs besides the network that is evaluated."""
+
+    best: float
+    """Highest AP so far."""
+    best_epoch: int
+    to_evaluate: bool = False
+    """True if the epoch that has just ended is yet to be evaluated."""
+    optimizer: dict[str, Any]
+    """State dict of the optimizer."""
+    scaler: dict[str, Any]
+    """State dict of the loss scale."""
+    processes: list[dict[str, Any]]
+    """For each process: state of random numbers, and the steps since the last record."""
+    model: dict[str, Tensor] | None = None
+    """The weights that train, if ``Checkpoint.weights`` is their moving average."""
+    average_updates: int | None = None
+    """Updates of the moving average; None if there is none."""
+
+
+@dataclass(kw_only=True)
+class Checkpoint:
+    """A detector, and what resuming its training needs."""
+
+    config: Config
+    classes: Classes
+    weights: dict[str, Tensor]
+    """State dict of the network that is evaluated."""
+    step: int | None = None
+    """Steps of training behind the weights; None if unknown."""
+    training: Training | None = None
+    """None if the file holds the network alone."""
+    launch: str = ""
+    """The launcher's name for the launch that wrote the checkpoint."""
+
+
+def header(config: Config, classes: Classes) -> dict[str, Any]:
+    """Return what a file says of its network, as plain values."""
+    return {
         "format": FORMAT,
         "version": VERSION,
         "config": to_dict(config),
         "classes": {"names": list(classes.names), "ids": list(classes.ids)},
-        "model": tree_map_only(Tensor, to_host, model),
     }
-    if training is not None:
-        checkpoint["training"] = tree_map_only(Tensor, to_host, training)
-    return checkpoint
 
 
-def save_checkpoint(path: Path, checkpoint: dict[str, Any], keep: int = 1) -> None:
-    """Write a checkpoint whole: a crash leaves the old file or the new one.
+def read_header(content: Any, where: str) -> tuple[Config, Classes]:
+    """Return config and classes of what ``header`` made, read from ``where``.
 
-    keep: number of checkpoints to keep: ``last.pt``, then ``last-1.pt``, the one before, and so on.
-    Raises WriteError if it cannot be written; the files that were there stay.
+    Raises UserError if something is missing or wrong, or a newer version has written it.
     """
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise _not_ours(where)
+    version, classes = content.get("version"), content.get("classes")
+    if isinstance(version, int) and version > VERSION:
+        raise CheckpointError(f"{where}: written by a newer fsaf (format {version}); upgrade fsaf")
+    if version != VERSION or not isinstance(content.get("config"), dict) or not isinstance(classes, dict):
+        raise _not_ours(where)
+    names, ids = classes.get("names"), classes.get("ids")
+    if not isinstance(names, list) or not isinstance(ids, list) or len(names) != len(ids):
+        raise _not_ours(where)
+    return build_config(content["config"], where=where), Classes(names=tuple(names), ids=tuple(ids))
+
+
+def _not_ours(where: str) -> UserError:
+    return CheckpointError(f"{where}: not a checkpoint written by fsaf, or damaged")
+
+
+def to_content(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return ``checkpoint`` as the plain containers and tensors, on the CPU, that a file holds."""
+    content = header(checkpoint.config, checkpoint.classes) | {"model": checkpoint.weights}
+    if checkpoint.step is not None:
+        content["training"] = {"step": checkpoint.step}
+    if (training := checkpoint.training) is not None:
+        values = {field.name: getattr(training, field.name) for field in fields(training)}
+        content["launch"] = checkpoint.launch
+        content["training"] = {"step": checkpoint.step} | {
+            key: value for key, value in values.items() if value is not None
+        }
+    # Copies, since a file holds all of the memory that a view is part of.
+    return tree_map_only(Tensor, to_host, content)
+
+
+def from_content(content: Any, where: str) -> Checkpoint:
+    """Return the checkpoint that ``to_content`` turned into ``content``, read from ``where``.
+
+    Raises UserError as ``read_header``.
+    """
+    config, classes = read_header(content, where)
+    weights, state = content.get("model"), content.get("training") or {}
+    if not isinstance(weights, dict) or not isinstance(state, dict):
+        raise _not_ours(where)
+    training = None
+    if "optimizer" in state:
+        known = {field.name for field in fields(Training)}
+        values = {key: value for key, value in state.items() if key in known}
+        try:
+            training = Training(**{"processes": [], **values})
+        except TypeError as error:  # a part is missing
+            raise _not_ours(where) from error
+    return Checkpoint(
+        config=config,
+        classes=classes,
+        weights=weights,
+        step=state.get("step"),
+        training=training,
+        launch=content.get("launch", ""),
+    )
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint, keep: int = 1) -> None:
+    """Write beside ``path``, sync, rename: a crash leaves the old file or the new one, whole.
+
+    keep: number of checkpoints that stay: ``last.pt``, the one before it as ``last-1.pt``, and so on.
+    Raises WriteError if the file cannot be written. Existing files stay.
+    """
+    save_content(path, to_content(checkpoint), keep)
+
+
+def save_content(path: Path, content: dict[str, Any], keep: int = 1) -> None:
+    """``save_checkpoint`` for plain containers and tensors of any format."""
     with whole(path) as draft:
         try:
             with draft.open("wb") as file:
-                torch.save(checkpoint, file)
+                torch.save(content, file)
         except RuntimeError as error:  # PyTorch hides the error of the file behind its own
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
@@ -57,7 +158,7 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any], keep: int = 1) -> No
 
 
 def _step_back(path: Path, keep: int) -> None:
-    """Make of ``last.pt`` also ``last-1.pt``, of that ``last-2.pt``, ...; ``path`` is there all the time."""
+    """Keep ``last.pt`` also as ``last-1.pt``, that as ``last-2.pt``, ...; ``path`` exists all the time."""
     for i in range(keep - 1, 0, -1):
         source = _earlier(path, i - 1)
         if not source.is_file():
@@ -79,7 +180,7 @@ def _earlier(path: Path, number: int) -> Path:
 
 
 def checkpoints_at(path: Path) -> list[Path]:
-    """The checkpoint ``path`` and those kept from before it, the newest first; only those that exist."""
+    """Return ``path`` and the checkpoints kept from before it, newest first; only those that exist."""
     found = {0: path} if path.is_file() else {}
     for other in path.parent.glob(f"{path.stem}-*{path.suffix}"):
         if match := re.fullmatch(rf"{re.escape(path.stem)}-(\d+)", other.stem):
@@ -87,10 +188,10 @@ def checkpoints_at(path: Path) -> list[Path]:
     return [found[number] for number in sorted(found)]
 
 
-def load_newest(path: Path) -> tuple[dict[str, Any], Path, list[str]]:
-    """The newest whole checkpoint of ``checkpoints_at(path)``, its file, and what is wrong with newer ones.
+def load_newest(path: Path) -> tuple[Checkpoint, Path, list[str]]:
+    """Return the newest whole checkpoint of ``checkpoints_at(path)``, its file, and the faults of newer ones.
 
-    Raises UserError, with what is wrong with each, where there is none.
+    Raises UserError, with the fault of each file, if none is whole.
     """
     faults: list[str] = []
     for candidate in checkpoints_at(path):
@@ -101,65 +202,16 @@ def load_newest(path: Path) -> tuple[dict[str, Any], Path, list[str]]:
     raise CheckpointError("; ".join(faults) or f"{path}: no such checkpoint")
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of ours onto the CPU.
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of fsaf's own format onto the CPU.
 
-    Raises UserError where the file is missing, damaged, or something else.
+    Raises UserError if the file is missing, damaged, or something else.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint")
-    try:
-        _check_sums(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise anything
-        first = str(error).split("\n")[0]
-        raise CheckpointError(f"{path}: not a readable checkpoint, perhaps cut short ({first})") from error
-    return check_content(checkpoint, path)
-
-
-def check_content(checkpoint: Any, path: Path) -> dict[str, Any]:
-    """What file ``path`` holds, if it is a checkpoint in the form of ``make_checkpoint``.
-
-    Raises UserError where it is none, misses something, or is of a newer version.
-    """
-    if isinstance(checkpoint, dict) and checkpoint.get("format") == FORMAT:
-        version = checkpoint.get("version")
-        if isinstance(version, int) and version > VERSION:
-            raise CheckpointError(f"{path}: written by a newer fsaf (format {version}); upgrade fsaf")
-        if version == VERSION and is_complete(checkpoint):
-            return checkpoint
-    raise CheckpointError(f"{path}: not a checkpoint written by fsaf, or damaged")
-
-
-def _check_sums(path: Path) -> None:
-    """Compare each record with its CRC-32, which ``torch.save`` writes and ``torch.load`` does not read."""
-    if not zipfile.is_zipfile(path):
-        return  # torch.load knows what it is
-    with zipfile.ZipFile(path) as file:
-        if (record := file.testzip()) is not None:
-            raise ValueError(f"the checksum of its record {record} does not match")
-
-
-def is_complete(checkpoint: dict[str, Any]) -> bool:
-    """Whether everything is there that reading a checkpoint relies on."""
-    classes = checkpoint.get("classes")
-    return (
-        isinstance(checkpoint.get("config"), dict)
-        and isinstance(checkpoint.get("model"), dict)
-        and isinstance(classes, dict)
-        and all(isinstance(classes.get(key), list) for key in ("names", "ids"))
-        and len(classes["names"]) == len(classes["ids"])
-    )
-
-
-def checkpoint_classes(checkpoint: dict[str, Any]) -> Classes:
-    """Class names and category ids of a checkpoint."""
-    stored = checkpoint["classes"]
-    return Classes(names=tuple(stored["names"]), ids=tuple(stored["ids"]))
+    return from_content(load_plain(path), str(path))
 
 
 def load_weights(model: torch.nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Fill ``model``, or say which tensors of file ``where`` do not fit. Raises UserError."""
+    """Fill ``model``; raise UserError naming the tensors of file ``where`` that do not fit."""
     check_weights(model, state, where)
     model.load_state_dict(state)
 

@@ -7,17 +7,15 @@ and ``README.md``, the model card (``fsaf.reporting.card``).
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from fsaf.checkpoints.format import FORMAT, check_content, checkpoint_classes, load_weights
-from fsaf.config import Config, SplitConfig, to_dict
+from fsaf.checkpoints.format import FORMAT, Checkpoint, from_content, header, load_weights, read_header
+from fsaf.config import Config, SplitConfig
 from fsaf.errors import CheckpointError, UserError, WriteError, check_folder
 from fsaf.files import whole_folder
 from fsaf.model.detector import FSAF
-from fsaf.recipe import build_config
 
 PREFIX = "hf:"
 """``hf:USER/NAME``, or ``hf:USER/NAME@REVISION``, is a repository on the hub (``any_format.is_on_hub``)."""
@@ -32,37 +30,33 @@ An object detector of fsaf. `fsaf.load` opens this folder, or `hf:USER/NAME` onc
 """
 
 
-def write_folder(folder: Path, checkpoint: dict[str, Any], card: str) -> None:
-    """Write a checkpoint, and the text of its card, as a folder for the hub: whole, or not at all.
+def write_folder(folder: Path, checkpoint: Checkpoint, card: str) -> None:
+    """Write a checkpoint and its model card as a folder for the hub, whole or not at all.
 
-    card: empty for one that says what it is and no more. The recipe in the folder names no place of this
-    machine. Raises UserError if there is something at ``folder``, or if the weights do not fit the recipe.
+    card: text of ``README.md``; empty for ``SHORT_CARD``. The recipe in the folder names no path of this
+    machine. Raises UserError if ``folder`` is not empty, or if the weights do not fit the recipe.
     """
     check_free(folder)
-    config = build_config(checkpoint["config"], where="the checkpoint")
-    classes = checkpoint_classes(checkpoint)
-    load_weights(FSAF(config.model, len(classes)), checkpoint["model"], "the checkpoint")
-    public = {key: checkpoint[key] for key in ("format", "version", "classes")}
-    about = {"fsaf": {**public, "config": to_dict(without_places(config))}}
-    weights = {name: tensor.contiguous() for name, tensor in checkpoint["model"].items()}
+    config, classes = checkpoint.config, checkpoint.classes
+    load_weights(FSAF(config.model, len(classes)), checkpoint.weights, "the checkpoint")
+    about = {"fsaf": header(without_places(config), classes)}
+    weights = {name: tensor.contiguous() for name, tensor in checkpoint.weights.items()}
     with whole_folder(folder) as draft:
         (draft / CARD).write_text(card or SHORT_CARD, encoding="utf-8")
         (draft / CONFIG).write_text(json.dumps(about, indent=2, sort_keys=True), encoding="utf-8")
         save_file(weights, draft / WEIGHTS, metadata={"format": "pt"})
-        (draft / WEIGHTS).chmod(
-            (draft / CONFIG).stat().st_mode
-        )  # safetensors makes it readable for its owner alone
+        (draft / WEIGHTS).chmod((draft / CONFIG).stat().st_mode)  # save_file lets only the owner read it
 
 
 def check_free(folder: Path) -> None:
-    """Raise UserError where there is something at ``folder``, a card that was edited by hand perhaps."""
+    """Raise UserError if ``folder`` holds something, such as a card that was edited by hand."""
     check_folder(folder)
     if folder.exists() and any(folder.iterdir()):
         raise WriteError(f"{folder}: is there already; give another --out FOLDER, or remove it")
 
 
 def without_places(config: Config) -> Config:
-    """``config`` without what says where files lie on this machine, and which device it has."""
+    """Return ``config`` without paths and device of this machine."""
     data = replace(config.data, root=None, train=_split(config.data.train), val=_split(config.data.val))
     weights = Path(config.model.weights).name
     model = replace(config.model, weights=weights)
@@ -77,10 +71,10 @@ def _relative(path: str | None) -> str | None:
     return Path(path).name if path and Path(path).is_absolute() else path
 
 
-def read_folder(folder: Path) -> dict[str, Any]:
-    """The checkpoint that ``write_folder`` wrote, in the form of ``make_checkpoint``.
+def read_folder(folder: Path) -> Checkpoint:
+    """Read the checkpoint that ``write_folder`` wrote.
 
-    Raises UserError where the folder is none of ours, or damaged.
+    Raises UserError if something else wrote the folder, or if it is damaged.
     """
     try:
         about = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("fsaf")
@@ -89,8 +83,8 @@ def read_folder(folder: Path) -> dict[str, Any]:
                 f"{folder / CONFIG}: says nothing of classes and recipe, so it makes no detector; "
                 "give a folder that fsaf publish has written"
             )
-        check_content({**about, "model": {}}, folder)
-        return {**about, "model": load_file(folder / WEIGHTS)}
+        read_header(about, str(folder))  # before the weights, which may be large
+        return from_content({**about, "model": load_file(folder / WEIGHTS)}, str(folder))
     except FileNotFoundError as error:
         name = Path(str(error.filename or folder / WEIGHTS)).name
         raise CheckpointError(
@@ -103,9 +97,9 @@ def read_folder(folder: Path) -> dict[str, Any]:
 
 
 def fetch(name: str) -> Path:
-    """The folder of a repository ``hf:USER/NAME``, downloaded unless it has been before.
+    """Download the repository ``hf:USER/NAME``, unless it is in the cache, and return its folder.
 
-    Raises UserError where it cannot be had.
+    Raises UserError if it cannot be downloaded.
     """
     from huggingface_hub import snapshot_download
 
@@ -120,9 +114,9 @@ def fetch(name: str) -> Path:
 
 
 def upload(folder: Path, repository: str, *, private: bool = False) -> str:
-    """Upload a folder to ``USER/NAME``, which is made if it is not there; returns its address.
+    """Upload a folder to ``USER/NAME``, created if it does not exist, and return its address.
 
-    Raises UserError where the hub refuses, or is not reached.
+    Raises UserError if the hub refuses or cannot be reached.
     """
     from huggingface_hub import HfApi
 

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from fsaf.checkpoints.coco_classes import COCO
-from fsaf.checkpoints.format import checkpoint_classes, is_complete, make_checkpoint
-from fsaf.config import Config, ModelConfig, to_dict
+from fsaf.checkpoints.format import Checkpoint, header, read_header
+from fsaf.config import Config, ModelConfig
 from fsaf.data.records import Classes
 from fsaf.errors import CheckpointError
 from fsaf.model.detector import FSAF
-from fsaf.recipe import build_config
 
 BACKBONES = {
     # blocks of the four stages, shape of layer1.0.conv2.weight -> timm's name
@@ -50,27 +49,26 @@ def from_mmdetection(checkpoint: Any, where: str) -> tuple[dict[str, Tensor], Mo
     return state, config, _classes(meta, num_classes, where)
 
 
-def import_checkpoint(checkpoint: Any, where: str) -> dict[str, Any]:
-    """What an MMDetection file ``where`` holds, as one of our checkpoints.
+def import_checkpoint(checkpoint: Any, where: str) -> Checkpoint:
+    """Return what an MMDetection file ``where`` holds as a checkpoint.
 
     A file that ``export_checkpoint`` made gives back its config and category ids too.
     """
     state, model, classes = from_mmdetection(checkpoint, where)
     config = Config(model=model)
     ours = _meta(checkpoint).get("fsaf")
-    if isinstance(ours, dict) and is_complete({**ours, "model": state}):
-        config = build_config(ours["config"], where=where)
-        classes = checkpoint_classes(ours)
-    return make_checkpoint(state, classes, config)
+    if isinstance(ours, dict) and {"config", "classes"} <= ours.keys():
+        # Earlier versions wrote neither format nor version.
+        config, classes = read_header({**header(config, classes), **ours}, where)
+    return Checkpoint(config=config, classes=classes, weights=state)
 
 
-def export_checkpoint(checkpoint: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """One of our checkpoints (of file ``where``) in MMDetection's layout, for 2.x and 3.x alike.
+def export_checkpoint(checkpoint: Checkpoint, where: str) -> dict[str, Any]:
+    """Return a checkpoint (of file ``where``) in MMDetection's layout, for 2.x and 3.x alike.
 
-    Training state stays behind. Raises UserError where the network is none that MMDetection's FSAF can be.
+    Training state stays behind. Raises UserError if MMDetection's FSAF cannot be such a network.
     """
-    config = build_config(checkpoint["config"], where=where)
-    classes = checkpoint_classes(dict(checkpoint))
+    config, classes = checkpoint.config, checkpoint.classes
     known = {name.split(".")[0] for name in BACKBONES.values()}
     if config.model.backbone.split(".")[0] not in known:
         raise CheckpointError(
@@ -86,9 +84,9 @@ def export_checkpoint(checkpoint: Mapping[str, Any], where: str) -> dict[str, An
         "meta": {
             "CLASSES": names,
             "dataset_meta": {"classes": names},
-            "fsaf": {"config": to_dict(config), "classes": dict(checkpoint["classes"])},
+            "fsaf": header(config, classes),
         },
-        "state_dict": {_rename(name, prefixes): tensor for name, tensor in checkpoint["model"].items()},
+        "state_dict": {_rename(name, prefixes): tensor for name, tensor in checkpoint.weights.items()},
     }
 
 

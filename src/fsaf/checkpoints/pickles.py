@@ -1,6 +1,7 @@
-"""Reading files of ``torch.save`` that other programs wrote, without running code in them."""
+"""Read files of ``torch.save`` without running code in them."""
 
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from fsaf.errors import CheckpointError
 
 
 class Inert:
-    """Takes the place of an object that is of no use here: keeps nothing, does nothing."""
+    """Stand-in for objects that are not needed; ignores its arguments."""
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
@@ -41,19 +42,20 @@ _DICTIONARIES = (
     "addict.addict.Dict",
 )
 ALLOWED: list[Any] = [*((Inert, name) for name in _IGNORED), *((dict, name) for name in _DICTIONARIES)]
-"""What a file may name besides tensors and plain containers, with what stands in for it."""
+"""Types that a file may name besides tensors and plain containers, and their stand-ins."""
 
 
 def load_plain(path: Path) -> Any:
-    """What ``torch.save`` wrote to ``path``: tensors on the CPU in plain containers; see ``ALLOWED``.
+    """Read what ``torch.save`` wrote to ``path``: tensors on the CPU in plain containers; see ``ALLOWED``.
 
-    Raises UserError where the file is missing or damaged, or names any other type or function: calling what a
+    Raises UserError if the file is missing or damaged, or names any other type or function: calling what a
     file names is how a pickle runs code.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
-        check_archive(path)
+        check_archive(path)  # before it is unpacked
+        _check_sums(path)
         with torch.serialization.safe_globals(ALLOWED):
             content = torch.load(path, map_location="cpu", weights_only=True)
         check_storages(content, path)
@@ -73,3 +75,12 @@ def load_plain(path: Path) -> Any:
         raise CheckpointError(
             f"{path}: not a readable checkpoint, perhaps cut short ({type(error).__name__}: {first})"
         ) from error
+
+
+def _check_sums(path: Path) -> None:
+    """Compare each record with its CRC-32, which ``torch.save`` writes and ``torch.load`` does not read."""
+    if not zipfile.is_zipfile(path):
+        return  # torch.load knows what it is
+    with zipfile.ZipFile(path) as file:
+        if (record := file.testzip()) is not None:
+            raise ValueError(f"the checksum of its record {record} does not match")

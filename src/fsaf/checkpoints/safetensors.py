@@ -1,16 +1,15 @@
-"""Our checkpoint as a safetensors file: weights, with config and classes as JSON in the header.
+"""A checkpoint as a safetensors file: weights, with config and classes as JSON in the header.
 
-Training state stays behind: this is the format to publish, read by any safetensors library.
+It has no training state. Any safetensors library reads the weights.
 """
 
 import json
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from fsaf.checkpoints.format import FORMAT, check_content
+from fsaf.checkpoints.format import FORMAT, Checkpoint, from_content, header
 from fsaf.errors import CheckpointError
 from fsaf.files import whole
 
@@ -19,25 +18,25 @@ KEY = "fsaf"
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether the file starts as safetensors files do: eight bytes of length, then a JSON object."""
+    """Return True if the file starts as safetensors files do: eight bytes of length, then a JSON object."""
     try:
         with path.open("rb") as file:
             start = file.read(9)
         return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
-    except OSError:  # who reads it as another format will say why
+    except OSError:  # reading it as another format reports the error
         return False
 
 
-def write_safetensors(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Write one of our checkpoints, whole or not at all."""
-    tensors = {name: tensor.contiguous() for name, tensor in checkpoint["model"].items()}
-    about = {key: checkpoint[key] for key in ("format", "version", "config", "classes")}
+def write_safetensors(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint without training state, whole or not at all."""
+    tensors = {name: tensor.contiguous() for name, tensor in checkpoint.weights.items()}
+    about = header(checkpoint.config, checkpoint.classes)
     with whole(path) as draft:
         draft.write_bytes(save(tensors, metadata={"format": "pt", KEY: json.dumps(about)}))
 
 
-def read_safetensors(path: Path) -> dict[str, Any]:
-    """The checkpoint that ``write_safetensors`` wrote. Raises UserError where it is damaged or not ours."""
+def read_safetensors(path: Path) -> Checkpoint:
+    """Read what ``write_safetensors`` wrote; raise UserError if it is damaged or from another program."""
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get(KEY, "null"))
@@ -51,4 +50,4 @@ def read_safetensors(path: Path) -> dict[str, Any]:
             f"{path}: safetensors without fsaf's header, so network and classes are not known; "
             "weights of a backbone alone go to --model.weights"
         )
-    return check_content({**about, "model": tensors}, path)
+    return from_content({**about, "model": tensors}, str(path))

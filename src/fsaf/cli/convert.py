@@ -22,8 +22,8 @@ def run(args: argparse.Namespace) -> None:
     from fsaf.checkpoints.any_format import convert
 
     checkpoint = convert(Path(args.source), Path(args.target), args.format)
-    names = checkpoint["classes"]["names"]
-    backbone = checkpoint["config"]["model"]["backbone"]
+    names = checkpoint.classes.names
+    backbone = checkpoint.config.model.backbone
     listed = printable(", ".join(names[:5]))
     print(f"{args.source} -> {args.target}: {backbone}, {len(names)} classes ({listed}...)")
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fsaf.checkpoints.format import make_checkpoint, save_checkpoint
+from fsaf.checkpoints.format import Checkpoint, save_checkpoint
 from fsaf.checkpoints.hub import upload, write_folder
 from fsaf.config import Config, PredictConfig
 from fsaf.data.records import Classes
@@ -247,14 +247,14 @@ class Detector:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a checkpoint that ``fsaf.load`` takes: weights, classes, config."""
-        save_checkpoint(Path(path), make_checkpoint(self.model.state_dict(), self.classes, self.config))
+        save_checkpoint(Path(path), self._checkpoint())
 
     def save_pretrained(self, folder: str | PathLike[str], card: str = "") -> None:
         """Write a folder for the Hugging Face hub, which ``fsaf.load`` takes too.
 
         card: text of its README.md; ``fsaf publish`` writes one from a run's figures.
         """
-        write_folder(Path(folder), make_checkpoint(self.model.state_dict(), self.classes, self.config), card)
+        write_folder(Path(folder), self._checkpoint(), card)
 
     def push_to_hub(self, repository: str, *, private: bool = False, card: str = "") -> str:
         """Upload what ``save_pretrained`` writes to ``USER/NAME`` on the hub, and return the address.
@@ -264,6 +264,9 @@ class Detector:
         with TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "hub", card)
             return upload(Path(folder) / "hub", repository, private=private)
+
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(config=self.config, classes=self.classes, weights=self.model.state_dict())
 
 
 def load(

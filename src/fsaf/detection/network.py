@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from fsaf.checkpoints.any_format import read_checkpoint
-from fsaf.checkpoints.format import check_weights, checkpoint_classes, load_weights
+from fsaf.checkpoints.format import check_weights, load_weights
 from fsaf.config import Config, PredictConfig
 from fsaf.data.records import Classes
 from fsaf.detection.postprocess import Candidates, Detections, find_candidates, postprocess
 from fsaf.device import copy_images, place, resolve_device, use_exact_fp32
 from fsaf.model.detector import FSAF
 from fsaf.model.outputs import RawOutputs
-from fsaf.recipe import build_config
 
 
 class Network(Protocol):
@@ -91,13 +90,12 @@ def open_checkpoint(path: Path, device: str | torch.device | None) -> Opened:
     damaged or something else.
     """
     checkpoint = read_checkpoint(path)
-    config = build_config(checkpoint["config"], where=str(path))
-    classes = checkpoint_classes(checkpoint)
+    config, classes = checkpoint.config, checkpoint.classes
     with torch.device("meta"):  # without memory, which the file's config could ask too much of
         shapes = FSAF(config.model, len(classes))
-    check_weights(shapes, checkpoint["model"], str(path))
+    check_weights(shapes, checkpoint.weights, str(path))
     model = FSAF(config.model, len(classes))
-    load_weights(model, checkpoint["model"], str(path))
+    load_weights(model, checkpoint.weights, str(path))
     chosen = device if isinstance(device, torch.device) else resolve_device(device or "auto")
     if config.train.exact_fp32:
         use_exact_fp32(chosen)

@@ -12,10 +12,11 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from fsaf.checkpoints.any_format import is_on_hub
+from fsaf.checkpoints.format import Checkpoint
 from fsaf.checkpoints.hub import PREFIX, without_places
 from fsaf.config import Config, to_dict
 from fsaf.errors import UserError, printable
-from fsaf.recipe import build_config, find_recipe, recipe_names, to_yaml
+from fsaf.recipe import find_recipe, recipe_names, to_yaml
 from fsaf.run_folder.read import finite, read_metrics
 from fsaf.scoring.metrics import METRICS
 
@@ -26,7 +27,7 @@ TOLERANCE = 1e-3
 """Two evaluations of the same weights on the same images may differ by this much in AP."""
 
 
-def read_figures(run: Path, checkpoint: dict[str, Any], file: Path | None) -> dict[str, Any]:
+def read_figures(run: Path, checkpoint: Checkpoint, file: Path | None) -> dict[str, Any]:
     """The evaluation that a card is to show: ``file``, or ``evaluation.json`` of the run folder.
 
     Raises UserError where there is none, and where the run's is known to be of other weights than
@@ -43,7 +44,7 @@ def read_figures(run: Path, checkpoint: dict[str, Any], file: Path | None) -> di
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not an evaluation of fsaf ({error!r})") from error
-    step = checkpoint.get("training", {}).get("step")
+    step = checkpoint.step
     _, evaluations = read_metrics(run / "metrics.jsonl", [])
     own = [
         value
@@ -59,7 +60,7 @@ def read_figures(run: Path, checkpoint: dict[str, Any], file: Path | None) -> di
 
 
 def write_card(
-    checkpoint: dict[str, Any],
+    checkpoint: Checkpoint,
     figures: Mapping[str, Any],
     *,
     name: str,
@@ -74,7 +75,7 @@ def write_card(
     dataset: the data's name, by default its folder's. repository: ``USER/NAME`` on the hub. license: of the
     weights, as the hub abbreviates it.
     """
-    config = build_config(checkpoint["config"], where="the checkpoint")
+    config = checkpoint.config
     dataset = dataset or (Path(config.data.root).resolve().name if config.data.root else "the training data")
     data = ModelCardData(
         library_name="fsaf",
@@ -95,7 +96,7 @@ def write_card(
             if (value := finite(figures.get(key))) is not None
         ],
     )
-    names = ", ".join(_text(each) for each in checkpoint["classes"]["names"])
+    names = ", ".join(_text(each) for each in checkpoint.classes.names)
     rows = {
         name: row if isinstance(row, dict) else {"AP": row}
         for name, row in figures.get("per_class", {}).items()
@@ -104,7 +105,7 @@ def write_card(
         f"# {_text(name)}",
         f"An object detector: [FSAF]({PAPER}) (Feature Selective Anchor-Free) with the backbone "
         f"`{config.model.backbone}`, made with the Python package fsaf. It finds "
-        f"{len(checkpoint['classes']['names'])} classes: {names}.",
+        f"{len(checkpoint.classes.names)} classes: {names}.",
         "## Use",
         _usage(f"{PREFIX}{repository}" if repository else folder, published=bool(repository)),
         "## Figures",
@@ -143,12 +144,11 @@ On the command line: `fsaf predict {word} photo.jpg`, `fsaf export {word} --out 
 The network alone, a PyTorch module: `detector.model`."""
 
 
-def _training(checkpoint: dict[str, Any], config: Config) -> str:
-    training = checkpoint.get("training")
+def _training(checkpoint: Checkpoint, config: Config) -> str:
     lines = ["The checkpoint does not say how it was trained."]
-    if training:
+    if checkpoint.step is not None:
         start = f" It started from the weights of `{_public(config.init)}`." if config.init else ""
-        lines = [f"These are the weights after step {training['step']} of this command.{start}"]
+        lines = [f"These are the weights after step {checkpoint.step} of this command.{start}"]
         lines.append(f"```sh\n{as_command(config)}\n```")
     packages = ", ".join(
         f"{package} {version(package)}" for package in ("fsaf", "torch", "torchvision", "timm")

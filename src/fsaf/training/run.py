@@ -1,17 +1,17 @@
 """The state of a run: everything that training changes, and that ``last.pt`` holds."""
 
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fsaf.checkpoints.format import (
-    checkpoint_classes,
+    Checkpoint,
+    Training,
     load_newest,
     load_weights,
-    make_checkpoint,
     save_checkpoint,
 )
 from fsaf.config import Config
@@ -56,6 +56,11 @@ class Run:
         return self.out / "checkpoints" / "last.pt"
 
     @property
+    def best_pt(self) -> Path:
+        """The network with the highest AP."""
+        return self.out / "checkpoints" / "best.pt"
+
+    @property
     def evaluated(self) -> FSAF:
         """The network that is evaluated and kept: the moving average if there is one."""
         return self.average.model if self.average else self.model
@@ -74,89 +79,100 @@ class Run:
                 number,
             )
 
-    def save(self, name: str) -> None:
-        """Write ``checkpoints/<name>``, all or nothing; to be called by all processes, the main one writes.
+    def save(self) -> None:
+        """Write ``last.pt``, all or nothing; to be called by all processes, the main one writes.
 
-        Raises UserError where it cannot, or where a step since the last record went wrong.
+        Raises UserError if it cannot be written, or if a step since the last record went wrong.
+        """
+        state = self.state()
+        if group.is_main():
+            # A file that was found damaged must not take the place of the good one before it.
+            save_checkpoint(self.last_pt, state, self.config.train.keep if self.last_pt == self.good else 1)
+        self.good = self.last_pt
+
+    def save_best(self) -> None:
+        """Write the evaluated network alone to ``best.pt``; to be called by all processes."""
+        if group.is_main():
+            save_checkpoint(self.best_pt, self._network())
+
+    def state(self) -> Checkpoint:
+        """Return everything that ``load_state`` needs; to be called by all processes.
+
+        Raises UserError if a step since the last record went wrong.
         """
         mine = {"random": random_state(self.model.mean.device), "window": self.window.state_dict()}
         parts = group.gather_all(mine)
         check_finite([part["window"] for part in parts], self.last_good, self.precision.skips_overflow)
-        path = self.out / "checkpoints" / name
-        if group.is_main():
-            self._write(path, parts)
-        if path == self.last_pt:
-            self.good = path
+        training = Training(
+            best=self.best,
+            best_epoch=self.best_epoch,
+            to_evaluate=self.to_evaluate,
+            optimizer=self.optimizer.state_dict(),
+            scaler=self.precision.state_dict(),
+            processes=parts,
+            model=self.model.state_dict() if self.average else None,
+            average_updates=self.average.updates if self.average else None,
+        )
+        return replace(self._network(), training=training, launch=group.launch_id())
 
-    def _write(self, path: Path, parts: list[dict[str, Any]]) -> None:
-        training: dict[str, Any] = {
-            "step": self.step,
-            "best": self.best,
-            "best_epoch": self.best_epoch,
-            "to_evaluate": self.to_evaluate,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.precision.state_dict(),
-            "processes": parts,
-        }
-        if self.average:
-            training |= {"model": self.model.state_dict(), "average_updates": self.average.updates}
-        checkpoint = make_checkpoint(self.evaluated.state_dict(), self.classes, self.config, training)
-        checkpoint["launch"] = group.launch_id()
-        # A file that was found damaged must not take the place of the good one before it.
-        keep = self.config.train.keep if path == self.last_pt == self.good else 1
-        save_checkpoint(path, checkpoint, keep)
+    def _network(self) -> Checkpoint:
+        return Checkpoint(
+            config=self.config, classes=self.classes, weights=self.evaluated.state_dict(), step=self.step
+        )
 
     def resume(self) -> None:
-        """Restore what ``last.pt`` holds, or the one before it that is whole.
+        """Restore what ``last.pt`` holds, or the newest checkpoint before it that is whole.
 
-        Raises UserError where it does not fit this run.
+        Raises UserError if it does not fit this run.
         """
         checkpoint, path, faults = group.from_main(lambda: load_newest(self.last_pt))
         self.good = path
         if path != self.last_pt:
             why = faults[0] if faults else f"{self.last_pt}: no such checkpoint"
             self.notes.append(f"warning: {why}; going on from the one before, {path}")
-        training = checkpoint.get("training")
-        if training is None:
-            raise CheckpointError(
-                f"{self.last_pt}: holds weights alone; give it as --init to start from them"
-            )
-        if ("average_updates" in training) != (self.average is not None):
+        self.load_state(checkpoint)
+
+    def load_state(self, checkpoint: Checkpoint) -> None:
+        """Restore what ``state`` returned. Raises UserError if it does not fit this run."""
+        training, where = checkpoint.training, str(self.last_pt)
+        if training is None or checkpoint.step is None:
+            raise CheckpointError(f"{where}: holds weights alone; give it as --init to start from them")
+        if (training.average_updates is not None) != (self.average is not None):
             raise self._does_not_fit("train.ema")
-        if checkpoint["config"]["optim"]["name"] != self.config.optim.name:
+        if checkpoint.config.optim.name != self.config.optim.name:
             raise self._does_not_fit("optim.name")
-        if (known := checkpoint_classes(checkpoint)) != self.classes:
+        if checkpoint.classes != self.classes:
             raise CheckpointError(
-                f"{self.last_pt}: is of the classes {', '.join(known.names[:5])}..., the data of "
+                f"{where}: is of the classes {', '.join(checkpoint.classes.names[:5])}..., the data of "
                 f"{', '.join(self.classes.names[:5])}...; resume on the same data set"
             )
-        if self.average:
-            load_weights(self.average.model, checkpoint["model"], str(self.last_pt))
-            self.average.updates = training["average_updates"]
-        weights = training["model"] if self.average else checkpoint["model"]
-        load_weights(self.model, weights, str(self.last_pt))
+        if self.average and training.average_updates is not None:
+            load_weights(self.average.model, checkpoint.weights, where)
+            self.average.updates = training.average_updates
+        load_weights(self.model, training.model if training.model else checkpoint.weights, where)
+        self._load_optimizer(training.optimizer)
+        self.precision.load_state_dict(training.scaler)
+        self.step, self.to_evaluate = checkpoint.step, training.to_evaluate
+        self.best, self.best_epoch = training.best, training.best_epoch
+        if len(training.processes) == group.processes():
+            mine, device = training.processes[group.rank()], self.model.mean.device
+            set_random_state(device, mine["random"])
+            if checkpoint.config.train.precision == self.config.train.precision:
+                # A step that fp16 skipped would be a fault in another precision.
+                self.window.load_state_dict(mine["window"], device)
+
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
         settings = [
             {key: value for key, value in each.items() if key != "params"}
             for each in self.optimizer.param_groups
         ]
         try:
-            self.optimizer.load_state_dict(training["optimizer"])
+            self.optimizer.load_state_dict(state)
         except ValueError as error:  # other weights train
             raise self._does_not_fit("model.frozen_stages and optim.backbone_rate") from error
         for each, given in zip(self.optimizer.param_groups, settings, strict=True):
             each.update(given)  # weight decay and the like are as this run's config says
-        set_rate(self.optimizer, float(training["optimizer"]["param_groups"][0]["lr"]))
-        self.precision.load_state_dict(training["scaler"])
-        self.step = training["step"]
-        self.best, self.best_epoch = training["best"], training["best_epoch"]
-        self.to_evaluate = training.get("to_evaluate", False)
-        parts = training.get("processes", [])
-        if len(parts) == group.processes():
-            mine, device = parts[group.rank()], self.model.mean.device
-            set_random_state(device, mine["random"])
-            if checkpoint["config"]["train"]["precision"] == self.config.train.precision:
-                # A step that fp16 skipped would be a fault in another.
-                self.window.load_state_dict(mine["window"], device)
+        set_rate(self.optimizer, float(state["param_groups"][0]["lr"]))
 
     def _does_not_fit(self, key: str) -> UserError:
         return CheckpointError(

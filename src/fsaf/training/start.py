@@ -84,7 +84,7 @@ def settle_resume(config: Config) -> Config:
     def goes_on() -> bool:
         if not checkpoints_at(last_pt):
             return False
-        return config.resume == "auto" or load_newest(last_pt)[0].get("launch") == group.launch_id()
+        return config.resume == "auto" or load_newest(last_pt)[0].launch == group.launch_id()
 
     return replace(config, resume=group.from_main(goes_on))
 

@@ -165,7 +165,7 @@ def _naming_last_good(run: Run) -> Iterator[None]:
 def save(run: Run, log: RunLog | NoLog) -> None:
     """Write ``last.pt``, and before it the records that a run which goes on from it does not make again."""
     log.sync()
-    run.save("last.pt")
+    run.save()
 
 
 def validate(run: Run, records: Records, epoch: int, log: RunLog | NoLog, request: StopRequest) -> None:
@@ -186,7 +186,7 @@ def validate(run: Run, records: Records, epoch: int, log: RunLog | NoLog, reques
     log.say(f"epoch {epoch}: AP {score:.3f}  AP50 {metrics['AP50'] or 0.0:.3f}")
     if score > run.best:
         run.best, run.best_epoch = score, epoch
-        run.save("best.pt")
+        run.save_best()
 
 
 def make_step(

@@ -5,12 +5,11 @@ layers that score classes each class is a part of its own, found by name.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fsaf.checkpoints.format import checkpoint_classes
+from fsaf.checkpoints.format import Checkpoint
 from fsaf.data.records import Classes
 from fsaf.errors import CheckpointError, printable
 from fsaf.model.anchors import KINDS
@@ -59,13 +58,13 @@ class Transfer:
         return lines
 
 
-def plan_transfer(model: FSAF, classes: Classes, checkpoint: dict[str, Any], where: str) -> Transfer:
+def plan_transfer(model: FSAF, classes: Classes, checkpoint: Checkpoint, where: str) -> Transfer:
     """What ``model``, which detects ``classes``, takes from ``checkpoint``, read from file ``where``.
 
     Raises UserError where the file contradicts itself, or has nothing in common with the network.
     """
-    theirs, own = checkpoint["model"], model.state_dict()
-    known = checkpoint_classes(checkpoint).names
+    theirs, own = checkpoint.weights, model.state_dict()
+    known = checkpoint.classes.names
     rows = [known.index(name) if name in known else -1 for name in classes.names]
     backbone = all(_fits(own, theirs, name) for name in own if name.startswith(BACKBONE))
     state: dict[str, Tensor] = {}
@@ -89,7 +88,7 @@ def plan_transfer(model: FSAF, classes: Classes, checkpoint: dict[str, Any], whe
     if not {name for name, _ in model.named_parameters()} & set(state):
         raise CheckpointError(
             f"{where}: no layer of it fits this network, and its backbone is "
-            f"{checkpoint['config']['model']['backbone']}; give init a checkpoint of a network like this"
+            f"{checkpoint.config.model.backbone}; give init a checkpoint of a network like this"
         )
     scored = any(_layer(name) in CLASS_LAYERS for name in state)
     kept = [name for name, row in zip(classes.names, rows, strict=True) if row >= 0 and scored]
