@@ -247,14 +247,16 @@ class Detector:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a checkpoint that ``fsaf.load`` takes: weights, classes, config."""
-        save_checkpoint(Path(path), self._checkpoint())
+        checkpoint = Checkpoint(config=self.config, classes=self.classes, weights=self.model.state_dict())
+        save_checkpoint(Path(path), checkpoint)
 
     def save_pretrained(self, folder: str | PathLike[str], card: str = "") -> None:
         """Write a folder for the Hugging Face hub, which ``fsaf.load`` takes too.
 
         card: text of its README.md; ``fsaf publish`` writes one from a run's figures.
         """
-        write_folder(Path(folder), self._checkpoint(), card)
+        checkpoint = Checkpoint(config=self.config, classes=self.classes, weights=self.model.state_dict())
+        write_folder(Path(folder), checkpoint, card)
 
     def push_to_hub(self, repository: str, *, private: bool = False, card: str = "") -> str:
         """Upload what ``save_pretrained`` writes to ``USER/NAME`` on the hub, and return the address.
@@ -264,9 +266,6 @@ class Detector:
         with TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "hub", card)
             return upload(Path(folder) / "hub", repository, private=private)
-
-    def _checkpoint(self) -> Checkpoint:
-        return Checkpoint(config=self.config, classes=self.classes, weights=self.model.state_dict())
 
 
 def load(
