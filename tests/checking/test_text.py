@@ -112,7 +112,10 @@ def test_of_cocos_archives_the_instances_are_read(folder: Path) -> None:
         (["nowhere"], "nowhere: no such file or folder"),
         (["."], "no annotations/*.json"),
         (["FOLDER", "--shapes", "0"], "--shapes 0: must be at least 1"),
-        (["FOLDER", "--shapes", "2", "--short-side", "16"], "data.short_side = 16: must be at least 32"),
+        (
+            ["FOLDER", "--shapes", "2", "--short-side", "16"],
+            "data.short_side = 16: must be between 32 and 32768 pixels",
+        ),
         (["FOLDER", "--short-side", "2000"], "data.short_side = 2000: must be at most data.long_side"),
         (["FOLDER", "--data.flip", "0"], "unrecognized option --data.flip"),
         (["FOLDER", "--recipe", "lite9"], "lite9: no such recipe file; did you mean 'lite0'?"),

@@ -196,9 +196,9 @@ def test_a_killed_process_is_restarted_and_the_run_ends_the_same(
         )
         last = load_checkpoint(out / "run/checkpoints/last.pt")
         rows = [json.loads(line) for line in (out / "run/metrics.jsonl").read_text().splitlines()]
-        ends.append(
-            (last.weights, last.training, [(row["step"], row.get("loss"), row.get("AP")) for row in rows])
-        )
+        assert last.training is not None
+        figures = [(row["step"], row.get("loss"), row.get("AP")) for row in rows]
+        ends.append((last.weights, vars(last.training) | {"step": last.step}, figures))
     assert not (tmp_path / "killed" / f"seen-{rank}-0.json").exists()  # it did die
     again = json.loads((tmp_path / "killed" / f"seen-{rank}-1.json").read_text())
     assert len(again) == 6 - (
