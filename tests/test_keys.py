@@ -61,7 +61,7 @@ def test_words_that_a_key_can_be() -> None:
 def test_the_nearest_key(name: str, near: str | None) -> None:
     known = [f"--{key.name}" for key in recipe_keys()]
     text = nearest_key(name, known)
-    if name == "--images":  # of two splits: either will do, the last part alone does not tell
+    if name == "--images":  # two splits have it: either will do
         assert text == "" or ".images" in text
     else:
         assert text == (f"; did you mean {near!r}?" if near else "")

@@ -171,11 +171,11 @@ def test_a_mistake_in_a_file_names_file_key_and_value(tmp_path: Path, text: str,
 
 
 def test_keys_taken_over_from_another_place_are_not_given_twice(tmp_path: Path) -> None:
-    """YAML's ``<<`` gives defaults, which the place itself may override; those may be taken over in turn."""
+    """YAML's ``<<`` merges defaults from another place, which may have merged some itself."""
     path = tmp_path / "mine.yaml"
     train = "train: &train {<<: &base {annotations: a.json, images: b}, images: c}"
     path.write_text(f"data: {{{train}, val: {{<<: *train}}}}\nspare: {{<<: *train}}\n")
-    with pytest.raises(UserError, match="unknown key spare"):  # a shallower place, which YAML makes first
+    with pytest.raises(UserError, match="unknown key spare"):  # YAML builds shallower places first
         load_recipe(str(path))
     path.write_text(f"data: {{{train}, val: {{<<: *train}}}}\n")
     data = load_recipe(str(path)).data

@@ -33,7 +33,7 @@ DATA = DataConfig(short_side=64, long_side=96, shapes=[(64, 96)])
 
 @pytest.fixture
 def sees() -> Detector:
-    """Finds coloured rectangles."""
+    """A detector that detects coloured rectangles."""
     return Detector(SeesColours().eval(), CLASSES, Config(data=DATA))
 
 
@@ -49,7 +49,7 @@ def expected(index: int) -> list[tuple[str, list[float]]]:
 
 
 def record(path: Path, count: int = 9) -> Path:
-    """``scene`` at 10 frames a second, pixels as they are."""
+    """Record ``scene`` at 10 frames per second, without loss."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("ffv1", rate=10)
@@ -63,7 +63,7 @@ def record(path: Path, count: int = 9) -> Path:
 
 
 def cut(path: Path) -> Path:
-    """An AVI file that ends in the middle of its frames."""
+    """Cut an AVI file in the middle of its frames."""
     data = path.read_bytes()
     path.write_bytes(data[: (data.index(b"movi") + data.rindex(b"idx1")) // 2])
     return path
@@ -126,7 +126,7 @@ def test_damage_is_told_and_what_decodes_is_kept(
 
 
 class Endless:
-    """A camera: frames for ever, and after the sixth somebody presses Ctrl-C."""
+    """A camera with endless frames; after the sixth somebody presses Ctrl-C."""
 
     rate, time_base, aspect, faults, total = Fraction(10), Fraction(1, 10), None, (), None
     given = 0
@@ -226,7 +226,7 @@ def test_a_file_where_a_folder_of_the_tree_is_to_be(sees: Detector, tmp_path: Pa
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Untrained, with a detection everywhere."""
+    """An untrained detector that detects something everywhere."""
     torch.manual_seed(0)
     model = ModelConfig(
         backbone="test_efficientnet", weights="none", channels=64, convs=1, norm="group", frozen_stages=-1

@@ -1,4 +1,4 @@
-"""Cut-out detections, and folders that every file system takes."""
+"""Crops, and folder names that are valid on every file system."""
 
 from pathlib import Path, PurePath
 

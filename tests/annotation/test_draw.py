@@ -1,4 +1,4 @@
-"""Pictures of detections: where ink goes, and that no input breaks it."""
+"""Drawn detections: position and colours, and inputs that could break drawing."""
 
 import itertools
 
@@ -30,7 +30,7 @@ def test_pictures_deeper_than_eight_bits_are_drawn_as_they_are_detected_on(kind:
 
 
 def test_a_font_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also for letters that Pillow's own lacks: a video has many captions."""
+    """Also for letters that Pillow's own font lacks: a video has many captions."""
     opened, font = [], ImageFont.load_default(14)
 
     def count(name: object, *_: object, **__: object) -> object:
@@ -55,7 +55,7 @@ def test_box_lines_have_the_colour_of_the_class_and_lie_on_the_box() -> None:
     rows, columns = np.flatnonzero(touched.any(1)), np.flatnonzero(touched.any(0))
     assert (rows[0], rows[-1], columns[0], columns[-1]) == (39, 100, 49, 150)  # one dark pixel around
     assert not touched[50:90, 60:140].any()
-    assert np.asarray(image).std() == 0  # the picture given is not drawn on
+    assert np.asarray(image).std() == 0  # the input is not drawn on
 
 
 def test_every_kind_of_picture_gives_the_same() -> None:

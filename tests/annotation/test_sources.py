@@ -1,4 +1,4 @@
-"""What a command line names, and where results go: trees are kept, nothing is replaced."""
+"""Inputs of a command line, and their output files: folders are kept, nothing is replaced."""
 
 import os
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_links_are_followed_each_folder_once(here: Path) -> None:
     (here / "photos" / "link").symlink_to(here / "more")
     (here / "photos" / "loop").symlink_to(here / "photos")
     (here / "photos" / "a" / "again").symlink_to(here / "photos" / "a" / "deep")
-    (here / "photos" / "gone.jpg").symlink_to("nowhere.jpg")  # told of when it is read
+    (here / "photos" / "gone.jpg").symlink_to("nowhere.jpg")  # reported when it is read
     added = [("photos/gone.jpg", "out/gone.png"), ("photos/link/e.jpg", "out/link/e.png")]
     assert len(results("photos")) == len(before) + len(added)
     assert set(added) < set(results("photos"))
@@ -80,7 +80,7 @@ def test_files_patterns_and_cameras(here: Path) -> None:
 
 @pytest.mark.parametrize("pattern", ["photos/**", "photos/**/*"])
 def test_a_pattern_gives_a_file_once(here: Path, pattern: str) -> None:
-    """It matches folders, and what lies in them, too."""
+    """A pattern matches folders and the files in them."""
     (here / "photos" / "a" / "notes.txt").unlink()
     names = [name for name, _ in results(pattern)]
     assert sorted(names) == sorted(name for name, _ in results("photos"))

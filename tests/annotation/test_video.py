@@ -1,4 +1,4 @@
-"""Video files frame by frame: times, sizes, rotation, damage, and files that are whole or not there."""
+"""Video files frame by frame: times, sizes, rotation, damage, and whole output files."""
 
 import math
 import re
@@ -20,7 +20,7 @@ from fsaf.errors import UserError
 
 
 def picture(index: int, size: tuple[int, int] = (64, 96)) -> np.ndarray:
-    """Grey, with a red patch at the left top, and a bright bar that moves with ``index``."""
+    """Return a grey picture with a red patch at the left top, and a bright bar that moves with ``index``."""
     pixels = np.full((*size, 3), 60, np.uint8)
     pixels[:16, :32] = 220, 40, 30
     pixels[32:48, 4 * index : 4 * index + 8] = 250
@@ -28,7 +28,7 @@ def picture(index: int, size: tuple[int, int] = (64, 96)) -> np.ndarray:
 
 
 def record(path: Path, count: int, **options: str) -> Path:
-    """A video of ``picture`` at 25 frames a second, written by PyAV alone."""
+    """Record ``picture`` at 25 frames per second, with PyAV alone."""
     with av.open(str(path), "w", options=options) as container:
         stream: Any = container.add_stream("libx264", rate=25, options={"g": "4"})
         stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
@@ -86,8 +86,10 @@ def test_uneven_times_are_kept(tmp_path: Path) -> None:
 
 
 def turn(path: Path, degrees: float) -> None:
-    """Have players turn an MP4 clockwise: by the matrix of its track header (ISO 14496-12), which takes
-    (x, y) to (ax + cy, bx + dy), y downwards."""
+    """Make players rotate an MP4 clockwise.
+
+    The matrix in the track header (ISO 14496-12) maps (x, y) to (ax + cy, bx + dy), with y downwards.
+    """
     cos, sin = (round(f(math.radians(degrees)) * 65536) for f in (math.cos, math.sin))
     data = bytearray(path.read_bytes())
     matrix = data.index(b"tkhd") + 4 + 40
@@ -189,7 +191,7 @@ def test_videos_are_told_by_content(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["12:30.mp4", "concat:b.mp4", "50%03d [1] é.mp4"])
 def test_names_are_names_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """FFmpeg takes what stands before a colon for a protocol."""
+    """FFmpeg would take the part before a colon for a protocol."""
     monkeypatch.chdir(tmp_path)
     write(Path("b.mp4"), (64, 96), Fraction(25), Fraction(1, 25), [0, 1, 2])
     write(Path(name), (64, 96), Fraction(25), Fraction(1, 25), [0, 1])
@@ -207,7 +209,7 @@ def test_a_video_that_cannot_be_ended_is_one_message(tmp_path: Path) -> None:
 
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))  # FFmpeg writes what is so short at its end only
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))  # FFmpeg writes such a short video only at its end
     try:
         with pytest.raises(UserError, match=r"b\.mp4: cannot be written \(File too large"):
             write(tmp_path / "b.mp4", (64, 96), Fraction(25), Fraction(1, 25), [0, 1])

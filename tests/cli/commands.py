@@ -19,12 +19,12 @@ def write_recipe(folder: Path, data: Path, **overrides: Any) -> str:
     return str(path)
 
 
-def refused(capsys: pytest.CaptureFixture[str], argv: list[str], *told: str) -> None:
-    """Exit status 2 and one line on stderr that holds every one of ``told``."""
+def refused(capsys: pytest.CaptureFixture[str], argv: list[str], *parts: str) -> None:
+    """Assert exit status 2 and one line on stderr that contains all parts."""
     assert main(argv) == 2
     out, err = capsys.readouterr()
     assert err.startswith(f"fsaf {argv[0]}: ") and err.endswith("\n")
     assert err.count("\n") == 1 and "Traceback" not in err, err
-    for part in told:
+    for part in parts:
         assert part in err
     assert "Traceback" not in out

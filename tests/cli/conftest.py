@@ -24,7 +24,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(root: Path) -> Path:
-    """Untrained, with a detection everywhere."""
+    """An untrained detector that detects something everywhere."""
     torch.manual_seed(0)
     config = build_config(recipe(root, root / "out", **TINY, predict={"score_threshold": 0.0}), where="")
     classes = Classes(names=("green", "red", "blue"), ids=(3, 7, 90))
@@ -35,7 +35,7 @@ def checkpoint(root: Path) -> Path:
 
 @pytest.fixture
 def copy(root: Path, tmp_path: Path) -> Path:
-    """The data set, to be damaged."""
+    """A copy of the data set that a test may damage."""
     shutil.copytree(root, tmp_path / "data")
     return tmp_path / "data"
 

@@ -1,4 +1,4 @@
-"""The script of ``fsaf completion bash``, run by bash as it does at a press of the Tab key."""
+"""The scripts of ``fsaf completion``, run by bash as at a press of the Tab key."""
 
 import shutil
 import subprocess

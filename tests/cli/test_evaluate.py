@@ -1,4 +1,4 @@
-"""fsaf evaluate: other classes, where results go, one message for a mistake."""
+"""``fsaf evaluate``: other classes, output folders, one message for a mistake."""
 
 import json
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_evaluation_reads_the_annotations_once(
 def test_figures_that_cannot_be_written_are_shown(
     checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They may have taken hours."""
+    """Evaluation may have taken hours."""
     (here / "scores" / "evaluation.json").mkdir(parents=True)
     assert main(["evaluate", str(checkpoint), "--out", "scores"]) == 2
     out, err = capsys.readouterr()

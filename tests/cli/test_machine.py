@@ -1,4 +1,4 @@
-"""``fsaf info``: what it finds, and how it says so."""
+"""``fsaf info``: versions, devices, and their text."""
 
 import importlib.metadata
 import json

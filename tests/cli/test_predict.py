@@ -1,4 +1,4 @@
-"""fsaf predict: which pictures, what is written of them, one message for a mistake."""
+"""``fsaf predict``: inputs, outputs, one message for a mistake."""
 
 import json
 import shutil

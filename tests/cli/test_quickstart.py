@@ -1,4 +1,4 @@
-"""`fsaf quickstart`, cut short: every stage runs and leaves what it promises."""
+"""``fsaf quickstart``, shortened: every stage runs and writes its files."""
 
 import json
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_every_stage_runs_and_a_second_start_goes_on(
     assert all(word in said for word in ("AP50", "images/s", "seconds", "Try next", str(out / "report.html")))
 
     short[4] = "3"  # one step more than the first time
-    (out / "checkpoints" / "best.pt").unlink()  # a run that evaluates nothing writes none
+    (out / "checkpoints" / "best.pt").unlink()  # a run without evaluation writes none
     assert main([*short, "--train.evaluate_every", "0"]) == 0
     steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in steps if "loss" in record] == [1, 2, 3]

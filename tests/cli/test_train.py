@@ -1,4 +1,4 @@
-"""fsaf train and report: exit statuses, one message for a mistake, nothing written by what failed."""
+"""``fsaf train`` and ``report``: exit statuses, one message for a mistake, no files after a failure."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The demo page: what it answers and refuses, and once in a real browser."""
+"""The demo page: answers, refusals, and one session in a real browser."""
 
 import json
 import os
@@ -32,7 +32,7 @@ OFFLINE = [
 
 @pytest.fixture
 def detector(tiny_model_config: ModelConfig) -> Detector:
-    """An untrained detector that finds something everywhere."""
+    """An untrained detector that detects something everywhere."""
     model = FSAF(tiny_model_config, 2).eval()
     assert model.head.classes is not None and model.head.classes.bias is not None
     torch.nn.init.constant_(model.head.classes.bias, 0.5)

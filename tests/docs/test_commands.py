@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 LANGUAGES = {"sh", "bash", "python", "yaml", "json", "text"}
 SHELL = [block for page in PAGES for block in blocks(page) if block.language in ("sh", "bash")]
 
-# Commands in blocks that are neither parsed nor run, by their first word, and why.
+# Commands in blocks that are neither parsed nor run, by their first word, with the reason.
 OTHER_PROGRAMS = {
     "export": "sets a variable of the shell",
     "hf": "another program",
@@ -98,7 +98,7 @@ def fsaf_commands(block: Block) -> list[list[str]]:
 
 @pytest.fixture(autouse=True)
 def one_parser_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes a tenth of a second to make."""
+    """Building the parser takes a tenth of a second."""
     monkeypatch.setattr(recipe, "config_parser", config_parser)
 
 
@@ -111,12 +111,12 @@ def parser() -> Any:
 
 
 def verbs() -> dict[str, Any]:
-    """The parser of each verb."""
+    """Return the parser of each verb."""
     return next(action for action in parser()._actions if action.dest == "verb").choices
 
 
 def parse_fsaf(words: list[str]) -> None:
-    """Raises SystemExit or UserError where ``fsaf`` would refuse the words, whatever the files hold."""
+    """Raise SystemExit or UserError if ``fsaf`` would refuse the words, whatever the files contain."""
     _parse_fsaf(tuple(words))
 
 
@@ -139,7 +139,7 @@ def parse_make(words: list[str]) -> None:
 
 
 def parse_pip(words: list[str]) -> None:
-    """Our own package with extras that it has; of other packages nothing is checked."""
+    """Check that our package has the extras; other packages are not checked."""
     text = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2]
     extras = re.findall(r"^(\w+) = \[", text.partition("\n[")[0], re.MULTILINE)
     for word in words:
@@ -148,7 +148,7 @@ def parse_pip(words: list[str]) -> None:
 
 
 def parse_python(words: list[str]) -> None:
-    """A script of this repository, with options that its source names."""
+    """Check a script of this repository, and that its source names the options."""
     if words[:2] == ["-m", "fsaf"]:
         return parse_fsaf(words[2:]) if words[2:] else None
     script = ROOT / words[0]
@@ -207,7 +207,7 @@ def accepted(parse: Callable[[list[str]], None], words: list[str], place: str) -
 
 
 def test_every_block_says_its_language() -> None:
-    """So that no command stands where this file does not look."""
+    """Otherwise this file would miss commands."""
     found = [block for page in PAGES for block in blocks(page)]
     assert len(found) > 20
     assert [block.place for block in found if block.language not in LANGUAGES] == []
@@ -222,7 +222,7 @@ def test_every_command_parses(block: Block) -> None:
 
 
 def completed(first: str, words: list[str], page: Path) -> list[str] | None:
-    """Inline code with what it leaves out filled in; None where it is no command of ours to check."""
+    """Complete inline code to a whole command; return None if it is not a command to check."""
     words = ["2" if word == "N" else word for word in words if word != "..."]
     if first == "torchrun" and "-m" not in words:
         return [*words, "-m", "fsaf", "train", "lite0"]
@@ -288,7 +288,7 @@ def test_what_is_left_out_is_there() -> None:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which what the pages call DATA, PATH, photos and so on exists, small."""
+    """A folder with small files for the names in the pages: DATA, PATH, photos and so on."""
     folder = tmp_path_factory.mktemp("docs")
     write_coco(folder / "DATA", eight_pictures())
     write_coco(folder / "DATA", eight_pictures(1)[:3], "val", first_id=501)
@@ -304,7 +304,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_quickstart(folder: Path) -> None:
-    """What ``fsaf quickstart``, and another training, would have left, made of what the README's have."""
+    """Make the files of ``fsaf quickstart``, and of another training, from those of the README's commands."""
     shutil.copytree(folder / "runs" / "mine", folder / "runs" / "other")
     run = folder / "runs" / "quickstart"
     shutil.copytree(folder / "runs" / "mine", run)
@@ -315,7 +315,7 @@ def make_quickstart(folder: Path) -> None:
 def test_the_commands_run_one_after_another(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the order of the pages, with what makes them small appended; the Python blocks after their page."""
+    """In the order of the pages, with options that make them small; Python blocks after their page."""
     monkeypatch.chdir(workplace)
     torch.manual_seed(0)
     ran: list[list[str]] = []
@@ -324,7 +324,7 @@ def test_the_commands_run_one_after_another(
         if name == "docs/quickstart.md":
             make_quickstart(workplace)
         if name == "docs/hub.md":
-            shutil.rmtree(workplace / "runs" / "mine" / "hub")  # the README has made it, too
+            shutil.rmtree(workplace / "runs" / "mine" / "hub")  # the README's commands made it too
         for block in blocks(ROOT / name):
             if block.language == "python" and name != "docs/hub.md":  # which needs the network
                 exec(compile(block.text, block.place, "exec"), names)
@@ -361,7 +361,7 @@ def test_the_python_of_static_shapes(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_names_in_blocks_of_python_exist() -> None:
-    """Also in those that need the network, which nothing runs."""
+    """Also in blocks that need the network, which no test runs."""
     things = {"fsaf": fsaf, "detector": Detector, "result": Result, "network": fsaf.FSAF}
     used = 0
     for page in PAGES:

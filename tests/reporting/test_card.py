@@ -21,7 +21,7 @@ from published import picture
 
 
 def table(text: str, head: str) -> dict[str, list[str]]:
-    """First cell to the others, of the table that starts with ``head``."""
+    """Return the first cell of each row to the other cells, for the table that starts with ``head``."""
     rows = text.split(head)[1].split("\n\n")[0].splitlines()[2:]
     return {
         cells[0].strip(): [cell.strip() for cell in cells[1:]]
@@ -115,7 +115,7 @@ def test_a_card_of_other_figures_and_names(trained_run: Path) -> None:
 def test_evaluations_without_any_box(
     tmp_path: Path, own: float | None, figure: float | None, fits: bool
 ) -> None:
-    """AP is null where the split has no box."""
+    """AP is null if the split has no box."""
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 5, "epoch": 1, "AP": own}) + "\n")
     (tmp_path / "evaluation.json").write_text(json.dumps({"AP": figure}))
     checkpoint = Checkpoint(config=Config(), classes=Classes(names=("a",), ids=(1,)), weights={}, step=5)

@@ -1,4 +1,4 @@
-"""Runs side by side: what is best, what differs, and what does not compare."""
+"""Runs side by side: the best figures, differences, and runs that cannot be compared."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def compare(*runs: Path) -> str:
 
 
 def row(source: str, name: str) -> list[tuple[str, str]]:
-    """(class, text) of each cell of a row."""
+    """Return (class, text) of each cell of a row."""
     found = re.search(rf'<th scope="row">{re.escape(name)}(?:<small>.*?)?</th>(.*?)</tr>', source)
     return re.findall(r'<td class="(.*?)">(.*?)</td>', found[1]) if found else []
 
@@ -72,7 +72,7 @@ def test_nothing_differs(tmp_path: Path) -> None:
         ({"data": {"root": str(Path("x").resolve()), "val": {"images": "val"}}}, True),
         ({"data": {"root": "./x/", "val": {"images": "val"}}}, True),
         ({"data": {"root": None, "val": {"images": "val"}}}, False),
-        ({}, True),  # an older run does not tell
+        ({}, True),  # older runs do not record it
     ],
 )
 def test_evaluations_of_other_images_are_told(tmp_path: Path, other: dict[str, Any], same: bool) -> None:

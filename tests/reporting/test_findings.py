@@ -1,4 +1,4 @@
-"""What a report says of predictions and data: found again from the run folder, or left out with a note."""
+"""Sections of a report on predictions and data: made from the run folder, or left out with a note."""
 
 import html
 import json
@@ -33,14 +33,14 @@ SECTIONS = (
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
-    """Data, and the run folder of an evaluation on it."""
+    """A folder of data and the run folder of an evaluation on it."""
     root = tmp_path_factory.mktemp("findings")
     return root, write_run(root)
 
 
 @pytest.fixture
 def run(whole: tuple[Path, Config], tmp_path: Path) -> Path:
-    """A copy of that folder to change."""
+    """A copy of that run folder, to change."""
     (tmp_path / "run").mkdir()
     for path in (whole[0] / "run").iterdir():
         (tmp_path / "run" / path.name).write_bytes(path.read_bytes())
@@ -52,7 +52,7 @@ def change(path: Path, how: Callable[[Any], Any]) -> None:
 
 
 def said(run: Path) -> tuple[str, set[str]]:
-    """The page, and its headings."""
+    """Return the page and its headings."""
     source = write_report(run).read_text(encoding="utf-8")
     return source, {html.unescape(text) for text in re.findall("<h2>(.*?)</h2>", source)}
 
@@ -66,14 +66,14 @@ def test_every_section_is_there(run: Path, whole: tuple[Path, Config]) -> None:
     matrix = analysis.confusion(records, found)
     assert [int(count) for _, count in shown] == matrix.ravel()[:-1].tolist()
     assert [float(share) for share, _ in shown[:4]] == pytest.approx(matrix[0] / matrix[0].sum(), abs=6e-4)
-    false, missed = analysis.mistakes(records, found, analysis.match(records, found))
+    false, missed = analysis.mistakes(records, found, analysis.match_boxes(records, found))
     captions = re.findall(r"<figcaption>\d+.png: .*?\((\d+) wrong, (\d+) missed\)", source)
     assert captions[0] == (str(false.max()), str(missed[np.lexsort((-missed, -false))[0]]))
     assert int(captions[4][1]) == max(
         m for i, m in enumerate(missed) if i not in np.lexsort((-missed, -false))[:4]
     )
     assert source.count("data:image/jpeg") == len(captions) > 4
-    curves = analysis.precision_recall(records, found, analysis.match(records, found))
+    curves = analysis.precision_recall(records, found, analysis.match_boxes(records, found))
     for curve in curves:
         assert f"{curve.name} <b>{curve.precision.mean():.3f}</b>" in source
     boxes = sum(len(image.boxes) for image in records.images)
@@ -102,7 +102,7 @@ def test_older_runs_have_neither_levels_nor_data_of_their_own(run: Path) -> None
 def test_the_split_that_was_evaluated_counts_not_that_of_the_recipe(
     run: Path, whole: tuple[Path, Config]
 ) -> None:
-    """As after ``fsaf evaluate --data.val...`` on other data."""
+    """After ``fsaf evaluate --data.val...`` on other data."""
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(
         text.replace("val.json", "train.json").replace("images/val", "images/train")
@@ -140,7 +140,7 @@ def test_classes_that_are_no_names_do_not_stop_it(run: Path) -> None:
 
 
 def test_a_class_may_be_called_background(run: Path, whole: tuple[Path, Config]) -> None:
-    """The corner of the confusion matrix alone is empty: what is annotated and missed is counted."""
+    """Only the corner of the confusion matrix is empty; missed boxes are counted."""
     config = whole[1].data
     truth = json.loads((Path(str(config.root)) / str(config.val.annotations)).read_text())
     for entry in truth["categories"]:
@@ -183,7 +183,7 @@ def test_two_classes_of_one_name_are_counted_apart() -> None:
     )
     classes = Classes(names=("cat", "cat", "dog"), ids=(3, 5, 7))
     records = Records(images=[image], classes=classes, source=Path("a.json"))
-    _, boxes = findings.summarise({"training": findings.Split(records, Config().data)})
+    _, boxes = findings.summarise({"training": findings.OpenSplit(records, Config().data)})
     assert boxes == [("cat (3)", ["2"]), ("cat (5)", ["1"]), ("dog", ["0"])]
 
 
@@ -198,7 +198,7 @@ def test_colours_tell_right_wrong_and_missed(tmp_path: Path) -> None:
         labels=np.zeros(2, np.int64),
         crowd=np.zeros(2, bool),
     )
-    found = analysis.Found(
+    found = analysis.Predictions(
         image=np.full(3, 1),
         label=np.zeros(3, np.int64),
         score=np.array([0.9, 0.8, 0.1]),

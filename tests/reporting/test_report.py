@@ -1,4 +1,4 @@
-"""The report of a run: everything shown, everything escaped, nothing needed."""
+"""The report of a run: everything is shown and escaped, and every file is optional."""
 
 import base64
 import html
@@ -71,7 +71,7 @@ def run(tmp_path: Path) -> Path:
 
 
 class Page(HTMLParser):
-    """Tags, attributes and visible text of a page; checks that tags nest."""
+    """Collect tags, attributes and visible text of a page, and check that tags nest."""
 
     VOID = frozenset({"meta", "img", "br", "link", "input"})
 
@@ -203,7 +203,7 @@ def test_settings_that_are_no_yaml_are_told(run: Path, text: str) -> None:
 
 
 def test_pictures_run_no_other_program(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is called PNG may be PostScript, for which Pillow calls Ghostscript."""
+    """A file called PNG may be PostScript, for which Pillow runs Ghostscript."""
     calls = []
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: calls.append(1))
     Image.new("RGB", (8, 8)).save(run / "pictures" / "a.png", "EPS")

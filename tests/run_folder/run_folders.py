@@ -1,4 +1,4 @@
-"""A run folder with everything that a report shows, made without training."""
+"""A run folder with all files that a report shows, made without training."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ CLASSES = Classes(names=tuple(NAMES[id_] for id_ in sorted(COLORS)), ids=tuple(s
 
 
 def write_run(root: Path, name: str = "run") -> Config:
-    """Write data into ``root``, and the run folder of an evaluation on it into ``root / name``."""
+    """Write data into ``root``, and the run folder of an evaluation on it to ``root / name``."""
     write_coco(root, eight_pictures())
     write_coco(root, eight_pictures(1), "val", first_id=501)
     values = recipe(root, root / name)

@@ -1,4 +1,4 @@
-"""What predictions got right: against pycocotools, against slow loops, and against numbers by hand."""
+"""Right and wrong predictions, against pycocotools, slow loops, and numbers by hand."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from fsaf.data.records import Classes, ImageRecord, Records, to_coco
 from fsaf.errors import UserError
 from fsaf.scoring import analysis
-from fsaf.scoring.analysis import Found, Matches
+from fsaf.scoring.analysis import Matches, Predictions
 
 CLASSES = Classes(names=("a", "b", "c", "none"), ids=(3, 17, 90, 40))
 Prediction = dict[str, Any]
@@ -39,8 +39,11 @@ def split(*images: ImageRecord) -> Records:
 
 
 def made_up(seed: int, images: int = 15) -> tuple[Records, list[Prediction]]:
-    """Boxes, some of them crowd regions, and predictions: near them, doubled, of a wrong class, nowhere; few
-    different scores, so that many are equal."""
+    """Return boxes, some of them crowd regions, and predictions.
+
+    Predictions are near boxes, doubled, of a wrong class, or nowhere. They have few different scores, so that
+    many are equal.
+    """
     rng = np.random.default_rng(seed)
     records, found = [], []
     for id_ in rng.permutation(images).tolist():
@@ -74,7 +77,7 @@ def assert_as_pycocotools(records: Records, predictions: list[Prediction]) -> li
         scored.accumulate()
     expected = scored.eval["precision"][0, :, :, 0, 2]
     found = analysis.tabulate(records, predictions)
-    curves = analysis.precision_recall(records, found, analysis.match(records, found))
+    curves = analysis.precision_recall(records, found, analysis.match_boxes(records, found))
     for curve in curves:
         column = scored.params.catIds.index(CLASSES.ids[CLASSES.names.index(curve.name)])
         np.testing.assert_allclose(curve.precision, expected[:, column], atol=1e-9)
@@ -89,7 +92,7 @@ def test_precision_and_recall_are_those_of_pycocotools(seed: int) -> None:
 
 
 def test_of_boxes_overlapped_alike_the_last_is_taken_as_by_pycocotools() -> None:
-    """The first detection lies halfway between two boxes; the second overlaps the last box alone enough."""
+    """The first detection is halfway between two boxes; the second overlaps only the last box enough."""
     records = split(record(1, [[0, 0, 100, 100], [20, 0, 120, 100]], [0, 0]))
     rows = ((10, 0.9), (40, 0.8))
     predictions = [
@@ -106,7 +109,7 @@ def test_of_an_image_and_class_the_best_hundred_count() -> None:
     other = {"image_id": 1, "category_id": 17, "bbox": [0, 0, 50, 50], "score": 0.1}
     for more, kept in ((99, True), (100, False)):
         found = analysis.tabulate(records, [other] + [far] * more + [right])
-        assert analysis.match(records, found).right.any() == kept and len(found.score) == 101
+        assert analysis.match_boxes(records, found).right.any() == kept and len(found.score) == 101
 
 
 def test_best_threshold_by_hand() -> None:
@@ -116,7 +119,7 @@ def test_best_threshold_by_hand() -> None:
         records,
         [{"image_id": 1, "category_id": 3, "bbox": [x, 0, 50, 50], "score": s} for x, s in places],
     )
-    (curve,) = analysis.precision_recall(records, found, analysis.match(records, found))
+    (curve,) = analysis.precision_recall(records, found, analysis.match_boxes(records, found))
     assert (curve.best_f1, curve.best_score) == (pytest.approx(2 * 2 / (3 + 2)), 0.6)
     np.testing.assert_allclose(curve.precision, np.r_[np.ones(51), np.full(50, 2 / 3)])
 
@@ -152,7 +155,7 @@ def test_confusion_is_that_of_a_slow_loop(seed: int) -> None:
     found = analysis.tabulate(records, predictions)
     np.testing.assert_array_equal(analysis.confusion(records, found), expected)
     assert expected[4].sum() > 5 and expected[:, 4].sum() > 5 and np.trace(expected) > 5
-    by_any = analysis.match(records, found, by_class=False)
+    by_any = analysis.match_boxes(records, found, by_class=False)
     false, missed = analysis.mistakes(records, found, by_any)
     assert false.tolist() == [wrong[image.id] for image in records.images]
     assert missed.sum() == expected[:, 4].sum()
@@ -160,9 +163,9 @@ def test_confusion_is_that_of_a_slow_loop(seed: int) -> None:
 
 def table(
     scores: list[float], levels: list[int] | None = None, boxes: Any = None, labels: Any = None
-) -> Found:
+) -> Predictions:
     n = len(scores)
-    return Found(
+    return Predictions(
         image=np.ones(n, np.int64),
         label=np.zeros(n, np.int64) if labels is None else np.array(labels),
         score=np.array(scores),
@@ -195,7 +198,7 @@ def test_levels_by_hand() -> None:
 
 
 def test_mistakes_by_hand() -> None:
-    """A missed box, one found with too low a score, one of the wrong class, one in a crowd region."""
+    """A missed box, one detected with too low a score, one of the wrong class, one in a crowd region."""
     records = split(
         record(5, [[0, 0, 50, 50]], [0]),
         record(2, [[0, 0, 50, 50], [100, 0, 150, 50], [200, 0, 400, 200]], [0, 1, 2], [0, 0, 1]),
@@ -206,7 +209,7 @@ def test_mistakes_by_hand() -> None:
         records,
         [{"image_id": i, "category_id": c, "bbox": [x, 0, 50, 50], "score": s} for i, c, x, s in rows],
     )
-    false, missed = analysis.mistakes(records, found, analysis.match(records, found))
+    false, missed = analysis.mistakes(records, found, analysis.match_boxes(records, found))
     assert false.tolist() == [0, 1, 0] and missed.tolist() == [1, 1, 0]
 
 
@@ -220,7 +223,7 @@ def test_boxes_of_three_numbers_are_not_put_together_anew() -> None:
 def test_no_predictions_at_all() -> None:
     records = split(record(5, [[0, 0, 50, 50]], [0]))
     found = analysis.tabulate(records, [])
-    matches = analysis.match(records, found)
+    matches = analysis.match_boxes(records, found)
     (curve,) = analysis.precision_recall(records, found, matches)
     assert curve.precision.tolist() == [0.0] * 101 and curve.best_f1 == 0
     assert analysis.confusion(records, found)[0, 4] == 1

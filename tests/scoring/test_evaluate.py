@@ -1,4 +1,4 @@
-"""Evaluation of a detector that is right, of one that is wrong, and the files it writes."""
+"""Evaluation of a perfect detector and a bad one, and its files."""
 
 import json
 from dataclasses import replace
@@ -74,7 +74,7 @@ def test_several_views_give_the_same_boxes(records: Records, monkeypatch: pytest
     for key in ("image_id", "category_id"):
         assert [entry[key] for entry in found] == [entry[key] for entry in plain]
     np.testing.assert_allclose([e["bbox"] for e in found], [e["bbox"] for e in plain], atol=2)
-    # Of two processes each takes every other batch.
+    # Two processes take the batches in turn.
     shares = []
     monkeypatch.setattr(group, "processes", lambda: 2)
     monkeypatch.setattr(group, "from_main", lambda function: function())
@@ -102,7 +102,7 @@ def test_written_files_scored_again_by_pycocotools(
     written = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert build_config({"data": written["data"]}, where="evaluation.json").data == DATA
     assert Classes(**{k: tuple(v) for k, v in written["classes"].items()}) == CLASSES
-    assert '"level": ' in (tmp_path / "out" / "predictions.json").read_text()  # COCO's tools pass over it
+    assert '"level": ' in (tmp_path / "out" / "predictions.json").read_text()  # COCO's tools ignore it
     truth = COCO(str(records.source))
     scored = COCOeval(truth, truth.loadRes(str(tmp_path / "out" / "predictions.json")), "bbox")
     scored.evaluate()

@@ -1,4 +1,4 @@
-"""COCO's metrics against pycocotools, and on the inputs that usually break them."""
+"""COCO's metrics against pycocotools, and on unusual inputs."""
 
 import contextlib
 import copy
@@ -20,7 +20,7 @@ from fsaf.scoring.metrics import METRICS, coco_metrics
 def reference(
     data: dict[str, Any], predictions: list[dict[str, Any]], image_ids: list[int] | None = None
 ) -> tuple[list[float], dict[int, tuple[float, float]]]:
-    """pycocotools' twelve figures, and (AP, AP50) of each category id."""
+    """Return the twelve figures of pycocotools, and (AP, AP50) of each category id."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = copy.deepcopy(data)
@@ -59,7 +59,7 @@ def assert_same(data: dict[str, Any], predictions: list[dict[str, Any]], image_i
 
 
 def made_up(rng: np.random.Generator, images: int = 12, crowd: float = 0.1) -> dict[str, Any]:
-    """Images 0..n-1 in odd order, sparse category ids of which the last has no object, empty images."""
+    """Return images 0..n-1 in odd order, some empty, and sparse category ids; the last has no object."""
     ids = (rng.permutation(images) * 7).tolist()
     annotations: list[dict[str, Any]] = []
     for image in ids[: images - 2]:
@@ -83,7 +83,7 @@ def made_up(rng: np.random.Generator, images: int = 12, crowd: float = 0.1) -> d
 def jittered(
     data: dict[str, Any], rng: np.random.Generator, decimals: int = 6, extra: int = 3
 ) -> list[dict[str, Any]]:
-    """Predictions near the ground truth: some missed, doubled, of a wrong class, and false alarms."""
+    """Return predictions near the ground truth: some missed, doubled, of a wrong class, and false alarms."""
     ids = [entry["id"] for entry in data["categories"]]
     found: list[dict[str, Any]] = []
 
@@ -119,7 +119,7 @@ def test_equals_pycocotools_on_random_sets(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_pycocotools_with_tied_scores(seed: int) -> None:
-    """With one decimal most scores tie; order then decides."""
+    """With one decimal most scores tie, so order decides."""
     rng = np.random.default_rng(100 + seed)
     data = made_up(rng)
     assert_same(data, jittered(data, rng, decimals=1))

@@ -1,4 +1,4 @@
-"""Detections in COCO's results format: what rounding keeps."""
+"""Detections in COCO's results format, and the effect of rounding."""
 
 import json
 
@@ -23,7 +23,7 @@ def test_results_format_takes_tensors_and_keeps_accuracy() -> None:
 
 @pytest.mark.parametrize("score", [0.02, 0.3, 0.9999])
 def test_scores_next_to_each_other_keep_their_order(score: float) -> None:
-    """A better detection ranks first, however little its score is higher: equal ones keep the order given."""
+    """A better detection ranks first, however small the difference; equal scores keep the order given."""
     low = np.float32(score)
     scores = [low, np.nextafter(low, np.float32(1))]
     truth = {

@@ -38,9 +38,9 @@ _WIDE_FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "Deja
 
 
 def class_color(label: int) -> Color:
-    """The fixed colour of a class, whatever else is in the picture.
+    """Return the colour of a class, which does not depend on the picture.
 
-    The first ten come from ``PALETTE``; later ones step through the hues by the golden angle and through
+    The first ten come from ``PALETTE``; further ones step through the hues by the golden angle and through
     three lightnesses.
     """
     if label < len(PALETTE):
@@ -62,13 +62,13 @@ def draw_result(
     score_threshold: float = 0.0,
     line_width: int | None = None,
 ) -> Image.Image:
-    """A copy of ``image`` with its detections drawn in.
+    """Return a copy of ``image`` with detections drawn.
 
-    image: a PIL image, (H, W, 3) RGB or (H, W) grey uint8 array, or (3, H, W) uint8 tensor. boxes: (n, 4)
-    x1, y1, x2, y2 in its pixels. labels: (n,) class of each box, gives its colour. scores: (n,). names: the
-    name of each box, n of them, shown with the score as ``name 0.93``. truth_boxes (k, 4), truth_labels (k,):
-    ground truth, drawn dashed and thin without captions. score_threshold: lower scored boxes are left out.
-    line_width: of boxes in pixels, by default after the picture's size.
+    image: a PIL image, (H, W, 3) RGB or (H, W) grey uint8 array, or (3, H, W) uint8 tensor. boxes: (n, 4) x1,
+    y1, x2, y2 in its pixels. labels: (n,) class of each box, which sets its colour. scores: (n,). names: the
+    n names of the boxes, shown with the score as ``name 0.93``. truth_boxes (k, 4), truth_labels (k,): ground
+    truth, drawn dashed and thin without captions. score_threshold: leave out boxes with lower scores.
+    line_width: of boxes in pixels, by default depending on the size of the picture.
     """
     picture = to_pil(image)
     boxes_n4 = np.asarray(boxes, np.float64).reshape(-1, 4)
@@ -100,7 +100,7 @@ def draw_result(
     for i in reversed(best_first):
         _draw_box(draw, areas[i], class_color(int(labels_n[i])), line)
 
-    # The best detection chooses its caption's place first, and is drawn last.
+    # The best detection places its caption first, and is drawn last.
     chips: list[tuple[Area, str, int, Color]] = []
     for i in best_first:
         score = "" if scores is None else f"{scores_n[i]:.2f}"
@@ -119,10 +119,10 @@ def contact_sheet(
     gap: int = 8,
     background: Color = (255, 255, 255),
 ) -> Image.Image:
-    """Pictures side by side in rows of ``columns``.
+    """Return pictures side by side in rows of ``columns``.
 
-    width: pixels that each is scaled to, ratio kept; by default that of the narrowest. Rows are as high as
-    their highest picture. gap: pixels between pictures and around them.
+    width: pixels that each picture is scaled to, keeping its ratio; by default the width of the narrowest.
+    Rows are as high as their highest picture. gap: pixels between pictures and around them.
     """
     if not images or columns < 1:
         raise ValueError(f"{len(images)} images in {columns} columns: at least one of each is needed")
@@ -148,9 +148,9 @@ def contact_sheet(
 
 
 def to_pil(image: Image.Image | np.ndarray | Tensor) -> Image.Image:
-    """A new RGB picture from a PIL image, (H, W, 3) or (H, W) uint8 array or (3, H, W) uint8 tensor."""
+    """Return a new RGB picture from a PIL image, a (H, W, 3) or (H, W) array or a (3, H, W) tensor, uint8."""
     if isinstance(image, Image.Image) and image.mode != "RGB":
-        image = to_tensor(image)  # the pixels that the network sees, also of 16 bits
+        image = to_tensor(image)  # the pixels that the network sees, also for 16-bit images
     if isinstance(image, Image.Image):
         return image.copy()
     array = image.detach().cpu().permute(1, 2, 0).numpy() if isinstance(image, Tensor) else image
@@ -162,13 +162,13 @@ def to_pil(image: Image.Image | np.ndarray | Tensor) -> Image.Image:
 
 
 def _sizes(size: tuple[int, int]) -> tuple[int, int]:
-    """Width of lines and height of captions (pixels) for a picture of (width, height)."""
+    """Return the width of lines and the height of captions, in pixels, for a picture of (width, height)."""
     scale = math.sqrt(size[0] * size[1])
     return max(2, round(scale * 0.003)), min(64, max(11, round(6 + scale * 0.012)))
 
 
 def _inside(box: np.ndarray, size: tuple[int, int]) -> Area:
-    """Whole pixels within the picture, at least one of them, whatever the box."""
+    """Round a box to whole pixels of the picture, at least one of them."""
     width, height = size
     x1, y1, x2, y2 = np.nan_to_num(box, posinf=1e6, neginf=-1e6)
     left, top = min(max(math.floor(x1), 0), width - 1), min(max(math.floor(y1), 0), height - 1)
@@ -176,7 +176,7 @@ def _inside(box: np.ndarray, size: tuple[int, int]) -> Area:
 
 
 def _draw_box(draw: ImageDraw.ImageDraw, area: Area, color: Color, line: int) -> None:
-    """Coloured line just inside the box, with a dark hair line on either side."""
+    """Draw a coloured line just inside the box, with a thin dark line on either side."""
     left, top, right, bottom = area
     for grow, shade, width in ((1, _EDGE, line + 2), (0, color, line)):
         box = (left - grow, top - grow, right - 1 + grow, bottom - 1 + grow)
@@ -199,7 +199,7 @@ def _draw_dashed(draw: ImageDraw.ImageDraw, area: Area, color: Color, line: int)
 
 @lru_cache(maxsize=64)
 def _font(ascii: bool, size: int) -> Font:
-    """Pillow's own font, the same everywhere; for letters that it lacks one of the system's, if there is."""
+    """Return Pillow's own font, or a system font for text with letters that it lacks."""
     for name in () if ascii else _WIDE_FONTS:
         try:
             return ImageFont.truetype(name, size)
@@ -217,10 +217,10 @@ def _place(
     picture: tuple[int, int],
     taken: list[Area],
 ) -> tuple[Area, str, int] | None:
-    """Where a caption goes, what it says and its font size; None if the picture has no room for one.
+    """Return place, text and font size of a caption; None if the picture has no room for one.
 
-    Preferred is above the box, then inside its top, below it, inside its bottom; each moved into the picture.
-    The first that covers the least of the captions already placed wins.
+    Preferred is above the box, then inside its top, below it, inside its bottom; each is moved into the
+    picture. The first that covers least of the captions already placed wins.
     """
     width, height = picture
     caption, size, (chip_width, chip_height) = _fit(draw, name, score, size, picture)
@@ -250,7 +250,7 @@ def _place(
 def _fit(
     draw: ImageDraw.ImageDraw, name: str, score: str, size: int, picture: tuple[int, int]
 ) -> tuple[str, int, tuple[int, int]]:
-    """Caption that fits into the picture: as it is, else the name cut, else the score alone, else none."""
+    """Return a caption that fits into the picture: whole, the name cut, or the score alone; else none."""
     pad = max(2, size // 5)
 
     def chip_of(caption: str) -> tuple[int, int]:
@@ -286,5 +286,5 @@ def _draw_chip(draw: ImageDraw.ImageDraw, area: Area, caption: str, size: int, c
 
 
 def _linear(value: int) -> float:
-    """sRGB 0..255 to linear light 0..1, without the small linear part near black."""
+    """Convert sRGB 0..255 to linear light 0..1, ignoring the small linear part near black."""
     return (value / 255) ** 2.2

@@ -1,4 +1,4 @@
-"""What ``fsaf predict`` is to look at, and where the result of each goes."""
+"""The pictures, videos and cameras of ``fsaf predict``, and the output file of each."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -17,20 +17,20 @@ class Source:
     name: str
     """Its path, or ``camera:0``."""
     place: PurePath
-    """Where its results go below the folder of all results, without suffix."""
+    """Path of its results in the output folder, without suffix."""
     video: bool = False
 
     @property
     def camera(self) -> bool:
-        """Whether it has no end."""
+        """Return True for a camera, whose stream has no end."""
         return camera_number(self.name) is not None
 
 
 def find_sources(names: Sequence[str], out: Path | None = None) -> tuple[list[Source], list[Path]]:
-    """Files, folders (all images and videos below them), glob patterns and cameras, in their order.
+    """Return files, all images and videos in folders, matches of glob patterns, and cameras, in order.
 
-    out: the folder that results go to; where it lies in a folder given, what an earlier run has left there is
-    not looked at, but returned as the second list. Raises UserError for a name without any match.
+    out: the output folder; its files are left out and returned as the second list, if it is inside a folder
+    given. Raises DataError for a name without any match.
     """
     sources: list[Source] = []
     skipped: list[Path] = []
@@ -40,7 +40,7 @@ def find_sources(names: Sequence[str], out: Path | None = None) -> tuple[list[So
             sources.append(Source(name=name, place=PurePath(f"camera-{camera}"), video=True))
             continue
         found = []
-        seen: set[Path] = set()  # a pattern matches folders, and what lies in them, too
+        seen: set[Path] = set()  # a pattern can match a folder and the files in it
         for path in _matches(name):
             for file, place in _files(path):
                 if file in seen:
@@ -66,12 +66,12 @@ def _matches(name: str) -> list[Path]:
 
 
 def _files(path: Path) -> Iterator[tuple[Path, PurePath]]:
-    """A file itself, or the images and videos in a folder, each with its place in that."""
+    """Yield a file itself, or the images and videos in a folder, each with its path inside that folder."""
     if not path.is_dir():
         yield path, PurePath(path.name)
         return
     found = []
-    seen: set[str] = set()  # links may lead to a folder twice, or back to one above
+    seen: set[str] = set()  # links may lead to a folder twice, or to one above
     for folder, folders, names in os.walk(path, onerror=_refuse, followlinks=True):
         if (real := os.path.realpath(folder)) in seen:
             folders.clear()
@@ -93,7 +93,7 @@ def _inside(file: Path, folder: Path) -> bool:
 
 
 def _moves(file: Path) -> bool:
-    """By its name where that tells, else by its content."""
+    """Return True for a video, by the suffix of its name if possible, else by its content."""
     suffix = file.suffix.lower()
     if suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
         return suffix in VIDEO_SUFFIXES
@@ -105,7 +105,7 @@ def _moves(file: Path) -> bool:
 
 
 def place_results(sources: Sequence[Source], folder: Path) -> list[Path]:
-    """A PNG or MP4 in ``folder`` for each source, in its place; numbered where something has that name."""
+    """Return a PNG or MP4 path in ``folder`` for each source, numbered if the name is taken."""
     taken = {Path(source.name).resolve() for source in sources}
     targets = []
     for source in sources:

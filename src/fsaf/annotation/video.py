@@ -16,7 +16,7 @@ from fsaf.errors import DataError, UserError, printable
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".3gp"}
 )
-"""Names of files that are taken for videos (lower case)."""
+"""Suffixes of videos, in lower case."""
 
 _CAMERA = re.compile(r"camera:(\d+)|/dev/video(\d+)")
 
@@ -28,7 +28,7 @@ class Frame:
     index: int
     """From 0."""
     ticks: int
-    """When it is shown, in units of the video's ``time_base`` after the first."""
+    """Display time after the first frame, in units of the video's ``time_base``."""
     time: float
     """The same in seconds."""
     image: np.ndarray
@@ -36,29 +36,29 @@ class Frame:
 
 
 def camera_number(name: str) -> int | None:
-    """The N of ``camera:N`` and ``/dev/videoN``; None for any other name."""
+    """Return the N of ``camera:N`` and ``/dev/videoN``, or None for any other name."""
     match = _CAMERA.fullmatch(name)
     return int(match[1] or match[2]) if match else None
 
 
 def is_video(path: Path) -> bool:
-    """Whether PyAV, where it is installed, finds moving pictures in a file."""
+    """Return True if PyAV is installed and finds moving pictures in a file."""
     try:
         import av
 
         with av.open(ffmpeg_url(path)) as container:
-            # FFmpeg takes text for art, and a damaged picture for a short film.
+            # FFmpeg opens text files as ANSI art, and damaged pictures as short films.
             still = container.format.name in ("tty", "image2") or container.format.name.endswith("_pipe")
             return bool(container.streams.video) and not still
-    except Exception:  # not installed, or whatever a file of another kind makes FFmpeg say
+    except Exception:  # not installed, or any error of FFmpeg on a file of another kind
         return False
 
 
 class VideoReader:
-    """The frames of a video file or camera, turned upright as the file asks; to be entered.
+    """Context manager that reads the frames of a video file or camera, rotated as the file asks.
 
-    Raises UserError, naming the source, where it cannot be opened, has no moving picture, or has frames of
-    more than ``max_pixels``. What is damaged later ends up in ``faults``; every frame that decodes is given.
+    Raises DataError naming the source if it cannot be opened, has no moving picture, or has frames of more
+    than ``max_pixels``. Damage found later is listed in ``faults``; every frame that decodes is returned.
     """
 
     def __init__(self, name: str, max_pixels: int = MAX_PIXELS) -> None:
@@ -89,12 +89,12 @@ class VideoReader:
 
     @property
     def total(self) -> int | None:
-        """Number of frames, as the file says or by its length; None where neither is known."""
+        """Return the number of frames, by the header or the length of the file; None if neither is known."""
         seconds = self._seconds()
         return self._stream.frames or (seconds and round(seconds * self.rate)) or None
 
     def frames(self) -> Iterator[Frame]:
-        """Frames in the order that they are shown."""
+        """Yield the frames in display order."""
         first = last = 0
         size: tuple[int, ...] | None = None
         index = 0
@@ -113,7 +113,7 @@ class VideoReader:
                 )
                 return
             else:
-                # A container may know no times, or the same one twice.
+                # A container may lack times, or repeat one.
                 step = max(1, round(1 / (self.rate * self.time_base)))
                 shown = self._shown_at(picture)
                 last = last + step if shown is None else max(shown, last + 1)
@@ -147,7 +147,7 @@ class VideoReader:
                 self._bad += 1
 
     def _shown_at(self, frame: Any) -> int | None:
-        # AVI knows when packets are decoded only; what FFmpeg makes of that is out of order.
+        # AVI stores decoding times only; display times that FFmpeg derives from them are out of order.
         return frame.dts if self._container.format.name == "avi" else frame.pts
 
     def _upright(self, frame: Any) -> np.ndarray:
@@ -160,7 +160,7 @@ class VideoReader:
         return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
     def _seconds(self) -> float | None:
-        """The length that the file claims; of a file with sound, that of its pictures only."""
+        """Return the length in the header; of a file with sound, the length of its pictures only."""
         if self._stream.duration:
             return float(self._stream.duration * self.time_base)
         if self._container.duration and len(self._container.streams) == 1:
@@ -168,7 +168,7 @@ class VideoReader:
         return None
 
     def _judge(self, count: int, seconds: float) -> None:
-        """Note what was missing or damaged in a file that has been read to its end."""
+        """Note missing or damaged parts, once the file has been read to its end."""
         if self._bad:
             self.faults.append(f"is damaged in {self._bad} place{'s' * (self._bad > 1)}")
         claimed = self._seconds()

@@ -17,7 +17,7 @@ LOWEST_SCORE = 0.05
 
 @dataclass(kw_only=True)
 class Look:
-    """A picture and everything that the network proposes in it."""
+    """A picture and all candidates of the network in it."""
 
     detector: Detector
     picture: Image.Image
@@ -28,7 +28,7 @@ class Look:
 
     @torch.inference_mode()
     def choose(self, score_threshold: float, nms_iou: float) -> Result:
-        """The detections with other settings, without the network."""
+        """Return the detections with other settings, without running the network."""
         settings = replace(self.detector.config.predict, score_threshold=score_threshold, nms_iou=nms_iou)
         scores = self.candidates.scores_bk
         scores = torch.where(scores > score_threshold, scores, 0.0)
@@ -39,7 +39,7 @@ class Look:
 
 @torch.inference_mode()
 def look(detector: Detector, picture: Image.Image) -> Look:
-    """Run the network on a picture. A file with suppression inside has its detections as candidates."""
+    """Run the network on a picture; a file with suppression inside returns its detections as candidates."""
     start = time.perf_counter()
     settings = replace(detector.config.predict, score_threshold=LOWEST_SCORE)
     prepared = prepare(picture, detector.config.data)

@@ -22,9 +22,9 @@ COLUMNS = ["class", "score", "x1", "y1", "x2", "y2", "level"]
 
 
 def find_models(given: Sequence[Path], runs: Path = Path("runs")) -> list[Path]:
-    """Files to choose from: those given and what lies beside them in a run folder, else the runs' own.
+    """Return the files to choose from: those given and others in their run folders, or those of all runs.
 
-    Raises UserError where there is none.
+    Raises UserError if there are none.
     """
     found = list(given)
     for path in given:
@@ -43,7 +43,7 @@ def find_models(given: Sequence[Path], runs: Path = Path("runs")) -> list[Path]:
 
 
 def draw(seen: Look, result: Result, by_level: bool) -> Image.Image:
-    """The picture with its detections, in the colours of their classes or of their levels."""
+    """Draw the detections on the picture, in the colours of their classes or of their levels."""
     labels, names = (
         result.by_level() if by_level and result.levels is not None else (result.labels, result.names)
     )
@@ -51,16 +51,16 @@ def draw(seen: Look, result: Result, by_level: bool) -> Image.Image:
 
 
 def rows(result: Result) -> list[list[Any]]:
-    """A row a detection: name, score, x1, y1, x2, y2 in pixels of the picture, level."""
+    """Return a row for each detection: name, score, x1, y1, x2, y2 in pixels of the picture, level."""
     levels = ["-"] * len(result) if result.levels is None else [f"P{level + 3}" for level in result.levels]
     found = zip(result.names, result.scores.tolist(), result.boxes.tolist(), levels, strict=True)
     return [[name, round(score, 3), *(round(v) for v in box), level] for name, score, box, level in found]
 
 
 def make_page(models: Sequence[Path], device: str | None = None, threshold: float = 0.3) -> Any:
-    """The page as a gradio app, with the first of ``models`` open.
+    """Return the page as a gradio app, with the first of ``models`` open.
 
-    Raises UserError where gradio is not installed or the first file cannot be opened.
+    Raises UserError if gradio is not installed or the first file cannot be opened.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
@@ -80,7 +80,7 @@ def make_page(models: Sequence[Path], device: str | None = None, threshold: floa
     def see(
         picture: Image.Image | None, name: str, score: float, iou: float, by_level: bool
     ) -> tuple[Any, ...]:
-        """Run the network on a new picture or with another model."""
+        """Run the network on a new picture, or with another model."""
         if picture is None:
             return None, None, [], "", None
         if picture.width * picture.height > PIXELS:
@@ -92,7 +92,7 @@ def make_page(models: Sequence[Path], device: str | None = None, threshold: floa
         return seen, *show(seen, score, iou, by_level)
 
     def show(seen: Look | None, score: float, iou: float, by_level: bool) -> tuple[Any, ...]:
-        """Choose again among what the network proposed."""
+        """Choose detections again from the candidates of the network."""
         if seen is None:
             return None, [], "", None
         result = seen.choose(score, iou)
@@ -135,14 +135,14 @@ def make_page(models: Sequence[Path], device: str | None = None, threshold: floa
 
 
 def _write(result: Result) -> str:
-    """A JSON file for download, in a folder of its own that the system clears."""
+    """Write a JSON file for download, into a folder of its own that the system cleans up."""
     path = Path(tempfile.mkdtemp(prefix="fsaf-demo-")) / "detections.json"
     path.write_text(json.dumps(result.to_dict(), indent=1), encoding="utf-8")
     return str(path)
 
 
 def serve(models: Sequence[Path], device: str | None, host: str, port: int) -> None:
-    """Show the page until interrupted. Raises UserError where the port is taken."""
+    """Serve the page until interrupted. Raises UserError if the port is in use."""
     page = make_page(models, device)
     try:
         page.launch(server_name=host, server_port=port, max_file_size=UPLOAD, share=False, quiet=False)

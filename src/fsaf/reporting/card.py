@@ -1,4 +1,4 @@
-"""The model card of a detector: what it is, how to use it, the figures of its run, how it was trained."""
+"""The model card of a detector: description, use, figures, and how it was trained."""
 
 import json
 import platform
@@ -22,16 +22,16 @@ from fsaf.scoring.metrics import METRICS
 
 PAPER = "https://arxiv.org/abs/1903.00621"
 PLACES = ("init", "resume", "out", "device", "data.root", "data.workers", "log.every")
-"""Keys that make no difference to what is trained."""
+"""Keys that do not affect the trained weights."""
 TOLERANCE = 1e-3
 """Two evaluations of the same weights on the same images may differ by this much in AP."""
 
 
 def read_figures(run: Path, checkpoint: Checkpoint, file: Path | None) -> dict[str, Any]:
-    """The evaluation that a card is to show: ``file``, or ``evaluation.json`` of the run folder.
+    """Return the evaluation to show in a card: ``file``, or ``evaluation.json`` of the run folder.
 
-    Raises UserError where there is none, and where the run's is known to be of other weights than
-    ``checkpoint``: that of the last epoch, say, and not of the best.
+    Raises UserError if there is none, or if the evaluation of the run is of other weights than
+    ``checkpoint``, such as those of the last epoch instead of the best.
     """
     path = file or run / "evaluation.json"
     try:
@@ -69,11 +69,11 @@ def write_card(
     repository: str | None = None,
     license: str | None = None,
 ) -> str:
-    """The text of ``README.md``, metadata of the hub on top.
+    """Return the text of ``README.md``, with the hub's metadata on top.
 
-    figures: ``evaluation.json``. name: the detector's. folder: name of the one that the card lies in.
-    dataset: the data's name, by default its folder's. repository: ``USER/NAME`` on the hub. license: of the
-    weights, as the hub abbreviates it.
+    figures: content of ``evaluation.json``. name: of the detector. folder: name of the folder that holds the
+    card. dataset: name of the data, by default that of its folder. repository: ``USER/NAME`` on the hub.
+    license: of the weights, as the hub abbreviates it.
     """
     config = checkpoint.config
     dataset = dataset or (Path(config.data.root).resolve().name if config.data.root else "the training data")
@@ -173,7 +173,7 @@ def _limits(config: Config, dataset: str) -> str:
 
 
 def as_command(config: Config) -> str:
-    """The ``fsaf train`` command of ``config``: the shipped recipe that is nearest, and what differs."""
+    """Return the ``fsaf train`` command of ``config``: the nearest shipped recipe, and keys that differ."""
     wanted = _flat(to_dict(without_places(config)))
     defaults, differing = _flat(to_dict(Config())), {}
     for name in recipe_names():
@@ -189,7 +189,7 @@ def as_command(config: Config) -> str:
 
 
 def _public(init: str) -> str:
-    """A repository on the hub; of a place on this machine the last part."""
+    """Return a repository of the hub as it is, and only the last part of a path on this machine."""
     return init if is_on_hub(Path(init)) else Path(init).name
 
 
@@ -211,6 +211,6 @@ def _figure(value: Any) -> str:
 
 
 def _text(name: str) -> str:
-    """A name from a file, as Markdown takes it for plain text."""
+    """Escape a name from a file, so that Markdown shows it as plain text."""
     plain = printable(name)
     return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|" else letter for letter in plain)

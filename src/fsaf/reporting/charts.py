@@ -19,7 +19,7 @@ _MOST_POINTS = 150
 
 @dataclass(kw_only=True)
 class Series:
-    """One line of a chart."""
+    """A line of a chart."""
 
     name: str
     points: list[Point]
@@ -33,10 +33,10 @@ class Series:
 def line_chart(
     title: str, series: Sequence[Series], x_label: str, *, dots: bool = False, unit: bool = False
 ) -> Markup:
-    """Lines over a common x, from y = 0 up. dots: mark and name every point, for few of them. unit: both axes
-    go from 0 to 1.
+    """Draw lines over a common x axis, with y from 0; return an empty text without lines to draw.
 
-    Empty where there is nothing to draw: a line needs two points, or one with ``dots``.
+    dots: mark and label every point; for charts with few points. unit: both axes go from 0 to 1. A line needs
+    two points, or one with ``dots``.
     """
     series = [line for line in series if len(line.points) > (0 if dots else 1)]
     if not series:
@@ -79,7 +79,10 @@ def share_chart(
     styles: Sequence[str],
     x_label: str,
 ) -> Markup:
-    """Stacked areas of shares that sum to one. shares: one row for each x. Empty with fewer than two rows."""
+    """Draw shares that sum to one as stacked areas; return an empty text for fewer than two rows.
+
+    shares: one row for each x.
+    """
     if len(xs) < 2:
         return Markup("")
     frame = _Frame(list(xs), 1.0)
@@ -102,7 +105,7 @@ def share_chart(
 
 
 def thin(points: list[Point]) -> list[Point]:
-    """At most ``_MOST_POINTS`` points, each the mean of its neighbours; fewer stay as they are."""
+    """Return at most ``_MOST_POINTS`` points, each the mean of its neighbours; fewer points stay."""
     if len(points) <= _MOST_POINTS:
         return points
     edges = [round(i * len(points) / _MOST_POINTS) for i in range(_MOST_POINTS + 1)]
@@ -113,7 +116,7 @@ def thin(points: list[Point]) -> list[Point]:
 
 
 def number(value: float) -> str:
-    """Three significant digits, without an exponent where that stays short."""
+    """Format a number with three significant digits, without an exponent if that stays short."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
         return f"{value:,.{digits}f}"
@@ -121,7 +124,7 @@ def number(value: float) -> str:
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers from ``low`` to ``high``, about so many."""
+    """Return about ``about`` round numbers from ``low`` to ``high``."""
     if not high > low:
         return [low]
     raw = (high - low) / about
@@ -132,7 +135,10 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 class _Frame:
-    """From values to pixels; y starts at zero. fractions: ticks of x need not be whole numbers."""
+    """Map values to pixels; y starts at zero.
+
+    fractions: ticks of x need not be whole numbers.
+    """
 
     def __init__(self, xs: list[float], top: float, fractions: bool = False) -> None:
         self.fractions = fractions

@@ -1,4 +1,4 @@
-"""Several runs side by side on one page: figures, curves, what their configs differ in, speed."""
+"""Several runs side by side on one page: figures, curves, differences of their configs, speed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from fsaf.run_folder.read import finite, parse_settings, read_metrics, read_obje
 from fsaf.scoring.metrics import METRICS
 
 MOST = 8
-"""Runs that a page can tell apart by colour."""
+"""Number of runs that a page can tell apart by colour."""
 _NOT_COMPARED = ("out", "resume")
 
 
 @dataclass(kw_only=True)
 class RunRecord:
-    """What a run folder tells for a comparison."""
+    """Content of a run folder, for a comparison."""
 
     name: str
     evaluation: dict[str, Any]
@@ -35,7 +35,8 @@ class RunRecord:
 def write_comparison(runs: Sequence[Path], path: Path) -> Path:
     """Write a page that compares run folders to ``path``, and return it.
 
-    Raises UserError for a folder that is none or given twice, for too many, and where it cannot be written.
+    Raises UserError for too many folders, for one that is absent or given twice, and if the page cannot be
+    written.
     """
     if len(runs) > MOST:
         raise UserError(f"{len(runs)} runs; at most {MOST} can be told apart on one page")
@@ -68,7 +69,7 @@ def write_comparison(runs: Sequence[Path], path: Path) -> Path:
 
 
 def names_of(runs: Sequence[Path]) -> list[str]:
-    """The folders' names, with as many of those above as it takes to tell them apart."""
+    """Return the names of folders, with as many folders above as it takes to tell them apart."""
     parts = [run.resolve().parts[1:] for run in runs]
     for depth in range(1, max(map(len, parts), default=0) + 1):
         names = ["/".join(each[-depth:]) for each in parts]
@@ -104,39 +105,39 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
 
 
 def _evaluated_on(records: Sequence[RunRecord]) -> tuple[list[str], list[str]]:
-    """What tells one split from another, of the runs that tell: the number of images, where it lies."""
+    """Return the numbers of images and the places of the splits that the runs were evaluated on, if known."""
     images = [str(record.evaluation["images"]) for record in records if "images" in record.evaluation]
     data = [record.evaluation.get("data") for record in records]
     places = [(each.get("root"), each.get("val")) for each in data if isinstance(each, dict)]
     return images, [str((root and Path(str(root)).resolve(), val)) for root, val in places]
 
 
-Row = tuple[str, str, list[tuple[str, bool]]]
-"""Name, meaning, and of each run a text and whether it is the best."""
+FigureRow = tuple[str, str, list[tuple[str, bool]]]
+"""Name, meaning, and for each run the figure as text and whether it is the best."""
 
 
-def _figures(records: Sequence[RunRecord]) -> list[Row]:
+def _figures(records: Sequence[RunRecord]) -> list[FigureRow]:
     return [
         (key, meaning, _mark([record.evaluation.get(key) for record in records]))
         for key, meaning in METRICS.items()
     ]
 
 
-def _classes(records: Sequence[RunRecord]) -> list[Row]:
+def _classes(records: Sequence[RunRecord]) -> list[FigureRow]:
     tables = [_table(record) for record in records]
     names = dict.fromkeys(name for table in tables for name in table)
     return [(name, "", _mark([table.get(name) for table in tables])) for name in names]
 
 
 def _table(record: RunRecord) -> dict[str, Any]:
-    """AP by class name."""
+    """Return AP by class name."""
     per_class = record.evaluation.get("per_class")
     rows = per_class.items() if isinstance(per_class, dict) else ()
     return {str(name): row.get("AP") if isinstance(row, dict) else row for name, row in rows}
 
 
 def _mark(values: Sequence[Any]) -> list[tuple[str, bool]]:
-    """Figures as text, the highest marked as they are shown: of equal ones all, but not all there are."""
+    """Format figures and mark the highest. Equal ones are all marked, unless all are equal."""
     texts = ["-" if (value := finite(each)) is None else f"{value:.3f}" for each in values]
     figures = [text for text in texts if text != "-"]
     best = max(figures, key=float, default="")
@@ -167,7 +168,7 @@ def _charts(records: Sequence[RunRecord]) -> list[Markup]:
 
 
 def _differences(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
-    """Keys of the configs whose values are not the same in all that there are, with each run's."""
+    """Return the keys whose values differ between configs, with the value of each run."""
     configs = [record.config for record in records]
     keys = dict.fromkeys(key for config in configs for key in config if key not in _NOT_COMPARED)
     rows = [(key, [config.get(key, "-") for config in configs]) for key in keys]

@@ -1,6 +1,6 @@
-"""What a report says of the predictions of a run and of its data, ready to be shown.
+"""The sections of a report about the predictions of a run and about its data, ready to be shown.
 
-It needs the annotations; where they are gone a note says so, and these sections are left out.
+They need the annotations. If these are gone, the sections are left out, and a note says so.
 """
 
 from collections import Counter
@@ -20,11 +20,11 @@ from fsaf.reporting.charts import Series, line_chart
 from fsaf.reporting.worst import worst_pictures
 from fsaf.run_folder.read import parse_settings
 from fsaf.scoring import analysis
-from fsaf.scoring.analysis import RECALLS, SIZES, Curve, Found
+from fsaf.scoring.analysis import RECALLS, SIZES, Curve, Predictions
 from fsaf.scoring.metrics import unique_names
 
 MOST_CLASSES = 12
-"""Up to so many the confusion matrix is shown whole; beyond, its largest entries."""
+"""With more classes, only the largest entries of the confusion matrix are shown."""
 MOST_CURVES = 8
 _EXTREMES = 3
 
@@ -34,14 +34,14 @@ class Findings:
     """Sections of a report; empty ones are left out."""
 
     source: str
-    """Which annotations the predictions were held against."""
+    """The annotations that the predictions were compared with."""
     curves: Markup
     thresholds: list[tuple[str, float, float]]
-    """Class, highest F1, the score threshold that gives it."""
+    """Class, highest F1, and the score threshold with that F1."""
     confusion: tuple[list[str], list[tuple[str, list[tuple[int, float]]]]] | None
-    """Names of columns, and of each row its name with counts and their shares of the row."""
+    """Names of the columns, and for each row its name with counts and their shares of the row."""
     confused: list[tuple[str, str, int]]
-    """The most frequent confusions: annotated, predicted, how often; where the matrix is too large."""
+    """The most frequent confusions (annotated, predicted, count), if the matrix is too large to show."""
     calibration: Markup
     calibration_error: float
     levels: list[tuple[str, list[tuple[str, int, list[float]]]]]
@@ -50,12 +50,12 @@ class Findings:
     """Title, data URL and description of each picture."""
 
 
-class Split(NamedTuple):
-    """A split as it was opened."""
+class OpenSplit(NamedTuple):
+    """An open split."""
 
     records: Records
     data: DataConfig
-    """How its images are read."""
+    """Settings that its images are read with."""
 
 
 def open_splits(
@@ -63,37 +63,39 @@ def open_splits(
     settings: str | None,
     notes: list[str],
     validation: Records | None = None,
-) -> dict[str, Split]:
-    """The splits ``training`` (as config.yaml says) and, of a run that was evaluated, ``validation`` (as the
-    evaluation says, else the config); ``notes`` takes a sentence on each that cannot be read.
+) -> dict[str, OpenSplit]:
+    """Open the training split and, if the run was evaluated, the validation split; skip unreadable ones.
 
-    validation: the split of the evaluation, if it is open already.
+    The result has them by the keys ``training`` and ``validation``. The training split is the one of
+    config.yaml, the validation split the one of the evaluation, or of config.yaml if the evaluation does not
+    name one. notes: gets a sentence on each split that cannot be read. validation: the split of the
+    evaluation, if it is open already.
     """
     config = parse_settings(settings, notes)
     own = config.get("data") if isinstance(config, dict) else None
     evaluated = None if evaluation is None else evaluation.get("data") or own
-    found: dict[str, Split] = {}
+    opened: dict[str, OpenSplit] = {}
     for title, name, data in (("training", "train", own), ("validation", "val", evaluated)):
         if not isinstance(data, dict):
             continue
         try:
             settings_ = build_config({"data": data}, where="the run's data settings").data
             if name == "val" and validation is not None:
-                found[title] = Split(validation, settings_)
+                opened[title] = OpenSplit(validation, settings_)
             elif _has(settings_, name):
-                found[title] = Split(open_split(settings_, name, _classes(evaluation)), settings_)
+                opened[title] = OpenSplit(open_split(settings_, name, _classes(evaluation)), settings_)
         except (UserError, OSError) as error:
             notes.append(f"the {title} split could not be read, so what needs it is left out: {error}")
-    return found
+    return opened
 
 
 def _has(data: DataConfig, name: str) -> bool:
-    """Whether the config says where the split is at all."""
+    """Return True if the config says where the split is."""
     return data.root is not None or getattr(data, name).annotations is not None
 
 
 def _classes(evaluation: Mapping[str, Any] | None) -> Classes | None:
-    """The detector's, as the evaluation tells them; older ones do not."""
+    """Return the classes of the detector, or None if the evaluation does not list them, as older ones."""
     classes = (evaluation or {}).get("classes")
     names, ids = (classes.get("names"), classes.get("ids")) if isinstance(classes, dict) else (None, None)
     if not isinstance(names, list) or not isinstance(ids, list) or len(names) != len(ids):
@@ -103,19 +105,22 @@ def _classes(evaluation: Mapping[str, Any] | None) -> Classes | None:
     return Classes(names=tuple(names), ids=tuple(ids))
 
 
-def find(split: Split, predictions: Any, notes: list[str]) -> Findings | None:
-    """Hold predictions (COCO's results format) against a split; None, with a note, where they do not fit."""
+def find(split: OpenSplit, predictions: Any, notes: list[str]) -> Findings | None:
+    """Compare predictions (COCO's results format) with a split; return None if they do not fit.
+
+    notes: gets a sentence in that case, and for pictures that cannot be shown.
+    """
     records = split.records
     try:
-        found = analysis.tabulate(records, predictions)
+        table = analysis.tabulate(records, predictions)
     except UserError as error:
         notes.append(f"predictions.json does not fit: {error}")
         return None
-    matches = analysis.match(records, found)
-    curves = analysis.precision_recall(records, found, matches)
-    bins = analysis.calibration(found, matches)
+    matches = analysis.match_boxes(records, table)
+    curves = analysis.precision_recall(records, table, matches)
+    bins = analysis.calibration(table, matches)
     points = [(each.score, each.right) for each in bins]
-    matrix, names = analysis.confusion(records, found), [*records.classes.names, "background"]
+    matrix, names = analysis.confusion(records, table), [*records.classes.names, "background"]
     small = len(names) - 1 <= MOST_CLASSES
     return Findings(
         source=str(records.source),
@@ -138,13 +143,13 @@ def find(split: Split, predictions: Any, notes: list[str]) -> Findings | None:
         if bins
         else Markup(""),
         calibration_error=analysis.calibration_error(bins),
-        levels=_levels(found, records.classes),
-        worst=worst_pictures(records, found, matches, split.data, notes),
+        levels=_levels(table, records.classes),
+        worst=worst_pictures(records, table, matches, split.data, notes),
     )
 
 
 def _curves(curves: Sequence[Curve]) -> Markup:
-    """All classes, or the mean and the extremes of many."""
+    """Draw the curves of all classes; of many classes, the mean and the extremes."""
     ranked = sorted(curves, key=lambda curve: -curve.precision.mean())
     lines = [(each.name, each.precision) for each in ranked]
     if len(lines) > MOST_CURVES:
@@ -175,7 +180,7 @@ def _rows(matrix: np.ndarray, names: Sequence[str]) -> list[tuple[str, list[tupl
 
 
 def _confused(matrix: np.ndarray, names: Sequence[str], most: int = 15) -> list[tuple[str, str, int]]:
-    """Of one class taken for another; missed and invented ones are not among them."""
+    """Return the most frequent confusions of two classes, without missed and false detections."""
     classes = matrix[:-1, :-1].copy()
     np.fill_diagonal(classes, 0)
     order = np.argsort(-classes, axis=None, kind="stable")[:most]
@@ -183,8 +188,10 @@ def _confused(matrix: np.ndarray, names: Sequence[str], most: int = 15) -> list[
     return [(names[i], names[j], int(classes[i, j])) for i, j in pairs if classes[i, j]]
 
 
-def _levels(found: Found, classes: Classes) -> list[tuple[str, list[tuple[str, int, list[float]]]]]:
-    counts = analysis.level_counts(found, len(classes))
+def _levels(
+    predictions: Predictions, classes: Classes
+) -> list[tuple[str, list[tuple[str, int, list[float]]]]]:
+    counts = analysis.level_counts(predictions, len(classes))
     if counts is None:
         return []
     return [
@@ -200,12 +207,12 @@ def _levels(found: Found, classes: Classes) -> list[tuple[str, list[tuple[str, i
     ]
 
 
-Row = tuple[str, list[str]]
-"""Name, and a text for each split."""
+FactRow = tuple[str, list[str]]
+"""Name of a fact, and a text for each split."""
 
 
-def summarise(splits: Mapping[str, Split]) -> tuple[list[Row], list[Row]]:
-    """What the splits hold, and how many boxes of each class."""
+def summarise(splits: Mapping[str, OpenSplit]) -> tuple[list[FactRow], list[FactRow]]:
+    """Return facts about the splits, and their number of boxes of each class."""
     tables = [_summary(split.records) for split in splits.values()]
     facts = [(name, [table[0][name] for table in tables]) for name in (tables[0][0] if tables else ())]
     names = dict.fromkeys(name for table in tables for name in table[1])

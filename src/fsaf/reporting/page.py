@@ -1,4 +1,4 @@
-"""Pages from templates: one file each, with all text from data escaped (Jinja's autoescape)."""
+"""Pages from templates, one file each; Jinja escapes all text from data."""
 
 import re
 from datetime import datetime
@@ -11,7 +11,7 @@ from fsaf._version import __version__
 from fsaf.files import write_text
 from fsaf.reporting.charts import number
 
-# Not for a page: control characters, halves of surrogate pairs (UTF-8 has none), marks that turn text around.
+# Control characters, lone surrogates (not valid in UTF-8), and marks that reverse text.
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -34,7 +34,7 @@ def write_page(path: Path, template: str, **values: Any) -> None:
 
 
 def duration(seconds: float) -> str:
-    """``8.0 s``, ``75 s``, ``7 min`` or ``2 h 05 min``."""
+    """Format seconds as ``8.0 s``, ``75 s``, ``7 min`` or ``2 h 05 min``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 90:

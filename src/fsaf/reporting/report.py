@@ -1,7 +1,7 @@
-"""One page about a run, in one file: what was reached, how training went, pictures, settings.
+"""One page about a run, in one file: figures, the course of training, pictures, settings.
 
-``report.html`` holds its style, curves and pictures itself and runs no script, so it can be sent around.
-Every part is made from a file of the run folder; one that is missing is left out, and a sentence says so.
+``report.html`` contains its style, curves and pictures and runs no script, so it can be passed on. Each part
+comes from a file of the run folder; if the file is missing, the part is left out.
 """
 
 import json
@@ -15,7 +15,7 @@ from markupsafe import Markup
 from fsaf.data.records import Records
 from fsaf.errors import UserError
 from fsaf.reporting.charts import Series, line_chart, number, share_chart
-from fsaf.reporting.findings import Findings, Split, find, open_splits, summarise
+from fsaf.reporting.findings import Findings, OpenSplit, find, open_splits, summarise
 from fsaf.reporting.page import duration, write_page
 from fsaf.run_folder.commands import read_commands
 from fsaf.run_folder.read import finite, parse_settings, read_metrics, read_object, read_pictures, read_text
@@ -24,9 +24,9 @@ from fsaf.scoring.metrics import METRICS
 
 
 def write_report(run: Path, path: Path | None = None, validation: Records | None = None) -> Path:
-    """Write ``report.html`` into run folder ``run`` (or to ``path``) from what is there; returns its path.
+    """Write ``report.html`` into run folder ``run`` (or to ``path``) from the files there; return its path.
 
-    Reads ``evaluation.json``, ``metrics.jsonl``, ``predictions.json`` and the annotations they are of,
+    Reads ``evaluation.json``, ``metrics.jsonl``, ``predictions.json`` and the annotations that it refers to,
     ``pictures/*.png``, ``export.json``, ``summary.json`` (seconds of each stage), ``commands.jsonl`` and
     ``config.yaml``. validation: the split of the evaluation, if it is open already.
     Raises UserError if there is no such folder, or the page cannot be written.
@@ -72,7 +72,7 @@ def write_report(run: Path, path: Path | None = None, validation: Records | None
     return path
 
 
-def _findings(run: Path, splits: dict[str, Split], notes: list[str]) -> Findings | None:
+def _findings(run: Path, splits: dict[str, OpenSplit], notes: list[str]) -> Findings | None:
     text = read_text(run / "predictions.json", notes)
     if text is None or "validation" not in splits:
         return None
@@ -85,7 +85,7 @@ def _findings(run: Path, splits: dict[str, Split], notes: list[str]) -> Findings
 
 
 def recipe_line(settings: str | None) -> str:
-    """The settings that say most, in a line."""
+    """Return the most important settings on one line."""
     config = parse_settings(settings, [])
 
     def value(group: str, key: str) -> Any:
@@ -106,7 +106,7 @@ def recipe_line(settings: str | None) -> str:
 def _tiles(
     evaluation: dict[str, Any] | None, steps: list[dict[str, Any]], stages: list[tuple[str, float]]
 ) -> list[tuple[str, str, str]]:
-    """Headline figures: name, value, what it means."""
+    """Return the headline figures: name, value, meaning."""
     tiles = []
     for key in ("AP", "AP50", "AR100"):
         if (value := finite((evaluation or {}).get(key))) is not None:
@@ -120,7 +120,7 @@ def _tiles(
 
 
 def training_seconds(steps: list[dict[str, Any]]) -> float:
-    """Time of all steps, without evaluations; 0 where it is not recorded."""
+    """Return the time of all steps, without evaluations; 0 if it is not recorded."""
     before, total = 0.0, 0.0
     for record in steps:
         total += (record["step"] - before) * (finite(record.get("step_seconds")) or 0.0)
@@ -129,7 +129,7 @@ def training_seconds(steps: list[dict[str, Any]]) -> float:
 
 
 def _metrics(evaluation: dict[str, Any] | None) -> list[list[tuple[str, str, float | None]]]:
-    """COCO's twelve figures in two groups, precision and recall: name, meaning, value."""
+    """Return COCO's twelve figures in two groups, precision and recall: name, meaning, value."""
     if evaluation is None:
         return []
     boxes = evaluation.get("boxes_by_size")
@@ -143,7 +143,7 @@ def _metrics(evaluation: dict[str, Any] | None) -> list[list[tuple[str, str, flo
 
 
 def _classes(evaluation: dict[str, Any] | None) -> list[tuple[str, float | None, float | None, str]]:
-    """Name, AP, AP50 and number of boxes of each class, best first."""
+    """Return name, AP, AP50 and number of boxes of each class, best first."""
     per_class = (evaluation or {}).get("per_class")
     rows = []
     for name, row in per_class.items() if isinstance(per_class, dict) else ():
@@ -214,7 +214,7 @@ def _share(value: Any) -> list[float] | None:
 
 
 def speed_facts(evaluation: dict[str, Any] | None, steps: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """How fast training and evaluation ran: name and text."""
+    """Return the speed of training and evaluation: name and text."""
 
     def every(key: str) -> list[float]:
         return [value for record in steps if (value := finite(record.get(key))) is not None]
@@ -235,7 +235,7 @@ def speed_facts(evaluation: dict[str, Any] | None, steps: list[dict[str, Any]]) 
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as (name, text) rows."""
+    """Flatten nested settings to rows of name and text."""
     rows: list[tuple[str, str]] = []
     for key, each in value.items():
         name = f"{prefix}{key}".replace("_", " ")

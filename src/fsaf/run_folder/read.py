@@ -1,6 +1,6 @@
-"""What lies in a run folder, read for a report: what is missing is None or empty, what is broken is noted.
+"""Read the files of a run folder for a report. Missing files are None or empty; damaged ones are noted.
 
-``notes`` takes a sentence on each file that could not be read; nothing here raises for a file's content.
+``notes`` gets a sentence on each file that cannot be read; nothing here raises for the content of a file.
 """
 
 import base64
@@ -18,11 +18,11 @@ from fsaf.errors import UserError
 
 MOST_PICTURES = 12
 PICTURE_BYTES = 3_000_000
-"""All pictures together, before base64 makes them a third longer."""
+"""Size of all pictures together, before base64 makes them a third larger."""
 
 
 def read_text(path: Path, notes: list[str]) -> str | None:
-    """The text of a file, None where there is none."""
+    """Return the text of a file, or None if there is none."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -33,16 +33,16 @@ def read_text(path: Path, notes: list[str]) -> str | None:
 
 
 def parse_settings(text: str | None, notes: list[str]) -> Any:
-    """What the text of ``config.yaml`` holds, None where that is nothing."""
+    """Parse the text of ``config.yaml``; return None if it is empty or not readable."""
     try:
         return yaml.safe_load(text or "")
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date
         notes.append(f"config.yaml is not readable: {error}")
         return None
 
 
 def read_object(path: Path, notes: list[str]) -> dict[str, Any] | None:
-    """The JSON object in a file, None where there is none."""
+    """Return the JSON object in a file, or None if there is none."""
     text = read_text(path, notes)
     if text is None:
         return None
@@ -58,9 +58,9 @@ def read_object(path: Path, notes: list[str]) -> dict[str, Any] | None:
 
 
 def read_metrics(path: Path, notes: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Records of training steps and of evaluations, by rising step.
+    """Return the records of training steps and of evaluations, in order of steps.
 
-    A run that was stopped and resumed from an earlier checkpoint has steps twice: the later record counts.
+    A run that was resumed from an earlier checkpoint has some steps twice; the later record counts.
     """
     steps: list[dict[str, Any]] = []
     evaluations: list[dict[str, Any]] = []
@@ -89,7 +89,7 @@ def read_metrics(path: Path, notes: list[str]) -> tuple[list[dict[str, Any]], li
 
 
 def finite(value: Any) -> float | None:
-    """A finite number, or None for anything else."""
+    """Return a finite number as it is, and None for anything else."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return None
     try:
@@ -99,7 +99,7 @@ def finite(value: Any) -> float | None:
 
 
 def read_pictures(folder: Path, notes: list[str]) -> tuple[list[tuple[str, str]], int]:
-    """Name and data URL of the first pictures, and how many there are."""
+    """Return name and data URL of the first pictures, and the number of all."""
     paths = sorted(folder.glob("*.png"))
     shown = []
     for path in paths[:MOST_PICTURES]:
@@ -111,9 +111,9 @@ def read_pictures(folder: Path, notes: list[str]) -> tuple[list[tuple[str, str]]
 
 
 def data_url(path: Path, limit: int) -> str:
-    """The file as it is where small enough, else a JPEG scaled down until it is.
+    """Return a PNG file as it is if it is small enough, else a JPEG scaled down until it is.
 
-    Raises UserError where it is not an image.
+    Raises UserError if the file is not an image.
     """
     with open_image(path) as image:
         image.load()
@@ -123,7 +123,7 @@ def data_url(path: Path, limit: int) -> str:
 
 
 def jpeg_url(image: Image.Image, limit: int) -> str:
-    """A picture as a JPEG of at most ``limit`` bytes where it can be, scaled down for it."""
+    """Return a picture as a JPEG of at most ``limit`` bytes, scaled down if necessary."""
     picture = image.convert("RGB")
     for side in (1000, 800, 640, 480, 320, 160):
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
