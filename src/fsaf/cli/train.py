@@ -1,7 +1,6 @@
 """``fsaf train``."""
 
 import argparse
-import os
 from typing import TYPE_CHECKING
 
 from fsaf.cli.processes import check_devices, in_processes
@@ -40,10 +39,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _train(config: "Config", command: str) -> None:
+    from fsaf.processes.group import is_main
     from fsaf.training.trainer import train
 
     out = train(config)
-    if os.environ.get("RANK", "0") == "0":
+    if is_main():
         print(f"trained; everything is in {out}")
         draw_report(out)
 

@@ -1,6 +1,5 @@
 """Progress bars with the time left, for loops over many files."""
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sized
 from typing import Protocol, TypeVar
@@ -19,6 +18,7 @@ from rich.progress import (
 from rich.text import Text
 
 from fsaf.errors import printable
+from fsaf.processes.group import is_main
 
 T = TypeVar("T", covariant=True)
 
@@ -53,7 +53,7 @@ def follow_iterator(
         console=console,
         transient=True,
         redirect_stdout=sys.stdout.isatty(),  # leave output to files and pipes alone
-        disable=not console.is_terminal or os.environ.get("RANK", "0") != "0",
+        disable=not console.is_terminal or not is_main(),
     )
     with bar:
         count = total if total is None or isinstance(total, int) else len(total)

@@ -110,8 +110,8 @@ def rank() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is the process that prints and writes files."""
-    return rank() == 0
+    """Return True in the process that prints and writes files, also outside of ``join``."""
+    return rank() == 0 if dist.is_initialized() or not launched() else os.environ["RANK"] == "0"
 
 
 def each(value: float | str, form: str = "") -> str:
