@@ -110,7 +110,9 @@ def fetch(name: str) -> Path:
         )
     except Exception as error:  # the client raises many kinds: offline, not found, not allowed, a bad name
         reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{name}: cannot be had from the hub ({type(error).__name__}: {reason})") from error
+        raise CheckpointError(
+            f"{name}: cannot be had from the hub ({type(error).__name__}: {reason})"
+        ) from error
 
 
 def upload(folder: Path, repository: str, *, private: bool = False) -> str:
