@@ -1,10 +1,7 @@
-"""Exceptions that the command line turns into one message, and text that is safe to print."""
+"""Exceptions that the command line turns into one message."""
 
 import importlib
 import signal
-from collections.abc import Iterable
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 
@@ -36,11 +33,6 @@ class WriteError(UserError):
     """A file or folder cannot be written: no space, no permission, or something else in its place."""
 
 
-def printable(text: object) -> str:
-    """Return ``text`` on one line, without control characters and broken Unicode that files may contain."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
-
-
 class Stopped(KeyboardInterrupt):
     """A signal has ended the work. Training has saved everything; the message says how to continue.
 
@@ -50,19 +42,6 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.signal = signal.Signals(number)
-
-
-def check_folder(path: Path) -> None:
-    """Raise WriteError if a file is in the place of folder ``path`` or of a folder above it."""
-    for place in (path, *path.parents):
-        if place.exists() and not place.is_dir():
-            raise WriteError(f"{place}: is a file, so {path} cannot be a folder; give another --out FOLDER")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'train'?`` for the word nearest to ``name``; an empty text if none is near."""
-    near = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def import_extra(name: str) -> Any:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fsaf.errors import WriteError, printable
+from fsaf.errors import WriteError
+from fsaf.text import printable
 
 
 @contextlib.contextmanager
@@ -70,6 +71,13 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole, as UTF-8. Raises WriteError if that fails."""
     with whole(path) as draft:
         draft.write_text(text, encoding="utf-8", newline="\n")
+
+
+def check_folder(path: Path) -> None:
+    """Raise WriteError if a file is in the place of folder ``path`` or of a folder above it."""
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise WriteError(f"{place}: is a file, so {path} cannot be a folder; give another --out FOLDER")
 
 
 def sync(file: Path) -> None:

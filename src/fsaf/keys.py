@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
 from fsaf.config import RENAMED, Config
-from fsaf.errors import nearest
+from fsaf.text import nearest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,9 @@ import jsonargparse
 import yaml
 
 from fsaf.config import RENAMED, Config
-from fsaf.errors import RecipeError, UserError, nearest
+from fsaf.errors import RecipeError, UserError
 from fsaf.keys import choices_of, nearest_key, recipe_keys, with_new_name
+from fsaf.text import nearest
 
 
 def find_recipe(name: str) -> Path:

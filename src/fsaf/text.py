@@ -1,10 +1,18 @@
-"""Plain text in columns, the same in a terminal and in a file."""
+"""Text that people read: safe to print, in columns, with the nearest word for a misspelt one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
-from rich.cells import cell_len
 
-from fsaf.errors import printable
+def printable(text: object) -> str:
+    """Return ``text`` on one line, without control characters and broken Unicode that files may contain."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'train'?`` for the word nearest to ``name``; an empty text if none is near."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def columns(rows: Sequence[Sequence[str]], alignment: str) -> str:
@@ -13,6 +21,8 @@ def columns(rows: Sequence[Sequence[str]], alignment: str) -> str:
     alignment: ``l`` or ``r`` for each column; the last one is repeated for further columns. Rows may be
     shorter than others. Wide characters, such as Chinese ones, count as two columns of a terminal.
     """
+    from rich.cells import cell_len  # here, because every start of the command line imports this file
+
     cells = [[printable(cell) for cell in row] for row in rows]
     count = max((len(row) for row in cells), default=0)
     sides = alignment + alignment[-1] * count

@@ -23,9 +23,10 @@ from fsaf.annotation.video_writer import VideoWriter, write_video
 from fsaf.data.progress import follow_iterator
 from fsaf.data.transforms import read_image
 from fsaf.detection.detector import Batch, Detector, Result
-from fsaf.errors import DataError, Stopped, check_folder, printable
-from fsaf.files import remove_leftovers, whole
+from fsaf.errors import DataError, Stopped
+from fsaf.files import check_folder, remove_leftovers, whole
 from fsaf.processes.stop import StopRequest
+from fsaf.text import printable
 
 T = TypeVar("T")
 P = TypeVar("P", bound=np.ndarray | Tensor)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from fsaf.data.decode import MAX_PIXELS, check_pixels
-from fsaf.errors import DataError, UserError, printable
+from fsaf.errors import DataError, UserError
+from fsaf.text import printable
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".3gp"}

@@ -11,8 +11,8 @@ from fsaf.checking.survey import ImageFile, unusable
 from fsaf.data.faults import FAULT_KINDS
 from fsaf.data.records import Records, Split
 from fsaf.data.table import clip_boxes
-from fsaf.errors import UserError, check_folder
-from fsaf.files import write_text
+from fsaf.errors import UserError
+from fsaf.files import check_folder, write_text
 
 CHANGES: dict[str, str] = {
     "entry": "removed",

@@ -13,8 +13,7 @@ from fsaf.config import DataConfig, ObjectiveConfig
 from fsaf.data.faults import FAULT_KINDS
 from fsaf.data.records import Records
 from fsaf.data.shapes import choose_shape, fit_image
-from fsaf.errors import printable
-from fsaf.text import columns
+from fsaf.text import columns, printable
 
 HEIGHTS = (0, 8, 16, 32, 64, 128, 256, 512)
 """Lower limits of the ranges of box heights in pixels; the last range is open."""

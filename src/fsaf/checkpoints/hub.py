@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from fsaf.checkpoints.format import FORMAT, Checkpoint, from_content, header, load_weights, read_header
 from fsaf.config import Config, SplitConfig
-from fsaf.errors import CheckpointError, UserError, WriteError, check_folder
-from fsaf.files import whole_folder
+from fsaf.errors import CheckpointError, UserError, WriteError
+from fsaf.files import check_folder, whole_folder
 from fsaf.model.detector import FSAF
 
 PREFIX = "hf:"

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fsaf.cli.verb import Verb
-from fsaf.errors import printable
+from fsaf.text import printable
 
 
 def options(parser: argparse.ArgumentParser) -> None:

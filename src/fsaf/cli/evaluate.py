@@ -9,7 +9,9 @@ from fsaf.cli.detectors import open_detector
 from fsaf.cli.processes import in_processes
 from fsaf.cli.report import draw_report
 from fsaf.cli.verb import EVALUATION, Verb, add_device, add_devices, of_detector
-from fsaf.errors import UserError, check_folder, printable
+from fsaf.errors import UserError
+from fsaf.files import check_folder
+from fsaf.text import printable
 
 
 def options(parser: argparse.ArgumentParser) -> None:

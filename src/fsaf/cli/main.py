@@ -15,8 +15,9 @@ from fsaf._version import __version__
 from fsaf.cli.parser import Parser, add_keys, epilog, options_of
 from fsaf.cli.verbs import GROUPS, VERBS
 from fsaf.environment import check_builds, explain, set_environment
-from fsaf.errors import Stopped, UserError, printable
+from fsaf.errors import Stopped, UserError
 from fsaf.keys import nearest_key, recipe_keys, with_new_name
+from fsaf.text import printable
 
 
 def make_parser(only: str | None = None) -> argparse.ArgumentParser:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from fsaf.cli.verb import Verb
-from fsaf.errors import nearest
 from fsaf.keys import Key, section_titles
+from fsaf.text import nearest
 
 EXAMPLES = (
     "fsaf quickstart",

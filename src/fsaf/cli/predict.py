@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fsaf.cli.detectors import open_detector
 from fsaf.cli.verb import RESIZING, Verb, add_device, of_detector
-from fsaf.errors import printable
+from fsaf.text import printable
 
 SHORT = {
     "predict.score_threshold": "--score-threshold",

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsaf.cli.verb import Verb
-from fsaf.errors import UserError, printable
+from fsaf.errors import UserError
+from fsaf.text import printable
 
 if TYPE_CHECKING:
     from fsaf.data.records import Records

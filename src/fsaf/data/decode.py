@@ -9,7 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from fsaf.errors import UserError, printable
+from fsaf.errors import UserError
+from fsaf.text import printable
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 """Suffixes (lower case) of the files that a search of a folder takes for images."""

@@ -17,8 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from fsaf.errors import printable
 from fsaf.processes.group import is_main
+from fsaf.text import printable
 
 T = TypeVar("T", covariant=True)
 

@@ -22,10 +22,10 @@ from fsaf.config import Config
 from fsaf.config.data import MULTIPLE
 from fsaf.data.records import Classes
 from fsaf.detection.file_info import Outputs, make_metadata, output_names
-from fsaf.errors import UserError, check_folder, import_extra
+from fsaf.errors import UserError, import_extra
 from fsaf.exporting.check import Comparison, check_file
 from fsaf.exporting.modules import make_module
-from fsaf.files import remove_leftovers, whole
+from fsaf.files import check_folder, remove_leftovers, whole
 from fsaf.model.detector import FSAF
 
 LOWEST_OPSET = 18

@@ -24,11 +24,11 @@ from fsaf.data.shapes import fit_image, padded_shape
 from fsaf.data.workers import make_loader
 from fsaf.detection.detector import Detector
 from fsaf.device import is_accelerator, resolve_device, total_memory
-from fsaf.errors import UserError, printable
+from fsaf.errors import UserError
 from fsaf.measuring.benchmark import measure, step_flops, wait
 from fsaf.processes import group
 from fsaf.recipe import to_yaml
-from fsaf.text import columns
+from fsaf.text import columns, printable
 from fsaf.training.graphs import WARM_UP, open_tools
 from fsaf.training.prepare import open_for_training
 from fsaf.training.run import Run

@@ -15,10 +15,11 @@ from fsaf.checkpoints.any_format import is_on_hub
 from fsaf.checkpoints.format import Checkpoint
 from fsaf.checkpoints.hub import PREFIX, without_places
 from fsaf.config import Config, to_dict
-from fsaf.errors import UserError, printable
+from fsaf.errors import UserError
 from fsaf.recipe import find_recipe, recipe_names, to_yaml
 from fsaf.run_folder.read import finite, read_metrics
 from fsaf.scoring.metrics import METRICS
+from fsaf.text import printable
 
 PAPER = "https://arxiv.org/abs/1903.00621"
 PLACES = ("init", "resume", "out", "device", "data.root", "data.workers", "log.every")

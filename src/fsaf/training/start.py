@@ -10,7 +10,8 @@ from fsaf.checkpoints.format import checkpoints_at, load_newest
 from fsaf.config import Config
 from fsaf.data.records import Classes
 from fsaf.device import place, use_exact_fp32
-from fsaf.errors import RecipeError, UserError, check_folder
+from fsaf.errors import RecipeError, UserError
+from fsaf.files import check_folder
 from fsaf.model.convolution import use_winograd
 from fsaf.model.detector import FSAF
 from fsaf.model.weights import load_backbone_weights

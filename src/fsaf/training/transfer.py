@@ -11,9 +11,10 @@ from torch import Tensor
 
 from fsaf.checkpoints.format import Checkpoint
 from fsaf.data.records import Classes
-from fsaf.errors import CheckpointError, printable
+from fsaf.errors import CheckpointError
 from fsaf.model.anchors import KINDS
 from fsaf.model.detector import FSAF
+from fsaf.text import printable
 
 CLASS_LAYERS = {"head.classes": 1, "head.anchor_classes": KINDS}
 """Layers with an output for each class, and how many: kind by kind of anchor, each class by class."""
