@@ -1,6 +1,7 @@
 """Fixtures that every test may use: determinism, real data, small configurations."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
@@ -14,6 +15,7 @@ from hypothesis import settings
 
 from fsaf.config import ModelConfig
 from published import publish, train
+from synthetic import tiny_model
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -72,8 +74,16 @@ def published(trained_run: Path) -> Path:
 
 
 @pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Compute on one thread, here and in the processes started from here, so that sums have one order."""
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def tiny_model_config() -> ModelConfig:
     """A detector of 0.3 million weights."""
-    return ModelConfig(
-        backbone="test_efficientnet", weights="none", channels=64, convs=1, norm="group", frozen_stages=-1
-    )
+    return tiny_model()

@@ -17,7 +17,6 @@ from fsaf import cli
 from fsaf.data.batch import Batch, Boxes
 from fsaf.data.readers.coco import read_coco
 from fsaf.data.readers.splits import open_split
-from fsaf.data.records import Classes
 from fsaf.data.samples import Images
 from fsaf.data.workers import make_loader
 from fsaf.detection.detector import Detector
@@ -29,7 +28,7 @@ from fsaf.training import trainer
 from fsaf.training.precision import Precision
 from fsaf.training.start import start_run
 from fsaf.training.window import Window
-from synthetic import SeesBadly
+from synthetic import CLASSES, SeesBadly
 
 FORK: Any = None
 """Starts processes from one that has imported everything: a second for four of them, not half a minute."""
@@ -38,8 +37,6 @@ if "forkserver" in multiprocessing.get_all_start_methods():
     FORK.set_forkserver_preload(
         ["fsaf.training.trainer", "torch.distributed.elastic.multiprocessing", "many_processes", "kills"]
     )
-
-CLASSES = Classes(names=("green", "red", "blue"), ids=(3, 7, 90))
 
 
 def gradients(values: dict[str, Any], normalise: str) -> dict[str, torch.Tensor]:

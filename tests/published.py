@@ -5,13 +5,12 @@ from pathlib import Path
 import yaml
 
 from fsaf.cli import main
-from synthetic import eight_pictures, recipe, write_coco
+from synthetic import recipe, write_eight
 
 
 def train(folder: Path) -> Path:
     """A run folder inside of ``folder``, trained for an epoch on ``folder/coloured_boxes``."""
-    write_coco(folder / "coloured_boxes", eight_pictures())
-    write_coco(folder / "coloured_boxes", eight_pictures(1)[:3], "val", first_id=501)
+    write_eight(folder / "coloured_boxes")
     values = recipe(folder / "coloured_boxes", folder / "mine", model__backbone="test_efficientnet")
     values["predict"] = {"score_threshold": 0.0}
     (folder / "mine.yaml").write_text(yaml.safe_dump(values))

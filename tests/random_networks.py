@@ -3,16 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from fsaf.config import Config, ModelConfig, PredictConfig
+from fsaf.config import Config, PredictConfig
 from fsaf.data.records import Classes
 from fsaf.model.detector import FSAF
+from synthetic import tiny_model
 
 CLASSES = Classes(names=("naïve", "dög", "猫"), ids=(7, 3, 90))
 CONFIG = Config(
     init="/secret/start.pt",
-    model=ModelConfig(
-        backbone="test_efficientnet", weights="none", channels=64, convs=1, norm="group", frozen_stages=-1
-    ),
+    model=tiny_model(),
     predict=PredictConfig(candidates=150, max_detections=40),
 )
 SIZE = (64, 96)

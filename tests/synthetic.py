@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from fsaf.config import ModelConfig
+from fsaf.data.records import Classes
 from fsaf.model.detector import FSAF
 from fsaf.model.outputs import FreeOutputs, RawOutputs
 from fsaf.model.points import STRIDES
@@ -19,6 +20,7 @@ from fsaf.model.points import STRIDES
 COLORS = {7: (230, 40, 30), 3: (40, 200, 60), 90: (50, 60, 220)}
 """Fill of each category: its id, deliberately sparse and unordered."""
 NAMES = {7: "red", 3: "green", 90: "blue"}
+CLASSES = Classes(names=("green", "red", "blue"), ids=(3, 7, 90))
 CATEGORIES = [{"id": id_, "name": name} for id_, name in NAMES.items()]
 GROUND = (128, 128, 128)
 
@@ -86,6 +88,25 @@ def eight_pictures(seed: int = 0) -> list[Picture]:
             objects.append((x, y, width, height, int(rng.choice(list(COLORS)))))
         pictures.append(Picture(height=64, width=96, objects=objects))
     return pictures
+
+
+def write_eight(folder: Path, val: int = 3) -> None:
+    """Write eight pictures to train on and ``val`` others, with ids from 501, to evaluate on."""
+    write_coco(folder, eight_pictures())
+    write_coco(folder, eight_pictures(1)[:val], "val", first_id=501)
+
+
+def tiny_model(**changes: Any) -> ModelConfig:
+    """Return the settings of a detector of 0.3 million weights."""
+    settings: dict[str, Any] = {
+        "backbone": "test_efficientnet",
+        "weights": "none",
+        "channels": 64,
+        "convs": 1,
+        "norm": "group",
+        "frozen_stages": -1,
+    }
+    return ModelConfig(**{**settings, **changes})
 
 
 def recipe(root: Path, out: Path, **overrides: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 import fsaf
 from fsaf.recipe import build_config
-from synthetic import eight_pictures, recipe, write_coco
+from synthetic import recipe, write_eight
 
 pytestmark = pytest.mark.slow
 
@@ -29,8 +29,7 @@ def test_importing_it_imports_no_pytorch() -> None:
 
 
 def test_a_detector_from_data_to_file_in_python(tmp_path: Path) -> None:
-    write_coco(tmp_path / "data", eight_pictures())
-    write_coco(tmp_path / "data", eight_pictures(1)[:3], "val", first_id=501)
+    write_eight(tmp_path / "data")
     faults = fsaf.check(tmp_path / "data")
     assert {split: found["images"] for split, found in faults.items()} == {"train": 8, "val": 3}
 

@@ -19,15 +19,13 @@ from fsaf.annotation.draw import draw_result
 from fsaf.annotation.sources import Source, find_sources
 from fsaf.annotation.video import Frame, VideoReader
 from fsaf.cli import main
-from fsaf.config import Config, DataConfig, ModelConfig
+from fsaf.config import Config, DataConfig
 from fsaf.data import transforms
-from fsaf.data.records import Classes
 from fsaf.detection.detector import Detector
 from fsaf.errors import Stopped, UserError
 from fsaf.model.detector import FSAF
-from synthetic import NAMES, Picture, SeesColours, paint
+from synthetic import CLASSES, Picture, SeesColours, paint, tiny_model
 
-CLASSES = Classes(names=tuple(NAMES[id_] for id_ in sorted(NAMES)), ids=tuple(sorted(NAMES)))
 DATA = DataConfig(short_side=64, long_side=96, shapes=[(64, 96)])
 
 
@@ -228,9 +226,7 @@ def test_a_file_where_a_folder_of_the_tree_is_to_be(sees: Detector, tmp_path: Pa
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained detector that detects something everywhere."""
     torch.manual_seed(0)
-    model = ModelConfig(
-        backbone="test_efficientnet", weights="none", channels=64, convs=1, norm="group", frozen_stages=-1
-    )
+    model = tiny_model()
     config = Config(data=DATA, model=model, device="cpu")
     path = tmp_path_factory.mktemp("run") / "best.pt"
     Detector(FSAF(model, len(CLASSES)).eval(), CLASSES, config).save(path)

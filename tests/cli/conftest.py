@@ -7,18 +7,16 @@ import pytest
 import torch
 
 from cli.commands import TINY
-from fsaf.data.records import Classes
 from fsaf.detection.detector import Detector
 from fsaf.model.detector import FSAF
 from fsaf.recipe import build_config
-from synthetic import eight_pictures, recipe, write_coco
+from synthetic import CLASSES, recipe, write_eight
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
-    write_coco(folder, eight_pictures())
-    write_coco(folder, eight_pictures(1)[:3], "val", first_id=501)
+    write_eight(folder)
     return folder
 
 
@@ -27,9 +25,8 @@ def checkpoint(root: Path) -> Path:
     """An untrained detector that detects something everywhere."""
     torch.manual_seed(0)
     config = build_config(recipe(root, root / "out", **TINY, predict={"score_threshold": 0.0}), where="")
-    classes = Classes(names=("green", "red", "blue"), ids=(3, 7, 90))
     path = root / "run" / "checkpoints" / "best.pt"
-    Detector(FSAF(config.model, 3).eval(), classes, config).save(path)
+    Detector(FSAF(config.model, 3).eval(), CLASSES, config).save(path)
     return path
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 import fsaf
+from detection.comparing import noise, same
 from fsaf.config import Config, DataConfig, ModelConfig, PredictConfig, to_dict
-from fsaf.data.records import Classes
 from fsaf.detection.detector import Detector, Result, load
 from fsaf.device import has_winograd
 from fsaf.errors import UserError
@@ -21,9 +21,8 @@ from fsaf.model import backbone
 from fsaf.model.backbone import find_features
 from fsaf.model.convolution import Conv3x3
 from fsaf.model.detector import FSAF
-from synthetic import COLORS, NAMES, Picture, SeesColours, paint
+from synthetic import CLASSES, COLORS, NAMES, Picture, SeesColours, paint
 
-CLASSES = Classes(names=tuple(NAMES[id_] for id_ in sorted(NAMES)), ids=tuple(sorted(NAMES)))
 DATA = DataConfig(short_side=64, long_side=96, shapes=[(64, 96), (96, 64)])
 SCENE = Picture(height=128, width=192, objects=[(20, 30, 60, 40, 7), (100, 64, 80, 60, 3)])
 
@@ -44,17 +43,6 @@ def random_detector(tiny_model_config: ModelConfig) -> Detector:
     )
     model = FSAF(config.model, len(CLASSES)).eval().to(memory_format=torch.channels_last)
     return Detector(model, CLASSES, config)
-
-
-def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def same(left: Result, right: Result, atol: float = 0.0) -> None:
-    assert left.size == right.size and left.names == right.names
-    assert left.labels.tolist() == right.labels.tolist()
-    np.testing.assert_allclose(left.boxes, right.boxes, rtol=0, atol=atol)
-    np.testing.assert_allclose(left.scores, right.scores, rtol=0, atol=atol)
 
 
 def test_boxes_are_in_pixels_of_the_original(sees: Detector) -> None:

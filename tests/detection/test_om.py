@@ -14,12 +14,11 @@ import torch
 from cli.commands import refused
 from fsaf.cli import main
 from fsaf.config import Config, DataConfig, SplitConfig
-from fsaf.data.records import Classes
 from fsaf.detection.detector import Detector, load
 from fsaf.errors import UserError
 from fsaf.exporting.export import export_detector
 from random_networks import CONFIG, SIZE, pictures, random_network
-from synthetic import eight_pictures, write_coco
+from synthetic import CLASSES, eight_pictures, write_coco
 
 pytestmark = pytest.mark.slow
 
@@ -69,8 +68,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     split = SplitConfig(annotations=str(annotations), images=str(folder / "images" / "val"))
     data = DataConfig(short_side=50, long_side=96, shapes=[SIZE], val=split, batch_size=3)
     config = Config(model=CONFIG.model, predict=CONFIG.predict, data=data)
-    classes = Classes(names=("green", "red", "blue"), ids=(3, 7, 90))
-    detector = Detector(random_network(config), classes, config)
+    detector = Detector(random_network(config), CLASSES, config)
     detector.save(folder / "model.pt")
     pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     export_detector(detector, folder / "model.onnx", [pixels], target="ascend", batch=2)

@@ -9,12 +9,13 @@ import onnxruntime
 import pytest
 import torch
 
-from fsaf.config import Config, ModelConfig
+from fsaf.config import Config
 from fsaf.data.records import Classes
 from fsaf.detection.detector import load
 from fsaf.errors import UserError
 from fsaf.exporting.onnx import export_onnx
 from fsaf.model.detector import FSAF
+from synthetic import tiny_model
 
 pytestmark = pytest.mark.slow
 
@@ -24,9 +25,7 @@ CLASSES = Classes(names=("cat", "dog"), ids=(1, 2))
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported file of an untrained detector."""
-    settings = ModelConfig(
-        backbone="test_efficientnet", weights="none", channels=64, convs=1, norm="group", frozen_stages=-1
-    )
+    settings = tiny_model()
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     export_onnx(FSAF(settings, 2).eval(), CLASSES, Config(model=settings), path, size=(32, 32))
     return path

@@ -23,7 +23,7 @@ from fsaf.cli.parser import Override
 from fsaf.detection.detector import Detector, Result
 from fsaf.errors import UserError
 from fsaf.recipe import build_config, load_recipe
-from synthetic import eight_pictures, write_coco
+from synthetic import write_eight
 
 pytestmark = pytest.mark.slow
 
@@ -290,8 +290,7 @@ def test_what_is_left_out_is_there() -> None:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with small files for the names in the pages: DATA, PATH, photos and so on."""
     folder = tmp_path_factory.mktemp("docs")
-    write_coco(folder / "DATA", eight_pictures())
-    write_coco(folder / "DATA", eight_pictures(1)[:3], "val", first_id=501)
+    write_eight(folder / "DATA")
     shutil.copytree(folder / "DATA" / "images" / "val", folder / "photos")
     picture = Image.open(folder / "photos" / "0501.png").convert("RGB")
     for name in ("photo.jpg", "a.jpg", "b.jpg", "scan.png"):

@@ -1,7 +1,5 @@
 """The figures of docs/how-fsaf-works.md can be drawn from any detector's raw outputs."""
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -14,6 +12,7 @@ from documents import ROOT
 from fsaf.config import ModelConfig
 from fsaf.data.batch import pad_boxes
 from fsaf.model.detector import FSAF
+from scripts import TOOLS, load_script
 from synthetic import Picture, paint
 
 plt = pytest.importorskip("matplotlib.pyplot")
@@ -21,13 +20,7 @@ plt = pytest.importorskip("matplotlib.pyplot")
 
 @pytest.fixture(scope="module")
 def tool() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("figures_tool", ROOT / "tools" / "figures.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    yield load_script(TOOLS / "figures.py")
     plt.close("all")
 
 

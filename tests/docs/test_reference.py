@@ -1,6 +1,5 @@
 """The generated pages of docs/reference say what the code says now."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,17 +9,14 @@ import pytest
 import fsaf
 from fsaf.cli.main import make_parser
 from fsaf.config import Config, to_dict
+from scripts import TOOLS, load_script
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("reference_tool", ROOT / "tools" / "reference.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(TOOLS / "reference.py")
 
 
 @pytest.mark.parametrize("name", ["configuration.md", "command-line.md", "python.md", "files.md"])

@@ -23,8 +23,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("benchmark")
-    synthetic.write_coco(folder / "data", synthetic.eight_pictures())
-    synthetic.write_coco(folder / "data", synthetic.eight_pictures(1), name="val", first_id=50)
+    synthetic.write_eight(folder / "data", val=8)
     values = synthetic.recipe(folder / "data", folder / "run", model__backbone="test_efficientnet")
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(values))
@@ -109,11 +108,7 @@ def test_mistakes(recipe: Path, options: list[str], message: str, capsys: pytest
 
 def test_flops_of_a_convolution_by_hand() -> None:
     """With one more class the last convolution has one more output at each location."""
-    config = Config(
-        model=ModelConfig(
-            backbone="test_efficientnet", weights="none", channels=64, convs=1, norm="group", frozen_stages=-1
-        )
-    )
+    config = Config(model=synthetic.tiny_model())
     locations = sum(math.ceil(64 / s) * math.ceil(96 / s) for s in (8, 16, 32, 64, 128))
     (one, one_step), (two, two_step) = (
         benchmark.step_flops(config, classes, 2, (64, 96)) for classes in (3, 4)

@@ -1,6 +1,5 @@
 """Every operator of the training step and of inference runs on an NPU, by torch-npu's own tables."""
 
-import importlib.util
 import json
 import zipfile
 from pathlib import Path
@@ -8,18 +7,14 @@ from types import ModuleType
 
 import pytest
 
-pytestmark = pytest.mark.slow
+from scripts import TOOLS, load_script
 
-TOOL = Path(__file__).parents[2] / "tools" / "npu_operators.py"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("npu_operators_tool", TOOL)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(TOOLS / "npu_operators.py")
 
 
 def test_every_recorded_operator_has_an_npu_kernel_or_is_made_of_others(tool: ModuleType) -> None:

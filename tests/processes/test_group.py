@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from fsaf.processes import group
 from fsaf.training.schedule import peak_rate
 from synthetic import Picture, eight_pictures, recipe, write_coco
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 if many_processes.FORK is None:
     pytest.skip("FSAF_PROCESSES: no fork server on this system", allow_module_level=True)
@@ -236,16 +236,6 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
 
     monkeypatch.setattr(group, "launch", faster)
     return read
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Sums in the same order here and in the processes started from here."""
-    threads = torch.get_num_threads()
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_train_and_evaluate_on_two_devices(

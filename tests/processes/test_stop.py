@@ -4,12 +4,10 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import kills
 from fsaf.checkpoints.format import load_checkpoint
@@ -17,9 +15,9 @@ from fsaf.errors import Stopped
 from fsaf.processes import group
 from fsaf.recipe import build_config
 from many_processes import FORK, equal
-from synthetic import eight_pictures, recipe, write_coco
+from synthetic import recipe, write_eight
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 if FORK is None:
     pytest.skip("FSAF_PROCESSES: no fork server on this system", allow_module_level=True)
@@ -28,18 +26,8 @@ if FORK is None:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("eight")
-    write_coco(folder, eight_pictures())
-    write_coco(folder, eight_pictures(1)[:3], "val", first_id=501)
+    write_eight(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def values(root: Path, out: Path, **overrides: Any) -> dict[str, Any]:

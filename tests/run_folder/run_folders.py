@@ -7,20 +7,16 @@ import yaml
 
 from fsaf.config import Config
 from fsaf.data.readers.splits import open_split
-from fsaf.data.records import Classes
 from fsaf.detection.detector import Detector
 from fsaf.recipe import build_config
 from fsaf.scoring.evaluate import evaluate
 from fsaf.scoring.results import write_evaluation
-from synthetic import COLORS, NAMES, SeesBadly, eight_pictures, recipe, write_coco
-
-CLASSES = Classes(names=tuple(NAMES[id_] for id_ in sorted(COLORS)), ids=tuple(sorted(COLORS)))
+from synthetic import CLASSES, SeesBadly, recipe, write_eight
 
 
 def write_run(root: Path, name: str = "run") -> Config:
     """Write data into ``root``, and the run folder of an evaluation on it to ``root / name``."""
-    write_coco(root, eight_pictures())
-    write_coco(root, eight_pictures(1), "val", first_id=501)
+    write_eight(root, val=8)
     values = recipe(root, root / name)
     config = build_config(values, where="")
     detector = Detector(SeesBadly().eval(), CLASSES, config)

@@ -20,10 +20,9 @@ from fsaf.recipe import build_config
 from fsaf.scoring.evaluate import evaluate
 from fsaf.scoring.metrics import METRICS
 from fsaf.scoring.results import write_evaluation
-from synthetic import NAMES, Picture, SeesBadly, SeesColours, write_coco
+from synthetic import CLASSES, NAMES, Picture, SeesBadly, SeesColours, write_coco
 
 DATA = DataConfig(batch_size=2, workers=0, short_side=64, long_side=96, shapes=[(64, 96), (96, 64)])
-CLASSES = Classes(names=("green", "red", "blue"), ids=(3, 7, 90))
 PICTURES = [
     Picture(height=128, width=192, objects=[(20, 30, 60, 40, 7), (100, 64, 80, 60, 3)]),
     Picture(height=64, width=96, objects=[(8, 8, 20, 16, 90)]),

@@ -23,7 +23,7 @@ from fsaf.files import whole
 from fsaf.recipe import build_config
 from fsaf.training import run, start, trainer
 from many_processes import FORK, equal
-from synthetic import eight_pictures, recipe, write_coco
+from synthetic import recipe, write_eight
 
 pytestmark = pytest.mark.slow
 
@@ -31,8 +31,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("eight")
-    write_coco(folder, eight_pictures())
-    write_coco(folder, eight_pictures(1)[:2], "val", first_id=501)
+    write_eight(folder, val=2)
     return folder
 
 

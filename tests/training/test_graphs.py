@@ -10,7 +10,7 @@ import yaml
 from torch import Tensor
 
 from fsaf.cli import main
-from fsaf.config import Config, ModelConfig, ObjectiveConfig, OptimConfig, TrainConfig
+from fsaf.config import Config, ObjectiveConfig, OptimConfig, TrainConfig
 from fsaf.data.batch import Boxes
 from fsaf.data.records import Classes
 from fsaf.device import GRAPHS, GraphTools
@@ -19,7 +19,7 @@ from fsaf.training.run import Run
 from fsaf.training.start import start_run
 from fsaf.training.step import ForwardLoss, train_step
 from objective.scenes import NUM_CLASSES, as_batch, scene_boxes
-from synthetic import Picture, recipe, write_coco
+from synthetic import Picture, recipe, tiny_model, write_coco
 from training import simulated_graph
 
 pytestmark = pytest.mark.slow
@@ -31,9 +31,7 @@ SHAPES = ((128, 192), (192, 128))
 def start(out: Path, device: torch.device, optimizer: Any, precision: Any, scale: Any) -> Run:
     config = Config(
         out=str(out),
-        model=ModelConfig(
-            backbone="test_efficientnet", weights="none", channels=64, convs=1, norm="group", frozen_stages=0
-        ),
+        model=tiny_model(frozen_stages=0),
         optim=OptimConfig(name=optimizer, weight_decay=0.05),
         train=TrainConfig(precision=precision, loss_scale=scale, ema=0.9, graphs=True),
     )

@@ -2,7 +2,6 @@
 
 import json
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from fsaf.checkpoints.format import load_checkpoint
 from fsaf.config import Config
 from fsaf.recipe import build_config
 from many_processes import FORK, equal
-from synthetic import eight_pictures, recipe, write_coco
+from synthetic import recipe, write_eight
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 if FORK is None:
     pytest.skip("FSAF_PROCESSES: no fork server on this system", allow_module_level=True)
@@ -29,8 +28,7 @@ TIMES = {"images_per_second", "data_seconds", "step_seconds", "memory_gb"}
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("eight")
-    write_coco(folder, eight_pictures())
-    write_coco(folder, eight_pictures(1)[:2], "val", first_id=501)
+    write_eight(folder, val=2)
     return folder
 
 
@@ -82,12 +80,6 @@ def whole(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[st
     folder = tmp_path_factory.mktemp("whole")
     assert train(settings(root, folder / "run"), folder) == 0
     return end(folder), [int(n) for n in (folder / "steps.counts").read_text().split()]
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
 
 
 def test_a_run_killed_anywhere_goes_on_to_the_same_end(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fsaf.checkpoints.format import load_checkpoint
-from fsaf.config import Config, ModelConfig, TrainConfig
+from fsaf.config import Config, TrainConfig
 from fsaf.data.records import Classes
 from fsaf.device import has_winograd
 from fsaf.errors import UserError
@@ -15,13 +15,14 @@ from fsaf.model.convolution import Conv3x3
 from fsaf.training import start as module
 from fsaf.training.run import Run
 from fsaf.training.start import start_run
+from synthetic import tiny_model
 
 CLASSES = Classes(names=("a", "b"), ids=(1, 2))
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def start(out: Path, resume: Any = False, winograd: bool = True, **train: Any) -> Run:
-    model = ModelConfig(backbone="test_efficientnet", weights="none", channels=64, convs=0, norm="group")
+    model = tiny_model(convs=0, frozen_stages=1)
     config = Config(out=str(out), resume=resume, winograd=winograd, model=model, train=TrainConfig(**train))
     return start_run(config, CLASSES, torch.device("cpu"))
 

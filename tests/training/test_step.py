@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from fsaf.config import Config, ModelConfig, ObjectiveConfig, OptimConfig, TrainConfig
+from fsaf.config import Config, ObjectiveConfig, OptimConfig, TrainConfig
 from fsaf.data.batch import Boxes
 from fsaf.data.records import Classes
 from fsaf.testing import Recorder, first_difference
@@ -21,6 +21,7 @@ from fsaf.training.run import Run
 from fsaf.training.start import start_run
 from fsaf.training.step import FirstSteps, ForwardLoss, train_step
 from objective.scenes import NUM_CLASSES, as_batch, scene_boxes
+from synthetic import tiny_model
 
 pytestmark = pytest.mark.slow
 
@@ -30,16 +31,9 @@ CLASSES = Classes(names=tuple("abcd"), ids=tuple(range(NUM_CLASSES)))
 def start(
     out: Path, precision: str = "fp32", scale: Any = "dynamic", optimizer: Any = "sgd", **model: Any
 ) -> tuple[Run, ForwardLoss]:
-    settings = {
-        "backbone": "test_efficientnet",
-        "weights": "none",
-        "channels": 64,
-        "convs": 1,
-        "norm": "group",
-    }
     config = Config(
         out=str(out),
-        model=ModelConfig(**{**settings, "convs": 1, "frozen_stages": 0, **model}),  # type: ignore[arg-type]
+        model=tiny_model(**{"frozen_stages": 0, **model}),
         optim=OptimConfig(name=optimizer, weight_decay=0.05),
         train=TrainConfig(precision=precision, loss_scale=scale, ema=0.9),  # type: ignore[arg-type]
     )

@@ -15,13 +15,12 @@ from rich.console import Console
 
 from fsaf.checkpoints.format import load_checkpoint, save_checkpoint
 from fsaf.config import to_dict
-from fsaf.data.records import Classes
 from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
 from fsaf.recipe import build_config
 from fsaf.training import step, trainer
 from many_processes import equal
-from synthetic import eight_pictures, recipe, write_coco
+from synthetic import CLASSES, eight_pictures, recipe, write_coco, write_eight
 
 pytestmark = pytest.mark.slow
 
@@ -37,8 +36,7 @@ STEP_KEYS = {
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("eight")
-    write_coco(folder, eight_pictures())
-    write_coco(folder, eight_pictures(1)[:3], "val", first_id=501)
+    write_eight(folder)
     return folder
 
 
@@ -106,7 +104,7 @@ def test_the_run_folder(root: Path, tmp_path: Path) -> None:
 
     last = load_checkpoint(out / "checkpoints" / "last.pt")
     assert last.step == 4
-    assert last.classes == Classes(names=("green", "red", "blue"), ids=(3, 7, 90))
+    assert last.classes == CLASSES
     assert last.training and not equal(last.weights, last.training.model)  # the average, and what trains
     best = load_checkpoint(out / "checkpoints" / "best.pt")
     ap = max(record["AP"] for record in evaluations)

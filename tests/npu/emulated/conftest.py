@@ -17,8 +17,7 @@ import synthetic
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of sixteen pictures, half of them for validation."""
     folder = tmp_path_factory.mktemp("data")
-    synthetic.write_coco(folder, synthetic.eight_pictures())
-    synthetic.write_coco(folder, synthetic.eight_pictures(1), name="val", first_id=50)
+    synthetic.write_eight(folder, val=8)
     return folder
 
 

@@ -1,16 +1,11 @@
 """What a training step and a prediction cost: launches decide the speed of small networks on an NPU."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 from running import Trainer
 
-path = Path(__file__).resolve().parents[3] / "tools" / "npu_launches.py"
-spec = importlib.util.spec_from_file_location("npu_launches", path)
-assert spec and spec.loader
-npu_launches = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(npu_launches)
+from scripts import TOOLS, load_script
+
+npu_launches = load_script(TOOLS / "npu_launches.py")
 
 
 @pytest.mark.parametrize(("recipe", "setting", "limit"), [

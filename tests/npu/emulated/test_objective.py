@@ -1,6 +1,5 @@
 """The objective on the NPU gives the CPU's numbers on the twelve cases that MMDetection computed."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from fsaf.objective.objective import objective
+from scripts import load_script
 
-path = Path(__file__).resolve().parents[2] / "objective" / "test_oracle.py"
-spec = importlib.util.spec_from_file_location("oracle", path)
-assert spec and spec.loader
-oracle = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(oracle)
+oracle = load_script(Path(__file__).resolve().parents[2] / "objective" / "test_oracle.py")
 
 
 def leaf(tensor: Tensor) -> Tensor:
