@@ -1,18 +1,10 @@
 """The flat list of the keys of a recipe, against the schema."""
 
-from typing import Any
-
 import pytest
 
 from fsaf.config import Config, to_dict
 from fsaf.keys import choices_of, nearest_key, recipe_keys, section_titles
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+from settings import flat
 
 
 def test_every_key_with_its_default() -> None:

@@ -7,12 +7,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from annotation.videos import write_frames
 from fsaf.annotation import annotate as module
 from fsaf.annotation.annotate import Output, annotate
 from fsaf.annotation.draw import draw_result
@@ -48,16 +48,7 @@ def expected(index: int) -> list[tuple[str, list[float]]]:
 
 def record(path: Path, count: int = 9) -> Path:
     """Record ``scene`` at 10 frames per second, without loss."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("ffv1", rate=10)
-        stream.height, stream.width, stream.pix_fmt = 64, 96, "bgr0"
-        for i in range(count):
-            frame = av.VideoFrame.from_ndarray(scene(i), format="rgb24")
-            frame.pts = i
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
+    return write_frames(path, map(scene, range(count)), ("ffv1", "bgr0"), rate=10)
 
 
 def cut(path: Path) -> Path:

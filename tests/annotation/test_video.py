@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import pytest
 
+from annotation.videos import write_frames
 from fsaf.annotation import video_writer
 from fsaf.annotation.video import VideoReader, camera_number, is_video
 from fsaf.annotation.video_writer import write_video
@@ -28,16 +28,9 @@ def picture(index: int, size: tuple[int, int] = (64, 96)) -> np.ndarray:
 
 
 def record(path: Path, count: int, **options: str) -> Path:
-    """Record ``picture`` at 25 frames per second, with PyAV alone."""
-    with av.open(str(path), "w", options=options) as container:
-        stream: Any = container.add_stream("libx264", rate=25, options={"g": "4"})
-        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
-        for i in range(count):
-            frame = av.VideoFrame.from_ndarray(picture(i), format="rgb24")
-            frame.pts = i
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
+    """Record ``picture`` at 25 frames per second."""
+    frames = map(picture, range(count))
+    return write_frames(path, frames, ("libx264", "yuv420p"), 25, options, {"g": "4"})
 
 
 def write(path: Path, size: tuple[int, int], rate: Fraction, unit: Fraction, ticks: list[int]) -> None:

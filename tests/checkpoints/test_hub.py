@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import fsaf
+from cli.commands import refused
 from fsaf.checkpoints.format import load_checkpoint, save_checkpoint
 from fsaf.checkpoints.hub import CARD, CONFIG, WEIGHTS, without_places
 from fsaf.cli import main
@@ -17,14 +18,6 @@ from fsaf.config import Config
 from fsaf.errors import UserError
 from fsaf.run_folder.paths import beside
 from published import picture
-
-
-def refused(capsys: pytest.CaptureFixture[str], argv: list[str], *told: str) -> None:
-    capsys.readouterr()
-    assert main(argv) == 2
-    _, err = capsys.readouterr()
-    assert err.count("\n") == 1 and all(part in err for part in told), err
-
 
 # The folder.
 

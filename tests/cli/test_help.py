@@ -4,7 +4,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from fsaf.cli.main import make_parser
 from fsaf.cli.parser import EXAMPLES
 from fsaf.cli.verbs import VERBS
 from fsaf.config import Config, to_dict
+from settings import flat
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -38,13 +38,7 @@ def test_help_of_train_lists_every_key(capsys: pytest.CaptureFixture[str]) -> No
         main(["train", "--help"])
     out = capsys.readouterr().out
 
-    def keys(values: dict[str, Any], prefix: str = "") -> list[str]:
-        found = []
-        for key, value in values.items():
-            found += keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"--{prefix}{key} "]
-        return found
-
-    names = keys(to_dict(Config()))
+    names = [f"--{key} " for key in flat(to_dict(Config()))]
     assert len(names) > 50
     assert [name for name in names if name not in out] == []
 

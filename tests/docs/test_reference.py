@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -10,6 +9,7 @@ import fsaf
 from fsaf.cli.main import make_parser
 from fsaf.config import Config, to_dict
 from scripts import TOOLS, load_script
+from settings import flat
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,14 +26,8 @@ def test_the_committed_page_is_the_generated_one(tool: ModuleType, name: str) ->
 
 
 def test_every_key_is_there(tool: ModuleType) -> None:
-    def keys(values: dict[str, Any], prefix: str = "") -> list[str]:
-        found = []
-        for key, value in values.items():
-            found += keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
-        return found
-
     rows = [line.split("|") for line in tool.configuration().splitlines() if line.startswith("| `")]
-    assert [row[1].strip(" `") for row in rows] == sorted(keys(to_dict(Config())), key=lambda key: "." in key)
+    assert [row[1].strip(" `") for row in rows] == sorted(flat(to_dict(Config())), key=lambda key: "." in key)
     assert all(row[4].strip() for row in rows)
 
 
