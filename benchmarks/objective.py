@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from fsaf.data.batch import Boxes
-from fsaf.measuring.benchmark import random_batch, summary
+from fsaf.measuring.inputs import random_batch
+from fsaf.measuring.timing import summary
 from fsaf.model.outputs import FreeOutputs, RawOutputs
 from fsaf.model.points import STRIDES
 from fsaf.objective.objective import objective

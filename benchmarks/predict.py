@@ -25,7 +25,7 @@ from fsaf.data.batch import Boxes
 from fsaf.detection.detector import Detector, Result
 from fsaf.detection.postprocess import Detections, postprocess
 from fsaf.device import is_accelerator
-from fsaf.measuring.benchmark import random_classes
+from fsaf.measuring.inputs import random_classes
 from fsaf.model.convolution import use_winograd
 from fsaf.model.detector import FSAF
 from fsaf.recipe import load_recipe

@@ -25,7 +25,8 @@ import torch
 from fsaf.data.readers.coco import read_coco
 from fsaf.device import is_accelerator, peak_memory, resolve_device
 from fsaf.errors import UserError
-from fsaf.measuring.benchmark import measure, random_batch, random_classes, summary, wait
+from fsaf.measuring.inputs import random_batch, random_classes
+from fsaf.measuring.timing import measure, summary, wait
 from fsaf.processes import group
 from fsaf.recipe import load_recipe
 from fsaf.training.start import start_run

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from fsaf.device import is_accelerator, resolve_device
-from fsaf.measuring.benchmark import summary, wait
+from fsaf.measuring.timing import summary, wait
 
 PACKAGES = (
     "fsaf",

@@ -31,15 +31,18 @@ from fsaf.data.readers.coco import read_coco
 from fsaf.data.samples import Images
 from fsaf.data.workers import make_loader
 from fsaf.device import is_accelerator
-from fsaf.measuring.benchmark import copy_rate, matrix_rate, random_batch, random_classes, step_flops, wait
+from fsaf.measuring.flops import step_flops
+from fsaf.measuring.inputs import random_batch, random_classes
+from fsaf.measuring.machine import copy_rate, matrix_rate
+from fsaf.measuring.timing import wait
 from fsaf.model.detector import FSAF
 from fsaf.objective.objective import objective
 from fsaf.recipe import load_recipe
-from fsaf.training.graphs import CapturedStep, open_tools
+from fsaf.training.graphs import open_tools
 from fsaf.training.precision import TYPES
 from fsaf.training.run import Run
+from fsaf.training.session import make_step
 from fsaf.training.start import start_run
-from fsaf.training.step import ForwardLoss, compile_forward_loss, train_step
 
 CLASSES, BOXES, RATE = 80, 20, 1e-6
 
@@ -72,12 +75,7 @@ def start(config: Config, checkpoint: Path, device: torch.device) -> tuple[Run, 
     with tempfile.TemporaryDirectory() as folder:
         run = start_run(replace(config, out=folder, init=str(checkpoint)), random_classes(CLASSES), device)
     run.model.train()
-    forward_loss = ForwardLoss(run.model, config.objective, run.precision)
-    if config.train.compile:
-        compile_forward_loss(forward_loss)
-    if config.train.graphs:
-        return run, CapturedStep(run, forward_loss, open_tools(device), print)
-    return run, lambda images, boxes, rate: train_step(run, forward_loss, images, boxes, rate)
+    return run, make_step(run, open_tools(config, device), print)
 
 
 def same_losses(run: Run, theirs: peers.MMDetection, images: Tensor, boxes: Boxes) -> dict[str, Any]:

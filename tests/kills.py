@@ -1,4 +1,4 @@
-"""What the processes of the tests about dying run: training with a death, a signal or a limit built in."""
+"""Functions that tests run in processes of their own: training with a kill, a signal or a limit built in."""
 
 import multiprocessing
 import os
@@ -22,18 +22,18 @@ from fsaf.detection.detector import Detector
 from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
 from fsaf.processes import group
-from fsaf.training import start, trainer
+from fsaf.training import session, start, trainer
 
 SOURCE = str(Path(fsaf.__file__).parent)
 WATCHED = tuple(
     f"{SOURCE}/{name}"
     for name in ("training/", "processes/", "checkpoints/format.py", "files.py", "scoring/evaluate.py")
 )
-"""Where what is on the disk changes."""
+"""Code that changes files."""
 
 
 class Dropping(FSAF):
-    """The detector with dropout, as some backbones have it."""
+    """The detector with dropout, which some backbones have."""
 
     def forward(self, images: Tensor, sizes_b2: Tensor | None = None) -> Any:
         outputs = super().forward(images, sizes_b2)
@@ -47,7 +47,7 @@ def die() -> None:
 
 
 def train_until(config: Config, said: Path, line: int | None = None, byte: int | None = None) -> None:
-    """Train, with dropout; notes the images of each step in ``said``, and at the end how many lines were run.
+    """Train with dropout; record the images of each step in ``said``, at the end the number of lines run.
 
     line: die at that line of Python in ``WATCHED``. byte: die as that byte of checkpoints is written.
     """
@@ -68,7 +68,7 @@ def train_until(config: Config, said: Path, line: int | None = None, byte: int |
     save = torch.save
 
     class Counting:
-        """A file that counts, and dies in the middle of a write."""
+        """A file that counts its bytes and kills the process in the middle of a write."""
 
         def __init__(self, file: Any) -> None:
             self.file = file
@@ -87,7 +87,7 @@ def train_until(config: Config, said: Path, line: int | None = None, byte: int |
             self.file.flush()
 
     torch.save = lambda content, file: save(content, Counting(file))  # type: ignore[assignment]
-    step = trainer.train_step
+    step = session.train_step
 
     def noting(*arguments: Any) -> Any:
         result = step(*arguments)
@@ -95,7 +95,7 @@ def train_until(config: Config, said: Path, line: int | None = None, byte: int |
             file.write(f"{arguments[0].step} {int(arguments[2].long().sum())} {arguments[4]}\n")
         return result
 
-    trainer.train_step = noting
+    session.train_step = noting
     with said.with_suffix(".console").open("a") as file:
         sys.settrace(count)
         try:
@@ -106,21 +106,21 @@ def train_until(config: Config, said: Path, line: int | None = None, byte: int |
 
 
 def signalled(step: int, *send: Any) -> None:
-    """Have training call ``send[0](*send[1:])`` in the middle of that step, the first time it is made."""
-    original = trainer.train_step
+    """Make training call ``send[0](*send[1:])`` in that step, the first time it is made."""
+    original = session.train_step
 
     def sending(run: Any, *arguments: Any) -> Any:
         if run.step + 1 == step and group.restarts() == 0:
             send[0](*send[1:])
         return original(run, *arguments)
 
-    trainer.train_step = sending
+    session.train_step = sending
 
 
 def command(
     said: Path, arguments: list[str], send: str, number: int, step: int = 0, again: bool = False
 ) -> None:
-    """``fsaf`` as a command that is sent a signal in a step, or while it evaluates (step 0).
+    """Run ``fsaf`` as a command, and send it a signal in a step, or in an evaluation (step 0).
 
     Exits with its status. send: ``none``, ``process``, or ``group``: its loader's workers too, as a terminal
     and Slurm do. again: send it twice, and have the step last for ever.
@@ -155,7 +155,7 @@ def command(
 
 
 def train_signalled(config: Config, pid: int, number: int, rank: int, step: int) -> None:
-    """One of several processes; in that step, ``rank`` sends a signal to ``pid``, or to itself (0)."""
+    """Train as one of several processes; in that step ``rank`` sends a signal to ``pid``, or itself (0)."""
     if os.environ["RANK"] == str(rank):
         signalled(step, os.kill, pid or os.getpid(), number)
     with Path(os.devnull).open("w") as nowhere:
@@ -163,7 +163,7 @@ def train_signalled(config: Config, pid: int, number: int, rank: int, step: int)
 
 
 def train_limited(config: Config, said: Path, limit: int) -> None:
-    """Train where no file can have more than ``limit`` bytes; notes the mistake that comes of it."""
+    """Train with a limit of ``limit`` bytes for each file; write the error message to ``said``."""
     torch.set_num_threads(1)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
@@ -176,7 +176,7 @@ def train_limited(config: Config, said: Path, limit: int) -> None:
 
 
 def train_losing_a_worker(config: Config, said: Path, name: str) -> None:
-    """Train; the first loader process that reads the image of that name is killed; notes the mistake."""
+    """Train; kill the first loader process that reads image ``name``; write the error message to ``said``."""
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # so that they inherit this
     read = samples.read_image

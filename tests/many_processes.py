@@ -1,4 +1,4 @@
-"""What the processes of tests with several of them run; importable, so that they can be started with it."""
+"""Functions that tests run in several processes; importable, so that processes can be started with them."""
 
 import dataclasses
 import functools
@@ -26,12 +26,13 @@ from fsaf.recipe import build_config
 from fsaf.scoring.evaluate import evaluate
 from fsaf.training import trainer
 from fsaf.training.precision import Precision
+from fsaf.training.session import make_forward_loss
 from fsaf.training.start import start_run
 from fsaf.training.window import Window
 from synthetic import CLASSES, SeesBadly
 
 FORK: Any = None
-"""Starts processes from one that has imported everything: a second for four of them, not half a minute."""
+"""Starts processes from one that has imported everything: four start in a second, not half a minute."""
 if "forkserver" in multiprocessing.get_all_start_methods():
     FORK = multiprocessing.get_context("forkserver")
     FORK.set_forkserver_preload(
@@ -40,13 +41,13 @@ if "forkserver" in multiprocessing.get_all_start_methods():
 
 
 def gradients(values: dict[str, Any], normalise: str) -> dict[str, torch.Tensor]:
-    """Gradients of a recipe's first batch, after averaging; everything at once, as training sets it up."""
+    """Return the gradients of a recipe's first batch after averaging, set up as in training."""
     values = {**values, "objective": {"normalise": normalise}}
     config = build_config(values, where="the test's recipe")
     with group.join("cpu") as device:
         records = open_split(config.data, "train")
         run = start_run(config, records.classes, device)
-        forward_loss = trainer._forward_loss(run, device)
+        forward_loss = make_forward_loss(run)
         loader, _ = make_loader(
             Images(records, config.data, augment=True),
             config.data.batch_size,
@@ -62,12 +63,12 @@ def gradients(values: dict[str, Any], normalise: str) -> dict[str, torch.Tensor]
 
 
 def write_gradients(out: Path, values: dict[str, Any], normalise: str) -> None:
-    """``gradients`` of each process in its own file."""
+    """Write the ``gradients`` of each process to its own file."""
     torch.save(gradients(values, normalise), out / f"{normalise}-{os.environ['RANK']}.pt")
 
 
 def write_evaluation(out: Path, annotations: Path, images: Path, data: dict[str, Any]) -> None:
-    """What ``evaluate`` returns to each process, in its own file."""
+    """Write what ``evaluate`` returns to each process to its own file."""
     config = build_config({"data": data}, where="the test's recipe")
     with group.join("cpu"):
         detector = Detector(SeesBadly().eval(), CLASSES, config)
@@ -76,7 +77,7 @@ def write_evaluation(out: Path, annotations: Path, images: Path, data: dict[str,
 
 
 def train_here(out: Path, values: dict[str, Any], kill: tuple[int, int] | None = None) -> None:
-    """Train in folder ``out/RANK``, where the relative paths of ``values`` lie; notes what is seen and said.
+    """Train in folder ``out/RANK``, the base of relative paths; record images seen and the console.
 
     kill: (rank, step): that process dies at the start of that step, the first time.
     """
@@ -104,7 +105,7 @@ def train_here(out: Path, values: dict[str, Any], kill: tuple[int, int] | None =
 
 
 def share_of_gradients(values: dict[str, Any], part: int, parts: int) -> dict[str, torch.Tensor]:
-    """Gradients of rows ``part``, ``part + parts``, ... of a recipe's first batch, by themselves."""
+    """Return the gradients of rows ``part``, ``part + parts``, ... of a recipe's first batch alone."""
     config = build_config(values, where="the test's recipe")
     records = open_split(config.data, "train")
     run = start_run(config, records.classes, torch.device("cpu"))
@@ -118,7 +119,7 @@ def share_of_gradients(values: dict[str, Any], part: int, parts: int) -> dict[st
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Bit for bit, through dataclasses, dictionaries, lists and tuples."""
+    """Compare bit for bit, through dataclasses, dictionaries, lists and tuples."""
     if dataclasses.is_dataclass(left):
         return type(left) is type(right) and equal(vars(left), vars(right))
     if isinstance(left, torch.Tensor):
@@ -131,7 +132,7 @@ def equal(left: Any, right: Any) -> bool:
 
 
 def captured(folder: Path, function: Any, *arguments: Any) -> None:
-    """Call a function with all that this process prints going to ``folder/RANK-RESTARTS.txt``."""
+    """Call a function, with all output of this process redirected to ``folder/RANK-RESTARTS.txt``."""
     name = f"{os.environ['RANK']}-{group.restarts()}.txt"
     file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number in (1, 2):
@@ -143,5 +144,5 @@ def captured(folder: Path, function: Any, *arguments: Any) -> None:
 
 
 def command(*arguments: str) -> None:
-    """``fsaf`` as a command, whose exit status is printed."""
+    """Run ``fsaf`` as a command and print its exit status."""
     print(f"status {cli.main(arguments)}")

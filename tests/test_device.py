@@ -1,5 +1,6 @@
 """Choosing a device by name."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ import fsaf.device.programs
 from fsaf.device import (
     can_compile,
     check_compile,
+    memory_gb,
     peak_memory,
     process_group_backend,
     resolve_device,
@@ -119,3 +121,10 @@ def test_another_back_end_of_the_compiler_needs_no_triton(monkeypatch: pytest.Mo
         check_compile(torch.device("cpu"), "inductor")
     with pytest.raises(UserError, match=r"train.compile_backend = 'inductr': not installed; .*inductor"):
         check_compile(torch.device("cpu"), "inductr")
+
+
+def test_memory_is_zero_if_the_system_reports_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has no module ``resource``, and must train all the same."""
+    assert memory_gb(torch.device("cpu")) > 0.05
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert memory_gb(torch.device("cpu")) == 0

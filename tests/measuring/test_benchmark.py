@@ -1,4 +1,4 @@
-"""``fsaf benchmark``: what it measures, says and refuses."""
+"""Test ``fsaf benchmark``: its measurements, its text and its errors."""
 
 import json
 import math
@@ -15,6 +15,10 @@ from fsaf.cli import main
 from fsaf.config import Config, DataConfig, ModelConfig
 from fsaf.data.readers.coco import read_coco
 from fsaf.measuring import benchmark
+from fsaf.measuring.benchmark_text import format_benchmark
+from fsaf.measuring.flops import step_flops
+from fsaf.measuring.inputs import largest_shape, random_batch, random_classes
+from fsaf.measuring.timing import summary
 from fsaf.model.detector import FSAF
 
 CPU = torch.device("cpu")
@@ -52,10 +56,10 @@ def test_figures_agree_with_each_other(found: dict[str, Any]) -> None:
     json.dumps(found)
 
 
-def test_what_was_asked_for_is_told(found: dict[str, Any]) -> None:
+def test_compiling_and_capturing_are_printed(found: dict[str, Any]) -> None:
     asked = {**found, "train": {**found["train"], "compiled": True, "captured": True}}
-    assert "img/s, compiled, captured as one graph\n" in benchmark.format_benchmark(asked)
-    assert "compiled" not in benchmark.format_benchmark(found)
+    assert "img/s, compiled, captured as one graph\n" in format_benchmark(asked)
+    assert "compiled" not in format_benchmark(found)
 
 
 def test_nothing_is_written(recipe: Path, found: dict[str, Any]) -> None:
@@ -63,7 +67,7 @@ def test_nothing_is_written(recipe: Path, found: dict[str, Any]) -> None:
 
 
 def test_text_is_aligned(found: dict[str, Any]) -> None:
-    lines = benchmark.format_benchmark(found).splitlines()
+    lines = format_benchmark(found).splitlines()
     wide = max(len(line.split("  ")[0]) for line in lines if not line.startswith(" ")) + 2
     assert all(not line or (line[wide - 1] == " " and line[wide] != " ") for line in lines)
     for name in ("device", "training step", "objective", "memory", "prediction", "loader", "padding"):
@@ -71,11 +75,11 @@ def test_text_is_aligned(found: dict[str, Any]) -> None:
 
 
 def test_a_step_has_all_accumulated_batches(recipe: Path, found: dict[str, Any]) -> None:
-    """More parts than a batch has images: each is a whole batch, as in training."""
+    """Also with more parts than a batch has images: each part is a whole batch, as in training."""
     from fsaf.recipe import load_recipe
 
     config = load_recipe(str(recipe), ["--device=cpu", "--train.accumulate=5"])
-    classes, shape = benchmark.random_classes(3), (64, 96)
+    classes, shape = random_classes(3), (64, 96)
     step = benchmark.measure_training(config, classes, shape, torch.device("cpu"), 0.0, 1e9)
     assert step["batch"] == 5 * found["train"]["batch"] and step["flops"] == 5 * found["train"]["flops"]
     assert step["forward_flops"] == 5 * found["train"]["forward_flops"]
@@ -107,12 +111,10 @@ def test_mistakes(recipe: Path, options: list[str], message: str, capsys: pytest
 
 
 def test_flops_of_a_convolution_by_hand() -> None:
-    """With one more class the last convolution has one more output at each location."""
+    """One more class adds one output at each location to the last convolution."""
     config = Config(model=synthetic.tiny_model())
     locations = sum(math.ceil(64 / s) * math.ceil(96 / s) for s in (8, 16, 32, 64, 128))
-    (one, one_step), (two, two_step) = (
-        benchmark.step_flops(config, classes, 2, (64, 96)) for classes in (3, 4)
-    )
+    (one, one_step), (two, two_step) = (step_flops(config, classes, 2, (64, 96)) for classes in (3, 4))
     forward = 2 * 2 * locations * 64 * 9
     assert two - one == forward
     assert two_step - one_step == 3 * forward  # and both gradients
@@ -120,7 +122,7 @@ def test_flops_of_a_convolution_by_hand() -> None:
 
 @pytest.mark.parametrize("branches", [["anchor_free"], ["anchor_based"], ["anchor_free", "anchor_based"]])
 def test_flops_against_a_sum_over_convolutions(branches: list[Any]) -> None:
-    """Those in groups too, of which the backbone is full: forward, and twice that in the backward pass."""
+    """Grouped convolutions count too: forward, and twice that in the backward pass."""
     config = ModelConfig(
         backbone="test_efficientnet", channels=8, convs=1, frozen_stages=-1, branches=branches
     )
@@ -134,12 +136,12 @@ def test_flops_against_a_sum_over_convolutions(branches: list[Any]) -> None:
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(count)
     model(torch.zeros(2, 3, 64, 96, dtype=torch.uint8))
-    found = benchmark.step_flops(Config(model=config), 3, 2, (64, 96))
+    found = step_flops(Config(model=config), 3, 2, (64, 96))
     assert found == (sum(counts), 3 * sum(counts) - counts[0])  # the images need no gradient
 
 
 def test_random_boxes_lie_inside() -> None:
-    images, boxes = benchmark.random_batch(3, 64, 96, 50, 7)
+    images, boxes = random_batch(3, 64, 96, 50, 7)
     assert images.shape == (3, 3, 64, 96) and images.dtype is torch.uint8
     x1, y1, x2, y2 = boxes.xyxy.unbind(2)
     assert (x1 >= 0).all() and (y1 >= 0).all() and (x2 <= 96.01).all() and (y2 <= 64.01).all()
@@ -156,11 +158,11 @@ def test_padding_waste_by_hand(tmp_path: Path) -> None:
 
 
 def test_largest_shape() -> None:
-    assert benchmark.largest_shape(DataConfig(shapes=[(64, 96), (128, 96)])) == (128, 96)
-    assert benchmark.largest_shape(DataConfig(short_side=100, long_side=150, pad=32)) == (128, 160)
+    assert largest_shape(DataConfig(shapes=[(64, 96), (128, 96)])) == (128, 96)
+    assert largest_shape(DataConfig(short_side=100, long_side=150, pad=32)) == (128, 160)
 
 
 def test_summary_of_known_times() -> None:
-    row = benchmark.summary([0.3, 0.1, 0.2, 0.4, 0.5])
+    row = summary([0.3, 0.1, 0.2, 0.4, 0.5])
     assert row["median"] == pytest.approx(0.3) and row["least"] == pytest.approx(0.1) and row["count"] == 5
     assert row["p25"] == pytest.approx(0.2) and row["p99"] == pytest.approx(0.496)

@@ -1,4 +1,4 @@
-"""``fsaf train --dry-run`` tells what training then does, refuses what it refuses, and writes nothing."""
+"""Test ``fsaf train --dry-run``: it predicts what training does, refuses the same, and writes nothing."""
 
 import io
 import json
@@ -19,7 +19,9 @@ from fsaf.data.samples import Images
 from fsaf.data.workers import make_loader
 from fsaf.errors import UserError
 from fsaf.measuring import dry_run as module
-from fsaf.measuring.dry_run import Batches, DryRun, Trial, count_batches, dry_run, format_dry_run
+from fsaf.measuring.batches import Batches, count_batches
+from fsaf.measuring.dry_run import DryRun, Trial, dry_run
+from fsaf.measuring.dry_run_text import format_dry_run
 from fsaf.model.detector import FSAF
 from fsaf.recipe import build_config
 from fsaf.training.prepare import open_for_training

@@ -1,4 +1,4 @@
-"""A CUDA graph on the CPU, to see that the training step can be captured and replayed.
+"""Simulate a CUDA graph on the CPU, to test that the training step can be captured and replayed.
 
 Like the real one it holds the operators of one recorded run and the memory that each read and wrote;
 replaying runs them again on that memory, without any of the step's Python. What a real capture would not
@@ -29,7 +29,7 @@ class SimulatedGraph(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Any, Any, Any, Any]] = []
-        self.made: set[int] = set()  # memory that the recording itself took
+        self.made: set[int] = set()  # memory allocated during recording
         self.changed: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -86,4 +86,4 @@ MODULE = SimpleNamespace(
     current_stream=_Stream,
     stream=lambda stream: contextlib.nullcontext(),
 )
-"""The part of ``torch.cuda`` that captures graphs."""
+"""Replacement for the part of ``torch.cuda`` that captures graphs."""

@@ -1,4 +1,4 @@
-"""Damaged checkpoints, a full disk, a loader process that dies: one message, and nothing is lost."""
+"""Test damaged checkpoints, a full disk and a loader process that dies: one message, nothing is lost."""
 
 import contextlib
 import json
@@ -36,7 +36,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(root: Path, out: Path, **overrides: Any) -> Config:
-    """One epoch of four steps, a checkpoint after each."""
+    """Return a config of one epoch of four steps, with a checkpoint after each."""
     settings = {"model__backbone": "test_efficientnet", "data__batch_size": 2, "train__epochs": 1}
     settings |= {"train__save_every": 1, "train__evaluate_every": 0}
     return build_config(recipe(root, out, **{**settings, **overrides}), where="the test's recipe")
@@ -49,7 +49,7 @@ def train(root: Path, out: Path, **overrides: Any) -> str:
 
 
 def in_process(function: Callable[..., None], folder: Path, *arguments: Any) -> str:
-    """The mistake that ends training in a process of its own."""
+    """Run ``function`` in a process of its own; return the message of the error that ends it."""
     if FORK is None:
         pytest.skip("FSAF_PROCESSES: no fork server on this system")
     said = folder / "mistake.txt"
@@ -100,7 +100,7 @@ def harm(path: Path, damage: str) -> None:
 
 
 def test_pytorch_itself_takes_a_flipped_bit(tmp_path: Path) -> None:
-    """Why ``load_checkpoint`` compares checksums."""
+    """This is why ``load_checkpoint`` compares checksums."""
     path = tmp_path / "last.pt"
     save_checkpoint(path, checkpoint(2.0))
     harm(path, "bit")
@@ -118,7 +118,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(root: Path, tmp_
     (warning,) = [line for line in said.splitlines() if line.startswith("warning")]
     assert str(last) in warning and str(last.with_name("last-1.pt")) in warning
     assert load_checkpoint(last).step == 3
-    # The damaged file has not taken the place of the good one.
+    # The damaged file has not replaced the good one.
     assert load_checkpoint(last.with_name("last-1.pt")).step in (2, 3)
     train(root, tmp_path / "a", resume=True)
     models = [load_checkpoint(tmp_path / n / "checkpoints" / "last.pt").weights for n in ("whole", "a")]
@@ -131,7 +131,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(root: Path, tmp_
 
 
 def test_a_run_without_last_pt_is_a_run_all_the_same(root: Path, tmp_path: Path) -> None:
-    """Where a power failure has taken the file, not the one before."""
+    """A power failure may destroy ``last.pt`` and leave ``last-1.pt``."""
     train(root, tmp_path / "a", train__max_steps=2)
     (tmp_path / "a" / "checkpoints" / "last.pt").unlink()
     with pytest.raises(UserError, match="holds a run already"):
@@ -148,7 +148,7 @@ def test_a_run_without_last_pt_is_a_run_all_the_same(root: Path, tmp_path: Path)
 def test_a_full_disk_is_told_and_keeps_what_there_is(
     root: Path, tmp_path: Path, limit: int, file: str
 ) -> None:
-    """No file may grow beyond the limit: checkpoints have 4 MB, the records of an epoch 3.6 kB."""
+    """The limit applies to each file: checkpoints have 4 MB, the records of an epoch 3.6 kB."""
     out = tmp_path / "run"
     train(root, out, train__max_steps=2, data__batch_size=1)
     last = out / "checkpoints" / "last.pt"
@@ -172,7 +172,7 @@ def test_a_full_disk_is_told_and_keeps_what_there_is(
 
 
 def leftover(path: Path) -> Path:
-    """The draft of a file whose process was killed while it wrote the file."""
+    """Write the draft that a process leaves if it is killed while it writes ``path``; return its path."""
     with contextlib.suppress(ZeroDivisionError), whole(path) as draft:
         dead = draft.with_name(draft.name.replace(f".{os.getpid()}.", f".{dead_process()}."))
         dead.write_bytes(b"half")
@@ -219,7 +219,7 @@ def test_a_loader_process_that_dies_is_told_with_its_image(root: Path, tmp_path:
 def test_dropout_and_the_loss_scale_go_on_where_they_were(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """fp16 with a dynamic scale that has changed, dropout, a checkpoint in the middle of a record."""
+    """Train in fp16 with a dynamic scale that has changed, dropout, and a checkpoint between two records."""
     monkeypatch.setattr(start, "FSAF", kills.Dropping)
     settings = {"train__precision": "fp16", "log__every": 4, "train__save_every": 3}
     train(root, tmp_path / "whole", **settings)
@@ -237,7 +237,7 @@ def test_dropout_and_the_loss_scale_go_on_where_they_were(
             (last.weights, last.training, {key: row[key] for key in ("loss", "grad_norm", "level_share")})
         )
     assert equal(*ends)
-    # It would end elsewhere without the saved state: dropout counts.
+    # Without the saved state the run ends elsewhere, because of dropout.
     shutil.move(tmp_path / "a" / "checkpoints" / "last-1.pt", kept.with_name("last.pt"))
     assert load_checkpoint(kept.with_name("last.pt")).step == 3
     monkeypatch.setattr(run, "set_random_state", lambda *_: None)

@@ -1,4 +1,4 @@
-"""Optimizers on flat tensors do what PyTorch's optimizers do."""
+"""Compare optimizers on flat tensors with PyTorch's optimizers."""
 
 import copy
 from typing import Any

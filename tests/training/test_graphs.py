@@ -1,4 +1,4 @@
-"""The captured step does what the plain one does, for batches of several shapes, rates and box counts."""
+"""Compare the captured step with the plain one, for several batch shapes, rates and numbers of boxes."""
 
 import copy
 from pathlib import Path
@@ -39,7 +39,7 @@ def start(out: Path, device: torch.device, optimizer: Any, precision: Any, scale
 
 
 def batches(count: int, device: torch.device) -> list[tuple[Tensor, Boxes, float]]:
-    """Two shapes in turn, 0 to 9 boxes, a rate that changes each step."""
+    """Return batches of two shapes in turn, with 0 to 9 boxes and a rate that changes each step."""
     found = []
     for i in range(count):
         height, width = SHAPES[i % 2]
@@ -95,7 +95,7 @@ def compare(out: Path, device: torch.device, kind: tuple[Any, Any, Any], tools: 
 
 @pytest.fixture
 def simulated(monkeypatch: pytest.MonkeyPatch) -> GraphTools:
-    """Graphs on the CPU."""
+    """Capture graphs on the CPU."""
     with monkeypatch.context() as patch:
         patch.setitem(GRAPHS, "cpu", "CUDAGraph")
         patch.setattr("fsaf.device.programs.is_accelerator", lambda device: True)

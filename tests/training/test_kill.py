@@ -1,4 +1,4 @@
-"""A run killed anywhere and resumed is the run that never was: weights, records, order of images."""
+"""A run that is killed anywhere and resumed ends as an undisturbed one: weights, records, order of images."""
 
 import json
 import random
@@ -22,7 +22,7 @@ if FORK is None:
 
 KILLS = 20
 TIMES = {"images_per_second", "data_seconds", "step_seconds", "memory_gb"}
-"""What a record says of time and memory, which nothing repeats."""
+"""Times and memory in records, which differ from run to run."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(root: Path, out: Path, **overrides: Any) -> Config:
-    """Two epochs of four steps; records after 3, 4, 7 and 8, checkpoints after 2, 4, 6 and 8."""
+    """Return a config of two epochs of four steps, with checkpoints after 2, 6 and 8."""
     values = {
         "model__backbone": "test_efficientnet",
         "model__convs": 0,
@@ -47,7 +47,7 @@ def settings(root: Path, out: Path, **overrides: Any) -> Config:
 
 
 def train(config: Config, folder: Path, **death: int) -> int | None:
-    """Train in a process of its own; returns its exit status."""
+    """Train in a process of its own; return its exit status."""
     process = FORK.Process(target=kills.train_until, args=(config, folder / "steps.txt"), kwargs=death)
     process.start()
     process.join(60)
@@ -55,7 +55,7 @@ def train(config: Config, folder: Path, **death: int) -> int | None:
 
 
 def end(folder: Path) -> dict[str, Any]:
-    """Everything a run has come to, without times."""
+    """Return all results of a run, without times."""
     out = folder / "run"
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     metrics = json.loads((out / "evaluation.json").read_text())
@@ -76,7 +76,7 @@ def end(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def whole(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[int]]:
-    """What the undisturbed run came to, and how many lines of Python and bytes of checkpoints it took."""
+    """Return the results of an undisturbed run, and its lines of Python and bytes of checkpoints."""
     folder = tmp_path_factory.mktemp("whole")
     assert train(settings(root, folder / "run"), folder) == 0
     return end(folder), [int(n) for n in (folder / "steps.counts").read_text().split()]
@@ -85,7 +85,7 @@ def whole(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[st
 def test_a_run_killed_anywhere_goes_on_to_the_same_end(
     root: Path, tmp_path: Path, whole: tuple[dict[str, Any], list[int]]
 ) -> None:
-    """Half of the kills at any line that training runs, half as any byte of a checkpoint is written."""
+    """Half of the kills hit a random line of the training code, half a random byte of a checkpoint."""
     expected, (lines, written) = whole
     rows = expected["metrics.jsonl"]
     assert [(row["step"], "loss" in row) for row in rows] == [

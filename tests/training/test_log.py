@@ -1,4 +1,4 @@
-"""The record of a run that was stopped later than its checkpoint: each step once."""
+"""A run that stopped later than its checkpoint records each step once."""
 
 import io
 from pathlib import Path
@@ -15,8 +15,8 @@ from fsaf.training.log import RunLog
 def test_steps_that_are_made_again_are_in_each_record_once(
     tmp_path: Path, checkpoint: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also those of a run that died before its first checkpoint."""
-    # Files of one second and process are read in the order of this number as text: 10 before 9.
+    """Also if the run died before its first checkpoint."""
+    # TensorBoard orders files of the same second and process by this number as text: 10 before 9.
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     for first, loss in ((0, 1.0), (checkpoint, 2.0)):
         with RunLog(tmp_path, 3, first, Console(file=io.StringIO())) as log:

@@ -1,4 +1,4 @@
-"""Optimizers over what trains, and the moving average against a float64 loop."""
+"""Test the optimizers, and compare the moving average with a float64 loop."""
 
 import copy
 
@@ -31,7 +31,7 @@ def test_optimizers_take_their_settings_and_leave_frozen_weights_out() -> None:
 
 
 def small(memory_format: torch.memory_format = torch.channels_last) -> nn.Module:
-    """Convolutions as training has them, and gradients that are not zero."""
+    """Return convolutions as in training, with gradients that are not zero."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Conv2d(8, 5, 1)).to(memory_format=memory_format)
 

@@ -1,4 +1,4 @@
-"""Opening the splits of a config, and what training leaves out."""
+"""Test opening the splits of a config, and what training leaves out."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_a_split_that_is_not_set_names_its_key(split: SplitConfig, key: str) -> 
 
 
 def test_training_without_a_validation_split_is_told(tmp_path: Path) -> None:
-    """An evaluation each epoch was asked for, and there will be none, nor the checkpoint that it chooses."""
+    """The config asks for evaluations; without a split there are none, and no ``best.pt``."""
     write_coco(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])])
     data = DataConfig(root=str(tmp_path), train=SPLIT)
     _, validation, notes = open_for_training(Config(data=data))
@@ -53,7 +53,7 @@ def test_training_without_a_validation_split_is_told(tmp_path: Path) -> None:
 
 
 def test_other_classes_to_evaluate_on_are_refused_without_talk_of_a_checkpoint(tmp_path: Path) -> None:
-    """In training there is none."""
+    """A new training has no checkpoint."""
     write_coco(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])])
     val = write_coco(tmp_path, [Picture(height=40, width=40)], "val")
     val.write_text(val.read_text().replace("green", "teal"))
@@ -65,7 +65,7 @@ def test_other_classes_to_evaluate_on_are_refused_without_talk_of_a_checkpoint(t
 
 
 def test_half_a_validation_split_is_refused(tmp_path: Path) -> None:
-    """Images without their annotations are a mistake, not a wish for no evaluation."""
+    """Images without annotations are a mistake; evaluation is not silently turned off."""
     write_coco(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])])
     data = DataConfig(root=str(tmp_path), train=SPLIT, val=SplitConfig(images="images/train"))
     with pytest.raises(UserError, match=r"data\.val\.annotations is not set"):
@@ -109,7 +109,7 @@ def test_no_image_large_enough_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_left_for_two_reasons_names_both(tmp_path: Path) -> None:
-    """The image with a box is small, and the large one has none: not every image is small."""
+    """One image is small, the other has no box: the message must not say that every image is small."""
     pictures = [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)]), Picture(height=50, width=50)]
     with pytest.raises(UserError, match=r"data\.min_size\) or without boxes \(data\.keep_empty"):
         for_training(read(tmp_path, pictures), DataConfig(min_size=41))

@@ -1,4 +1,4 @@
-"""Learning rates against mmengine's recurrences and by hand."""
+"""Compare learning rates with mmengine's recurrences and with values by hand."""
 
 import math
 
@@ -11,7 +11,7 @@ from fsaf.training.schedule import learning_rate, peak_rate
 
 
 def linear_lr(start: float, end: int, steps: int) -> list[float]:
-    """mmengine 0.10 ``LinearParamScheduler``, begin 0, end factor 1: each rate comes from the last."""
+    """Return the rates of mmengine 0.10's ``LinearParamScheduler``: begin 0, end factor 1, recursive."""
     total = end - 1
     rates = [start]
     for step in range(1, steps):
@@ -81,7 +81,7 @@ def test_a_run_shorter_than_its_warm_up_still_reaches_the_peak() -> None:
 
 @pytest.mark.parametrize("total", [2, 3, 24, 51, 99])
 def test_one_cycle_falls_also_in_a_run_that_its_warm_up_would_fill(total: int) -> None:
-    """Two steps an epoch, as with sixteen pictures: half the run rises, the other half falls."""
+    """With two steps an epoch, as for sixteen pictures, the rate rises for half the run and then falls."""
     config = OptimConfig(schedule="one_cycle", warmup_steps=50)
     rates = [learning_rate(config, step, 2, total) for step in range(total)]
     top = rates.index(max(rates))

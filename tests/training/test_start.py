@@ -1,4 +1,4 @@
-"""The state of a run: which folder it takes, and when it goes on from what is there."""
+"""Test how a run starts: its folder, its weights, and when it resumes."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def start(out: Path, resume: Any = False, winograd: bool = True, **train: Any) -
 
 
 def test_steps_that_fp16_skipped_do_not_stop_a_run_that_goes_on_in_another_precision(tmp_path: Path) -> None:
-    """Where nothing is skipped, a gradient that is not finite is a fault; these were skipped."""
+    """In fp32 a gradient that is not finite is a fault; fp16 has skipped these steps."""
     first = start(tmp_path, precision="fp16")
     row = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0, float("inf")] + [0.2] * 5)
     first.window.terms, first.window.ids = [row], [[7]]
@@ -40,7 +40,7 @@ def test_steps_that_fp16_skipped_do_not_stop_a_run_that_goes_on_in_another_preci
 
 
 def test_a_checkpoint_holds_the_backbones_normalisation(tmp_path: Path) -> None:
-    """Another version of timm may give that backbone another one."""
+    """Another version of timm may have other values for the same backbone."""
     run = start(tmp_path)
     run.save()
     stored = load_checkpoint(run.last_pt).config.model
@@ -60,7 +60,7 @@ def test_winograd_is_used_on_a_cpu_unless_turned_off(tmp_path: Path) -> None:
 
 
 def test_the_folder_is_the_main_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another machine may have a run of that name in a folder of its own, and does not look at it."""
+    """Another machine may have its own folder of that name; only the main process looks at it."""
     start(tmp_path).save()
     with pytest.raises(UserError, match="holds a run already"):
         start(tmp_path)
@@ -71,7 +71,7 @@ def test_the_folder_is_the_main_process_alone(tmp_path: Path, monkeypatch: pytes
 def test_a_restart_goes_on_with_what_its_own_launch_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torchrun also starts processes again that stopped at "holds a run already"."""
+    """torchrun also restarts processes that stopped with "holds a run already"."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
     start(tmp_path).save()
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")

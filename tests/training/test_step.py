@@ -1,4 +1,4 @@
-"""The whole training step is one fixed program: same operators, shapes and types whatever the batch holds."""
+"""The training step is one fixed program: same operators, shapes and types for any content of a batch."""
 
 import copy
 from contextlib import nullcontext
@@ -42,7 +42,7 @@ def start(
 
 
 def batch(first: int, second: int, seed: int = 0) -> tuple[Tensor, Boxes]:
-    """Two images of 128 x 192 pixels with that many boxes, each fifth a crowd region."""
+    """Return two images of 128 x 192 pixels with so many boxes, every fifth a crowd region."""
     images = [scene_boxes(first, seed), scene_boxes(second, seed + 1)]
     for _, _, crowd in images:
         crowd[4::5] = True
@@ -98,7 +98,7 @@ def test_batch_norm_that_learns_is_a_fixed_program_too(tmp_path: Path) -> None:
 def test_an_overflow_changes_nothing_but_a_dynamic_scale(tmp_path: Path, scale: Any, optimizer: str) -> None:
     run, forward_loss = start(tmp_path, "fp16", scale, optimizer)
     run.average = None
-    run.precision.scale.fill_(32.0)  # where the random network itself does not overflow
+    run.precision.scale.fill_(32.0)  # small enough that the random network does not overflow
     images, boxes = batch(5, 5)
     for overflow in (False, True, True, False):
         model = copy.deepcopy(run.model.state_dict())
@@ -128,15 +128,15 @@ def test_an_overflow_changes_nothing_but_a_dynamic_scale(tmp_path: Path, scale: 
 def test_the_step_stays_on_its_device(
     tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the device ``meta``, where tensors have no values: nothing in the step reads one or leaves it."""
-    run, _ = start(tmp_path, precision, optimizer="adamw")  # the other fused one does not know meta
+    """On the device ``meta`` tensors have no values, so reading one, or leaving the device, would fail."""
+    run, _ = start(tmp_path, precision, optimizer="adamw")  # fused SGD does not support meta
     device = torch.device("meta")
     run.model = run.model.to(device)
     run.optimizer = make_optimizer(run.model, run.config.optim)
     adam = import_module("torch.optim.adam")
-    monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda _: None)  # does not list meta
+    monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda _: None)  # its list lacks meta
     run.precision = Precision(run.config.train, device)
-    monkeypatch.setattr(run.precision, "autocast", nullcontext)  # which does not know meta
+    monkeypatch.setattr(run.precision, "autocast", nullcontext)  # autocast does not support meta
     run.average = MovingAverage(run.model, 0.9)
     forward_loss = ForwardLoss(run.model, ObjectiveConfig(), run.precision)
     images, boxes = batch(5, 2)
@@ -160,7 +160,7 @@ def test_the_first_step_of_each_shape_is_told() -> None:
 
 
 def four_images(seed: int = 0) -> tuple[Tensor, Boxes]:
-    """Four images with 1, 0, 9 and 12 boxes: halves of the batch have very different numbers of positives."""
+    """With 1, 0, 9 and 12 boxes the halves of the batch have very different numbers of positives."""
     parts = [batch(1, 0, seed), batch(9, 12, seed + 2)]
     boxes = Boxes(*(torch.cat(fields) for fields in zip(*(part[1] for part in parts), strict=True)))
     return torch.cat([part[0] for part in parts]), boxes
@@ -178,7 +178,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(
         run.config.train.accumulate = parts
         terms, norm = train_step(run, forward_loss, images, boxes, 0.001)
         gradients = {name: p.grad for name, p in run.model.named_parameters() if p.grad is not None}
-        scalars = tree_leaves(terms._replace(level_bg=norm))  # of the last part alone
+        scalars = tree_leaves(terms._replace(level_bg=norm))  # of the last part only
         found.append((scalars, gradients))
     loose = {"rtol": 1e-2, "atol": 1e-3} if precision == "fp16" else {"rtol": 1e-5, "atol": 1e-6}
     torch.testing.assert_close(found[1][0], found[0][0], **loose)
@@ -189,7 +189,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(
 
 
 def test_parts_that_each_divide_by_their_own_positives_would_differ(tmp_path: Path) -> None:
-    """What the test above would not notice if the halves had equally many."""
+    """With equal halves the test above would not notice a wrong divisor."""
     _, forward_loss = start(tmp_path)
     images, boxes = four_images()
     parts = [forward_loss(images[i : i + 2], Boxes(*(field[i : i + 2] for field in boxes))) for i in (0, 2)]

@@ -1,9 +1,8 @@
-"""Whole runs on eight small pictures: what the run folder holds, exact resumption, and how a run may fail."""
+"""Whole runs on eight small pictures: the run folder, exact resumption, and failures."""
 
 import io
 import json
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 TINY: dict[str, Any] = {"model__backbone": "test_efficientnet"}
 QUIET: dict[str, Any] = {**TINY, "train__evaluate_every": 0}
-"""Without evaluation, for what is about training alone."""
+"""Settings without evaluation, for tests of training alone."""
 STEP_KEYS = {
     "step", "epoch", "lr", "loss", "loss_cls", "loss_box", "num_pos", "pos_recall", "grad_norm", "loss_scale",
     "images_per_second", "data_seconds", "step_seconds", "memory_gb", "level_share", "skipped_steps",
@@ -41,7 +40,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(root: Path, out: Path, **overrides: Any) -> str:
-    """Train; returns what the person watching reads."""
+    """Train; return the text on the console."""
     text = io.StringIO()
     config = build_config(recipe(root, out, **overrides), where="the test's recipe")
     assert trainer.train(config, Console(file=text, width=400)) == out
@@ -49,7 +48,7 @@ def run(root: Path, out: Path, **overrides: Any) -> str:
 
 
 def strict(text: str) -> Any:
-    """JSON as the standard has it: Python's NaN and Infinity are not part of it."""
+    """Parse standard JSON, which has no NaN and Infinity."""
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
@@ -58,14 +57,14 @@ def strict(text: str) -> Any:
 
 
 def records(out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Steps and evaluations in metrics.jsonl."""
+    """Return the steps and evaluations in metrics.jsonl."""
     lines = [strict(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [r for r in lines if "loss" in r], [r for r in lines if "loss" not in r]
 
 
 def test_the_run_folder(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "a"
-    said = run(root, out, train__ema=0.9)  # lite0, as the quick recipes
+    said = run(root, out, train__ema=0.9)  # lite0, as in the small recipes
     names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     events = {name for name in names if name.startswith("tensorboard/")}
     assert len(events) == 1
@@ -80,7 +79,7 @@ def test_the_run_folder(root: Path, tmp_path: Path) -> None:
         "checkpoints/best.pt",
     }
     config = build_config(recipe(root, out, train__ema=0.9), where="")
-    config.model = FSAF(config.model, 3).settings  # with the mean and deviation of the backbone's weights
+    config.model = FSAF(config.model, 3).settings  # with the backbone's mean and deviation
     assert yaml.safe_load((out / "config.yaml").read_text()) == to_dict(config)
 
     steps, evaluations = records(out)
@@ -105,7 +104,7 @@ def test_the_run_folder(root: Path, tmp_path: Path) -> None:
     last = load_checkpoint(out / "checkpoints" / "last.pt")
     assert last.step == 4
     assert last.classes == CLASSES
-    assert last.training and not equal(last.weights, last.training.model)  # the average, and what trains
+    assert last.training and not equal(last.weights, last.training.model)  # the moving average
     best = load_checkpoint(out / "checkpoints" / "best.pt")
     ap = max(record["AP"] for record in evaluations)
     assert last.training.best == ap
@@ -197,7 +196,7 @@ def test_half_precision_trains(
 
 
 def scaled_loss(factor: float) -> Any:
-    """The objective with its loss multiplied."""
+    """Return the objective with its loss multiplied."""
     original = step.objective
 
     def scaled(*args: Any) -> Any:
@@ -212,7 +211,7 @@ def test_an_overflow_in_fp16_is_skipped_and_its_record_is_json(
 ) -> None:
     settings = {**QUIET, "train__precision": "fp16", "train__max_steps": 1}
     run(root, tmp_path / "a", **settings, optim__lr=1e-30)
-    monkeypatch.setattr(step, "objective", scaled_loss(1e35))  # finite, but not 65536 times that
+    monkeypatch.setattr(step, "objective", scaled_loss(1e35))  # finite, but not if scaled by 65536
     run(root, tmp_path / "b", **settings, optim__lr=1.0)
     (record,), _ = records(tmp_path / "b")
     assert record["loss_scale"] == 32768 and record["grad_norm"] is None and record["skipped_steps"] == 1
@@ -243,7 +242,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 def test_gradients_that_are_not_finite_never_reach_the_checkpoint(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In fp32 they ruin the weights one step before the loss shows it."""
+    """In fp32 they destroy the weights one step before the loss shows it."""
     original = step.objective
 
     def overflowing(outputs: Any, *rest: Any) -> Any:
@@ -296,7 +295,7 @@ def test_resume_without_a_checkpoint(root: Path, tmp_path: Path) -> None:
 
 
 def test_resume_auto_starts_and_goes_on_with_one_command(root: Path, tmp_path: Path) -> None:
-    """As a scheduler needs it, which starts a stopped job again with the command that started it."""
+    """Schedulers restart a stopped job with the command that started it."""
     auto, whole = tmp_path / "auto", tmp_path / "whole"
     run(root, whole, **QUIET, train__max_steps=3)
     run(root, auto, **QUIET, train__max_steps=1, resume="auto")
@@ -304,7 +303,7 @@ def test_resume_auto_starts_and_goes_on_with_one_command(root: Path, tmp_path: P
     run(root, auto, **QUIET, train__max_steps=2, resume="auto")
     (auto / "checkpoints" / "last.pt").unlink()  # last-1.pt, after the first step, stays
     said = run(root, auto, **QUIET, train__max_steps=3, resume="auto")
-    assert "going on from the one before" in said
+    assert "resuming from the checkpoint before it" in said
     ours, expected = (load_checkpoint(out / "checkpoints" / "last.pt") for out in (auto, whole))
     assert ours.config.resume is True and ours.step == 3
     assert all(torch.equal(ours.weights[name], value) for name, value in expected.weights.items())
@@ -374,10 +373,3 @@ def test_nothing_is_written_for_mistakes_in_the_data(root: Path, tmp_path: Path)
         with pytest.raises(UserError):
             run(root, out, **{**TINY, **overrides})
         assert not out.exists()
-
-
-def test_memory_is_zero_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows has no module ``resource``, and must train all the same."""
-    assert trainer.memory_gb(torch.device("cpu")) > 0.05
-    monkeypatch.setitem(sys.modules, "resource", None)
-    assert trainer.memory_gb(torch.device("cpu")) == 0

@@ -1,4 +1,4 @@
-"""Starting from a checkpoint of other classes or of a network that is alike in part."""
+"""Test starting from a checkpoint of other classes, or of a similar network."""
 
 import io
 from dataclasses import replace
@@ -43,7 +43,7 @@ def make(config: ModelConfig, names: tuple[str, ...]) -> tuple[FSAF, dict[str, A
 def start(
     config: ModelConfig, names: tuple[str, ...], checkpoint: dict[str, Any]
 ) -> tuple[FSAF, FSAF, list[str]]:
-    """A new network, the same with what it takes, and what is said of it."""
+    """Return a new network, the same with the weights it takes, and the lines printed."""
     torch.manual_seed(1)
     before, after = FSAF(config, len(names)), FSAF(config, len(names))
     after.load_state_dict(before.state_dict())
@@ -62,7 +62,7 @@ def test_classes_in_both_keep_their_rows_and_new_ones_start_anew() -> None:
     for name, value in after.state_dict().items():
         if not name.startswith(("head.classes", "head.anchor_classes")):
             assert torch.equal(value, old.state_dict()[name])
-    # Written out class by class and anchor by anchor, as the head's docstring lays its outputs out.
+    # Written out by class and anchor, in the order that the head's docstring states.
     for layer, kinds in (("classes", 1), ("anchor_classes", KINDS)):
         for part in ("weight", "bias"):
             mine, theirs, fresh = (getattr(getattr(m.head, layer), part) for m in (after, old, before))
@@ -117,7 +117,7 @@ def test_a_pyramid_of_other_channels_leaves_the_backbone() -> None:
     assert said[0].startswith(
         f"from a.pt: {len(backbone)} of {len(before.state_dict())} weights; class rows kept: none"
     )
-    assert len(said) == 2 and "started anew, of another shape in the file: pyramid.lateral.0" in said[1]
+    assert len(said) == 2 and "initialised anew, other shape in the file: pyramid.lateral.0" in said[1]
     for name, value in after.state_dict().items():
         source = old if name in backbone else before
         assert torch.equal(value, source.state_dict()[name])
@@ -127,7 +127,9 @@ def test_a_branch_that_is_not_in_the_file_and_one_that_is_left_there() -> None:
     free = replace(BOTH, branches=["anchor_free"])
     _, checkpoint = make(free, OLD)
     _, _, said = start(BOTH, OLD, checkpoint)
-    assert said[1:] == ["from a.pt: started anew, not in the file: head.anchor_classes, head.anchor_deltas"]
+    assert said[1:] == [
+        "from a.pt: initialised anew, not in the file: head.anchor_classes, head.anchor_deltas"
+    ]
     _, checkpoint = make(BOTH, OLD)
     _, _, said = start(free, OLD, checkpoint)
     assert said[1:] == ["from a.pt: not used: head.anchor_classes, head.anchor_deltas"]
@@ -137,7 +139,7 @@ def test_another_backbone_is_left_as_a_whole() -> None:
     old, checkpoint = make(BOTH, OLD)
     del checkpoint.weights[next(name for name in checkpoint.weights if name.startswith("backbone."))]
     before, after, said = start(BOTH, OLD, checkpoint)
-    assert "not the backbone, which is another; it starts as model.weights says" in said[1]
+    assert "its backbone differs and is not used; see model.weights" in said[1]
     for name, value in after.state_dict().items():
         source = before if name.startswith("backbone.") else old
         assert torch.equal(value, source.state_dict()[name])
@@ -147,14 +149,14 @@ def test_nothing_in_common_is_refused() -> None:
     config = replace(BOTH, channels=16, convs=0)
     _, checkpoint = make(config, OLD)
     checkpoint.weights = {k: v for k, v in checkpoint.weights.items() if not k.startswith("backbone.")}
-    with pytest.raises(UserError, match=r"a\.pt: no layer of it fits this network, .*test_efficientnet"):
+    with pytest.raises(UserError, match=r"a\.pt: no layer fits this network .*test_efficientnet"):
         start(BOTH, NEW, checkpoint)
 
 
 def test_a_file_with_fewer_rows_than_names_is_refused() -> None:
     _, checkpoint = make(BOTH, OLD)
     checkpoint.classes = classes((*OLD, "fourth"))
-    with pytest.raises(UserError, match=r"a\.pt: head\.classes\.weight has 3 rows, its classes ask for 4"):
+    with pytest.raises(UserError, match=r"a\.pt: head\.classes\.weight has 3 rows, but its classes need 4"):
         start(BOTH, NEW, checkpoint)
 
 

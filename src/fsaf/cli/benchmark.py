@@ -22,7 +22,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from fsaf.measuring.benchmark import benchmark, format_benchmark
+    from fsaf.measuring.benchmark import benchmark
+    from fsaf.measuring.benchmark_text import format_benchmark
     from fsaf.recipe import load_recipe
 
     if not args.seconds > 0:

@@ -51,7 +51,8 @@ def _train(config: "Config", command: str) -> None:
 def _dry_run(config: "Config", devices: int) -> None:
     from rich.console import Console
 
-    from fsaf.measuring.dry_run import dry_run, format_dry_run
+    from fsaf.measuring.dry_run import dry_run
+    from fsaf.measuring.dry_run_text import format_dry_run
 
     check_devices(devices)
     console = Console(stderr=True)

@@ -19,7 +19,7 @@ from fsaf.device.placement import (
 )
 from fsaf.device.programs import GRAPHS, TRITON, GraphTools, can_compile, check_compile, version
 from fsaf.device.providers import Provider, find_npu, find_provider
-from fsaf.device.state import peak_memory, random_state, runs_in, set_random_state, total_memory
+from fsaf.device.state import memory_gb, peak_memory, random_state, runs_in, set_random_state, total_memory
 
 __all__ = [
     "COLLECTIVES",
@@ -38,6 +38,7 @@ __all__ = [
     "has_winograd",
     "is_accelerator",
     "memory_format",
+    "memory_gb",
     "peak_memory",
     "place",
     "process_group_backend",

@@ -1,5 +1,6 @@
 """Query a device: memory, state of its random numbers, types it computes in."""
 
+import sys
 import warnings
 
 import torch
@@ -23,6 +24,18 @@ def total_memory(device: torch.device) -> int | None:
     except (RuntimeError, AttributeError):  # as above
         module = torch.get_device_module(device)
         return module.mem_get_info(device)[1] if hasattr(module, "mem_get_info") else None
+
+
+def memory_gb(device: torch.device) -> float:
+    """Return the peak memory of an accelerator, or of this process on a CPU; 0 if the system reports none."""
+    if is_accelerator(device):
+        return peak_memory(device) / 1e9
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -1,6 +1,7 @@
 """A ``Config`` comes in; a run folder with checkpoints and metrics goes out.
 
-Read ``trainer.py`` (the loop) and ``step.py`` (one step) first. ``prepare.py`` opens the data,
-``start.py`` builds or resumes a ``run.py``. ``optim.py``, ``precision.py``, ``schedule.py``,
-``graphs.py``, ``transfer.py``, ``window.py`` and ``log.py`` each do one job for them.
+Read ``trainer.py`` (the loop) and ``step.py`` (one step) first. ``session.py`` sets a training up:
+``prepare.py`` opens the data, ``start.py`` builds or resumes the state in ``run.py``. ``optim.py``,
+``precision.py``, ``schedule.py``, ``graphs.py``, ``transfer.py``, ``window.py`` and ``log.py`` each do one
+job for them.
 """

@@ -1,7 +1,7 @@
-"""Optimizers for devices that launch slowly and whose fused optimizers do not skip steps: Ascend NPUs.
+"""Optimizers for devices that launch operators slowly and cannot skip a fused step, such as Ascend NPUs.
 
-All weights of a parameter group lie one behind the other in one tensor, and so do gradients and momenta. A
-step is then about ten operators, whatever the number of weights, and the host need not know if it is skipped.
+All weights of a parameter group are stored in one flat tensor, and so are gradients and momenta. A step is
+then about ten operators, for any number of weights, and a step is skipped without asking the host.
 """
 
 import math
@@ -16,13 +16,13 @@ ALIGNMENT = 128
 
 
 class Flat:
-    """One tensor that holds several others."""
+    """One tensor that stores several others."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        """tensors: float32, dense, of one device. Their sizes and strides are kept, not their values."""
+        """Allocate zeros with the sizes and strides of ``tensors``: float32, dense, on one device."""
         sizes = [-(-tensor.numel() // ALIGNMENT) * ALIGNMENT for tensor in tensors]
         self.data = torch.zeros(sum(sizes), device=tensors[0].device)
-        """(N,) float32; zero between the tensors."""
+        """(N,) float32, zero between the tensors."""
         parts = self.data.split(sizes)
         self.views = [
             part.as_strided(tensor.shape, tensor.stride())
@@ -50,23 +50,23 @@ class _Group:
         """Steps that were not skipped."""
 
     def views(self, i: int) -> dict[str, Tensor]:
-        """The state of parameter ``i``, as PyTorch's optimizers keep it."""
+        """Return the state of parameter ``i`` by name, as PyTorch's optimizers keep it."""
         return {name: flat.views[i] for name, flat in self.state.items()}
 
 
 class FlatOptimizer(torch.optim.Optimizer):
-    """Base of ``FlatSGD`` and ``FlatAdamW``. Their state dicts are those of PyTorch's optimizers.
+    """Base of ``FlatSGD`` and ``FlatAdamW``. State dicts are interchangeable with PyTorch's optimizers.
 
-    A step leaves everything as it is if the attribute ``found_inf``, a tensor, is set and not 0, as PyTorch's
-    fused optimizers do. A learning rate may be a tensor.
+    If the attribute ``found_inf``, a tensor, is set and not 0, a step changes nothing, as in PyTorch's fused
+    optimizers. A learning rate may be a tensor.
     """
 
     _step_supports_amp_scaling = True
 
     def __init__(self, model: torch.optim.Optimizer, names: Sequence[str]) -> None:
-        """Take over groups and settings of ``model``, and move its weights.
+        """Take over groups and settings of ``model``, and move its weights into flat tensors.
 
-        names: tensors that are kept for each weight.
+        names: state tensors of each weight.
         """
         super().__init__(model.param_groups, model.defaults)
         self.flat = [_Group(group["params"], names) for group in self.param_groups]
@@ -78,7 +78,7 @@ class FlatOptimizer(torch.optim.Optimizer):
                 self.state[parameter] = group.views(i)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as PyTorch's optimizers do, in which each weight counts its own steps."""
+        """Return the state in the form of PyTorch's optimizers, in which each weight counts its steps."""
         found = super().state_dict()
         found["state"] = {
             i: {name: value.clone() if name == "step" else value for name, value in state.items()}
@@ -87,7 +87,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         return found
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Copy the values of ``state_dict``, which may be of a PyTorch optimizer on another device."""
+        """Copy the values of ``state_dict``, also one of a PyTorch optimizer on another device."""
         super().load_state_dict(state_dict)
         for group in self.flat:
             loaded = [self.state.get(parameter, {}) for parameter in group.parameters]
@@ -98,7 +98,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         self._share_state()
 
     def gather_gradients(self) -> list[Tensor]:
-        """Copy the gradients of all weights together; return the tensors that ``step`` will read."""
+        """Copy the gradients of all weights into flat tensors and return these; ``step`` reads them."""
         for group in self.flat:
             gradients = [parameter.grad for parameter in group.parameters if parameter.grad is not None]
             assert len(gradients) == len(group.parameters), "a weight has no gradient"
@@ -107,14 +107,14 @@ class FlatOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Update by the gradients that ``gather_gradients`` returned."""
+        """Update the weights with the gradients that ``gather_gradients`` returned."""
         found_inf: Tensor | None = getattr(self, "found_inf", None)
         for group, settings in zip(self.flat, self.param_groups, strict=True):
             for old, new in self.changes(group, settings):
                 old.copy_(new if found_inf is None else torch.where(found_inf > 0, old, new))
 
     def changes(self, group: _Group, settings: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
-        """Pairs of a tensor and its values after a step. The tensors are not changed."""
+        """Return pairs of a tensor and its value after the step. The tensors are not changed."""
         raise NotImplementedError
 
 
@@ -153,7 +153,7 @@ class FlatAdamW(FlatOptimizer):
         count = group.count + 1
         new_mean = torch.lerp(mean, gradient, 1 - beta1)
         new_square = (square * beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        # The correction of mean / (sqrt(square) + eps) is applied to one number instead of each weight's.
+        # Apply the bias corrections to one scalar instead of to every element.
         root = _correction(beta2, count).sqrt()
         step = (
             new_mean
@@ -165,5 +165,5 @@ class FlatAdamW(FlatOptimizer):
 
 
 def _correction(beta: float, count: Tensor) -> Tensor:
-    """1 - beta^count, accurate in float32 also if beta^count is nearly 1."""
+    """Return 1 - beta^count, accurate in float32 also if beta^count is close to 1."""
     return -torch.expm1(count * math.log(beta))

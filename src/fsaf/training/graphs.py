@@ -1,9 +1,9 @@
-"""The training step captured on the device: one graph a batch shape, replayed without the host's work.
+"""Capture the training step on the device: one graph per batch shape, replayed without work on the host.
 
 A captured graph is the list of kernels that one step launched, with the addresses they read and wrote.
-Replaying it launches them all at once. It works because the step is one fixed program
-(docs/static-shapes.md): all that differs between steps lies in tensors, the learning rate and the number of
-averaged steps among them.
+Replaying it launches them all at once. This is possible because the step is one fixed program
+(docs/static-shapes.md): everything that differs between steps is in tensors, also the learning rate and the
+number of averaged steps.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from fsaf.config import Config
 from fsaf.data.batch import Boxes
 from fsaf.device import GraphTools
 from fsaf.errors import RecipeError
@@ -23,7 +24,7 @@ from fsaf.training.run import Run
 from fsaf.training.step import update
 
 WARM_UP = 3
-"""Steps of a shape that run as they are before one is captured: libraries choose kernels and take memory."""
+"""Eager steps per shape before capture, so that libraries pick kernels and allocate workspaces first."""
 
 
 @dataclass(kw_only=True)
@@ -34,17 +35,22 @@ class _Captured:
     results: tuple[LossTerms, Tensor]
 
 
-def open_tools(device: torch.device, processes: int = 1) -> GraphTools:
-    """What captures graphs on ``device``. Raises UserError where it has none, and for several processes."""
+def open_tools(config: Config, device: torch.device, processes: int = 1) -> GraphTools | None:
+    """Return what captures graphs on ``device``; None if ``train.graphs`` is off.
+
+    Raises UserError if the device captures no graphs, and for several processes.
+    """
+    if not config.train.graphs:
+        return None
     if processes > 1:
         raise RecipeError("train.graphs = true: works in one process; with several leave it false")
     return GraphTools(device)
 
 
 class CapturedStep:
-    """In place of ``train_step`` for a run on a device that captures graphs.
+    """``train_step`` for a run on a device that captures graphs.
 
-    What it returns stays valid until the next step.
+    Its results stay valid until the next step.
     """
 
     def __init__(
@@ -54,14 +60,14 @@ class CapturedStep:
         tools: GraphTools,
         say: Callable[[str], None],
     ) -> None:
-        """tools: of the run's device (``open_tools``). say: told of each capture."""
+        """Set up the step. tools: of ``open_tools``. say: prints a line for each capture."""
         self.run, self.forward_loss, self.tools, self.say = run, forward_loss, tools, say
         self.steps: dict[tuple[int, ...], int] = {}
         self.captured: dict[tuple[int, ...], _Captured] = {}
         self.pool: Any = None  # graphs take turns in one piece of memory
 
     def __call__(self, images: Tensor, boxes: Boxes, rate: float) -> tuple[LossTerms, Tensor]:
-        """Arguments and results as ``train_step``'s."""
+        """Make a step; arguments and results as in ``train_step``."""
         shape = tuple(images.shape)
         done = self.steps.get(shape, 0)
         self.steps[shape] = done + 1
@@ -70,7 +76,7 @@ class CapturedStep:
         if done < WARM_UP:
             with self.tools.beside():
                 terms, norm = update(self.run, self.forward_loss, images, boxes)
-            # A graph of gradients that lives on would tie the captured step to this step's stream.
+            # Results that require gradients would tie the captured step to this step's stream.
             return tree_map(Tensor.detach, terms), norm
         if done == WARM_UP:
             self.captured[shape] = self._capture(images, boxes)
@@ -84,7 +90,7 @@ class CapturedStep:
         return captured.results
 
     def _capture(self, images: Tensor, boxes: Boxes) -> _Captured:
-        """Record one step without running it; it will read its batch from tensors of its own."""
+        """Record one step without running it; it reads its batch from copies of these tensors."""
         images, boxes = images.clone(), Boxes(*(tensor.clone() for tensor in boxes))
         graph = self.tools.new()
         with self.tools.capture(graph, self.pool):

@@ -1,4 +1,4 @@
-"""The record of a run: metrics.jsonl, TensorBoard, and lines or a bar for the person watching."""
+"""Log a run: metrics.jsonl, TensorBoard, and lines or a progress bar on the console."""
 
 import contextlib
 import json
@@ -20,12 +20,12 @@ from fsaf.processes import group
 
 
 class RunLog:
-    """Writes each record to the run folder and shows it; a context manager."""
+    """Context manager that writes each record to the run folder and shows it."""
 
     def __init__(
         self, out: Path, total_steps: int, first_step: int, console: Console, evaluated: bool = True
     ) -> None:
-        """first_step: steps done before. evaluated: whether the evaluation after it, if any, was made."""
+        """Open the files. first_step: steps done before. evaluated: False if their evaluation is missing."""
         out.mkdir(parents=True, exist_ok=True)
         self.console, self.total_steps, self.path = console, total_steps, out / "metrics.jsonl"
         _cut_off(self.path, first_step, first_step if evaluated else first_step - 1)
@@ -51,15 +51,15 @@ class RunLog:
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self.bar.stop()
         for file in (self.file, self.board):
-            with contextlib.suppress(OSError):  # of a full disk, which has been told
+            with contextlib.suppress(OSError):  # a full disk, which has been reported
                 file.close()
 
     def say(self, text: str) -> None:
-        """A line for the person watching."""
+        """Print a line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, done: int, record: dict[str, Any], epochs: int) -> None:
-        """A training record after ``done`` steps."""
+        """Write and show a training record made after ``done`` steps."""
         self._write(record, "train", done)
         each = group.each(record["images_per_second"] / group.processes(), ".1f")
         text = (
@@ -75,11 +75,11 @@ class RunLog:
             self.say(f"step {done}/{self.total_steps}  {text}  ETA {left}")
 
     def evaluation(self, done: int, record: dict[str, Any]) -> None:
-        """A record of an evaluation after ``done`` steps."""
+        """Write the record of an evaluation made after ``done`` steps."""
         self._write(record, "val", done)
 
     def sync(self) -> None:
-        """Have all records on the disk; to be called before a checkpoint is written, which counts on them."""
+        """Sync all records to disk. Call it before a checkpoint is written: a resumed run relies on them."""
         with self._telling():
             os.fsync(self.file.fileno())
             self.board.flush()
@@ -103,8 +103,10 @@ class RunLog:
 
 
 def _cut_off(path: Path, step: int, evaluation: int) -> None:
-    """Drop the records after ``step``, and evaluations after step ``evaluation``, of a run that was stopped
-    later than its checkpoint, and goes on."""
+    """Remove training records after ``step`` and evaluations after step ``evaluation``.
+
+    A run that stopped later than its last checkpoint makes them again.
+    """
     if not path.is_file():
         return
     text, kept = path.read_text(encoding="utf-8", errors="replace"), []
@@ -113,14 +115,14 @@ def _cut_off(path: Path, step: int, evaluation: int) -> None:
             record = json.loads(line)
             if line.endswith("\n") and record["step"] <= (step if "loss" in record else evaluation):
                 kept.append(line)
-        except (ValueError, KeyError, TypeError):  # cut short as the process died
+        except (ValueError, KeyError, TypeError):  # cut short when the process died
             continue
     if (left := "".join(kept)) != text:
         write_text(path, left)
 
 
 class NoLog:
-    """In place of a ``RunLog`` in every process but the main one: writes and shows nothing."""
+    """``RunLog`` of every process but the main one: writes and shows nothing."""
 
     def __enter__(self) -> "NoLog":
         return self
@@ -129,13 +131,13 @@ class NoLog:
         pass
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def step(self, done: int, record: dict[str, Any], epochs: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def evaluation(self, done: int, record: dict[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def sync(self) -> None:
-        """Nothing."""
+        """Do nothing."""

@@ -14,12 +14,11 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig, tensor_rate: bool = False) -> torch.optim.Optimizer:
-    """SGD or AdamW over the parameters that train; to be called once they lie on their device.
+    """Return SGD or AdamW over the trainable parameters of ``model``, which must be on their device.
 
-    Setting the attribute ``found_inf``, a tensor, skips a step on the device: weights, state and step count
-    stay as they are. PyTorch's fused optimizers do that; for devices on which they do not there are
-    ``FlatSGD`` and ``FlatAdamW``.
-    tensor_rate: keep the learning rate on the device, so that a captured step can be given another.
+    If the attribute ``found_inf``, a tensor, is not 0, a step is skipped on the device: weights, state and
+    step count stay. PyTorch's fused optimizers support that; other devices use ``FlatSGD`` and ``FlatAdamW``.
+    tensor_rate: keep the learning rate in a tensor, so that a captured step can use another one.
     """
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     parameters = list(trained.values())
@@ -40,14 +39,14 @@ def make_optimizer(model: nn.Module, config: OptimConfig, tensor_rate: bool = Fa
     sgd = torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused)
     if not fused:
         return FlatSGD(sgd)
-    # The first step as any other, and exact should it be called off: PyTorch would start from empty memory.
+    # Allocate momentum now: PyTorch creates it uninitialised in the first step, wrong if that is skipped.
     for parameter in parameters if config.momentum else []:
         sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return sgd
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group its share of the learning rate ``rate``, without waiting for the device."""
+    """Set the learning rate of every group to its share of ``rate``, without waiting for the device."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate * group["share"])
@@ -58,8 +57,8 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 class MovingAverage(Generic[M]):
     """Exponential moving average of a model's weights and batch-norm statistics.
 
-    The decay rises from 0.1 to ``decay`` as (1 + n) / (10 + n) over the updates n, so that the first, random
-    weights are soon forgotten. n is a tensor beside the weights: an update is the same program each time.
+    The decay rises from 0.1 to ``decay`` as (1 + n) / (10 + n) after n updates, so that the random initial
+    weights soon lose their influence. n is a tensor on the device, so every update is the same program.
     """
 
     def __init__(self, model: M, decay: float) -> None:
@@ -74,7 +73,7 @@ class MovingAverage(Generic[M]):
 
     @property
     def updates(self) -> int:
-        """Number of updates. Waits for the device."""
+        """Return the number of updates. Waits for the device."""
         return int(self._updates)
 
     @updates.setter
@@ -83,7 +82,7 @@ class MovingAverage(Generic[M]):
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the weights of ``model`` after a step."""
+        """Average in the weights of ``model`` after a step."""
         share = (9 / (10 + self._updates)).clamp(min=1 - self.decay)  # of the new weights
         self._theirs.copy_from(_floats(model))
         self._mine.data += (self._theirs.data - self._mine.data) * share
@@ -91,5 +90,5 @@ class MovingAverage(Generic[M]):
 
 
 def _floats(model: nn.Module) -> list[Tensor]:
-    """Weights and statistics of batch norm."""
+    """Return weights and batch-norm statistics."""
     return [value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point()]

@@ -1,6 +1,6 @@
-"""Mixed precision O1: the network's arithmetic in half precision, weights and losses in float32.
+"""Mixed precision O1: the network computes in half precision, weights and losses stay float32.
 
-Nothing here waits for the device: the loss scale, and whether a step overflowed, are tensors.
+Nothing here waits for the device: the loss scale and the overflow flag are tensors.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from fsaf.training.flat import FlatOptimizer
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 START_SCALE = 2.0**16
 GROWTH, BACKOFF, INTERVAL = 2.0, 0.5, 2000
-"""A dynamic scale doubles after that many good steps in a row and halves at each overflow."""
+"""A dynamic scale doubles after INTERVAL good steps in a row and halves at each overflow."""
 
 
 class Precision:
@@ -25,27 +25,27 @@ class Precision:
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.device, self.dtype = device, TYPES[config.precision]
         self.skips_overflow = self.dtype is torch.float16
-        """Whether a step whose gradients are not finite leaves everything as it is."""
+        """True if a step whose gradients are not finite is skipped."""
         self.dynamic = config.loss_scale == "dynamic" and self.skips_overflow
         start = START_SCALE if config.loss_scale == "dynamic" else float(config.loss_scale)
         self.scale = torch.full((), start if self.skips_overflow else 1.0, device=device)
         self.good_steps = torch.zeros((), dtype=torch.int32, device=device)
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
-        """Context of the network's forward pass."""
+        """Return the context for the forward pass of the network."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
 
     def backward(self, loss: Tensor) -> None:
-        """Backward pass; adds to the gradients, which stay scaled until ``step``."""
+        """Run the backward pass; it adds to the gradients, which stay scaled until ``step``."""
         (loss * self.scale).backward()
 
     def step(
         self, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], clip: float
     ) -> Tensor:
-        """Update by the gradients of ``backward``. Returns their norm before clipping.
+        """Update the weights with the gradients of ``backward``; return the norm before clipping.
 
-        optimizer: of ``make_optimizer``. With fp16 a step whose gradients overflow is
-        skipped; a dynamic scale then shrinks. clip: gradients are scaled down to this norm; 0 leaves them.
+        optimizer: of ``make_optimizer``. With fp16, a step whose gradients overflow is skipped, and a dynamic
+        scale shrinks. clip: largest norm, to which gradients are scaled down; 0 turns clipping off.
         """
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         scaled_norm = nn.utils.get_total_norm(gradients)
@@ -69,17 +69,17 @@ class Precision:
 
     @property
     def loss_scale(self) -> float:
-        """The factor now in use; 1 without fp16. Waits for the device."""
+        """Return the current loss scale; 1 without fp16. Waits for the device."""
         return float(self.scale)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs; empty without fp16."""
+        """Return the state that a resumed run needs; empty without fp16."""
         if not self.skips_overflow:
             return {}
         return {"scale": self.scale.clone(), "good_steps": self.good_steps.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a dynamic scale. A run may also go on in another precision or with a fixed scale."""
+        """Restore a dynamic scale. Do nothing if this run has another precision or a fixed scale."""
         if state and self.dynamic:
             self.scale.copy_(torch.as_tensor(state["scale"]))
             self.good_steps.copy_(torch.as_tensor(state["good_steps"]))

@@ -1,4 +1,4 @@
-"""The state of a run: everything that training changes, and that ``last.pt`` holds."""
+"""The state of a run: everything that training changes and ``last.pt`` holds."""
 
 import signal
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ from fsaf.training.window import Window, check_finite
 
 @dataclass(kw_only=True)
 class Run:
-    """Weights, optimizer, and how far training has come."""
+    """Weights, optimizer, and the progress of training."""
 
     config: Config
     classes: Classes
@@ -42,36 +42,36 @@ class Run:
     """Highest AP so far."""
     best_epoch: int = 0
     to_evaluate: bool = False
-    """Whether the step ends an epoch that is yet to be evaluated."""
+    """True if the last step ended an epoch that is yet to be evaluated."""
     window: Window = field(default_factory=Window)
     """The steps since the last record."""
     notes: list[str] = field(default_factory=list)
-    """What the person watching should know of the weights it starts from, and how it was resumed."""
+    """Messages to print at the start: origin of the weights, how the run was resumed."""
     good: Path | None = None
-    """The checkpoint this run was resumed from, or has written last."""
+    """The checkpoint that this run was resumed from, or wrote last."""
 
     @property
     def last_pt(self) -> Path:
-        """The checkpoint that training goes on from."""
+        """Return the path of the checkpoint that training resumes from."""
         return self.out / "checkpoints" / "last.pt"
 
     @property
     def best_pt(self) -> Path:
-        """The network with the highest AP."""
+        """Return the path of the network with the highest AP."""
         return self.out / "checkpoints" / "best.pt"
 
     @property
     def evaluated(self) -> FSAF:
-        """The network that is evaluated and kept: the moving average if there is one."""
+        """Return the network that is evaluated and kept: the moving average if there is one."""
         return self.average.model if self.average else self.model
 
     @property
     def last_good(self) -> str:
-        """The checkpoint to go back to, in words."""
+        """Return a phrase that names the checkpoint to go back to."""
         return f"the last good checkpoint is {self.good}" if self.good else "no checkpoint yet"
 
     def stop_if(self, number: int) -> None:
-        """Raise Stopped for signal ``number``, once everything is saved; nothing for 0."""
+        """Raise Stopped for signal ``number``; do nothing for 0. Call it when everything is saved."""
         if number:
             raise Stopped(
                 f"stopped by {signal.Signals(number).name} after step {self.step}; {self.last_good}: "
@@ -80,23 +80,23 @@ class Run:
             )
 
     def save(self) -> None:
-        """Write ``last.pt``, all or nothing; to be called by all processes, the main one writes.
+        """Write ``last.pt``, all or nothing. All processes call it; the main process writes.
 
         Raises UserError if it cannot be written, or if a step since the last record went wrong.
         """
         state = self.state()
         if group.is_main():
-            # A file that was found damaged must not take the place of the good one before it.
+            # A damaged file must not replace the good one before it.
             save_checkpoint(self.last_pt, state, self.config.train.keep if self.last_pt == self.good else 1)
         self.good = self.last_pt
 
     def save_best(self) -> None:
-        """Write the evaluated network alone to ``best.pt``; to be called by all processes."""
+        """Write the evaluated network alone to ``best.pt``. All processes may call it."""
         if group.is_main():
             save_checkpoint(self.best_pt, self._network())
 
     def state(self) -> Checkpoint:
-        """Return everything that ``load_state`` needs; to be called by all processes.
+        """Return everything that ``load_state`` needs. All processes call it.
 
         Raises UserError if a step since the last record went wrong.
         """
@@ -129,21 +129,23 @@ class Run:
         self.good = path
         if path != self.last_pt:
             why = faults[0] if faults else f"{self.last_pt}: no such checkpoint"
-            self.notes.append(f"warning: {why}; going on from the one before, {path}")
+            self.notes.append(f"warning: {why}; resuming from the checkpoint before it, {path}")
         self.load_state(checkpoint)
 
     def load_state(self, checkpoint: Checkpoint) -> None:
         """Restore what ``state`` returned. Raises UserError if it does not fit this run."""
         training, where = checkpoint.training, str(self.last_pt)
         if training is None or checkpoint.step is None:
-            raise CheckpointError(f"{where}: holds weights alone; give it as --init to start from them")
+            raise CheckpointError(
+                f"{where}: holds no training state; give it as --init to start from its weights"
+            )
         if (training.average_updates is not None) != (self.average is not None):
             raise self._does_not_fit("train.ema")
         if checkpoint.config.optim.name != self.config.optim.name:
             raise self._does_not_fit("optim.name")
         if checkpoint.classes != self.classes:
             raise CheckpointError(
-                f"{where}: is of the classes {', '.join(checkpoint.classes.names[:5])}..., the data of "
+                f"{where}: has the classes {', '.join(checkpoint.classes.names[:5])}..., the data has "
                 f"{', '.join(self.classes.names[:5])}...; resume on the same data set"
             )
         if self.average and training.average_updates is not None:
@@ -158,7 +160,7 @@ class Run:
             mine, device = training.processes[group.rank()], self.model.mean.device
             set_random_state(device, mine["random"])
             if checkpoint.config.train.precision == self.config.train.precision:
-                # A step that fp16 skipped would be a fault in another precision.
+                # In another precision a step that fp16 skipped would count as a fault.
                 self.window.load_state_dict(mine["window"], device)
 
     def _load_optimizer(self, state: dict[str, Any]) -> None:
@@ -171,7 +173,7 @@ class Run:
         except ValueError as error:  # other weights train
             raise self._does_not_fit("model.frozen_stages and optim.backbone_rate") from error
         for each, given in zip(self.optimizer.param_groups, settings, strict=True):
-            each.update(given)  # weight decay and the like are as this run's config says
+            each.update(given)  # weight decay and others follow this run's config
         set_rate(self.optimizer, float(state["param_groups"][0]["lr"]))
 
     def _does_not_fit(self, key: str) -> UserError:

@@ -1,4 +1,4 @@
-"""Learning rate as a function of the step, so that a resumed run needs no state."""
+"""Compute the learning rate from the step alone, so that a resumed run needs no state for it."""
 
 import math
 
@@ -6,11 +6,12 @@ from fsaf.config import OptimConfig
 
 
 def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int, total_steps: int) -> float:
-    """Rate at ``step`` (from 0), as a share of the peak rate.
+    """Return the rate at ``step`` (from 0) as a share of the peak rate.
 
-    Warm-up is linear from ``warmup_factor`` (mmengine's LinearLR). ``step`` decays at the milestones;
-    ``one_cycle`` follows, after warm-up, a half cosine from 1 to 0 at the last step, ``constant`` stays at 1.
-    With too few steps warm-up is shorter: its end is the last step, or with ``one_cycle`` the middle.
+    Warm-up is linear from ``warmup_factor`` (mmengine's LinearLR). The schedule ``step`` decays at the
+    milestones. After warm-up, ``one_cycle`` follows half a cosine from 1 to 0 at the last step, and
+    ``constant`` stays at 1. If there are few steps, warm-up ends at the last step at the latest, with
+    ``one_cycle`` in the middle.
     """
     most = total_steps // 2 if config.schedule == "one_cycle" else total_steps - 1
     warmup = min(config.warmup_steps, most)
@@ -28,5 +29,5 @@ def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int, total_st
 
 
 def peak_rate(config: OptimConfig, total_batch: int) -> float:
-    """``lr``, scaled linearly with the total batch if ``scale_lr`` (Goyal et al. 2017)."""
+    """Return ``lr``, scaled linearly with the total batch if ``scale_lr`` (Goyal et al. 2017)."""
     return config.lr * total_batch / config.base_batch if config.scale_lr else config.lr

@@ -1,4 +1,4 @@
-"""How a run starts: its folder, its first weights, and whether it goes on from what is there."""
+"""Start a run: choose its folder, resume it if asked, or initialise its weights."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,16 +23,16 @@ from fsaf.training.transfer import plan_transfer
 
 
 def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
-    """Build the network with the weights it starts from, and all that trains it.
+    """Build the network with its initial or resumed weights, optimizer, moving average and precision.
 
-    Raises UserError where the run folder is taken or weights cannot be had; nothing is written.
+    Raises UserError if the run folder holds another run or weights are not available; nothing is written.
     """
     config = settle_resume(config)
     out = group.from_main(lambda: _run_folder(config))
     if config.train.accumulate > 1 and len(config.model.branches) > 1:
         raise RecipeError(
-            f"train.accumulate = {config.train.accumulate}: the losses of two branches have two divisors, "
-            "which parts of a batch cannot share; take one of model.branches, or a larger data.batch_size"
+            f"train.accumulate = {config.train.accumulate}: works with one branch only, since the losses of "
+            "two branches have different divisors; give one of model.branches, or a larger data.batch_size"
         )
     if config.train.exact_fp32:
         use_exact_fp32(device)
@@ -58,8 +58,10 @@ def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
 
 
 def _initial_weights(model: FSAF, classes: Classes, config: Config) -> list[str]:
-    """Fill ``model`` from the checkpoint ``init``, as far as that fits, and the backbone else from
-    ``model.weights``; returns what to tell of it."""
+    """Fill ``model`` from the checkpoint ``init`` as far as it fits; return lines to print about it.
+
+    A backbone that ``init`` does not fill starts as ``model.weights`` says.
+    """
     transfer = None
     if config.init is not None:
         transfer = plan_transfer(model, classes, read_checkpoint(Path(config.init)), config.init)
@@ -72,10 +74,10 @@ def _initial_weights(model: FSAF, classes: Classes, config: Config) -> list[str]
 
 
 def settle_resume(config: Config) -> Config:
-    """``config`` with ``resume`` true or false.
+    """Return ``config`` with ``resume`` true or false.
 
-    ``auto`` goes on from ``last.pt`` where there is one. So do processes that a launcher has started again,
-    where they have written it: it also starts those again that stopped at a run that was there before.
+    ``auto`` resumes if there is a ``last.pt``. Processes that a launcher has restarted resume only from a
+    checkpoint that this launch wrote; otherwise a failed start would silently continue an older run.
     """
     restarted = max(group.gather_all(group.restarts())) > 0
     if config.out is None or config.resume is True or not (config.resume == "auto" or restarted):

@@ -1,7 +1,8 @@
 """One training step: from uint8 images and padded boxes to updated weights.
 
-A fixed program for each batch shape, whatever is in the batch: nothing in it waits for the device, and no
-shape depends on the data (docs/static-shapes.md; tests/training/test_step.py holds it to ``fsaf.testing``).
+The step is a fixed program for each batch shape, whatever is in the batch: nothing in it waits for the
+device, and no shape depends on the data (docs/static-shapes.md). ``fsaf.testing`` records its operators, and
+tests/training/test_step.py checks them.
 """
 
 from collections.abc import Callable
@@ -25,14 +26,14 @@ MAX_GRAPHS = 256
 
 
 class ForwardLoss(nn.Module):
-    """Network and objective in one, so that they compile into one graph a batch shape."""
+    """Network and objective as one module, which compiles into one graph per batch shape."""
 
     def __init__(self, model: FSAF, config: ObjectiveConfig, precision: Precision) -> None:
         super().__init__()
         self.model, self.config, self.precision = model, config, precision
 
     def forward(self, images: Tensor, boxes: Boxes, earlier: Sums | None = None) -> LossTerms:
-        """Loss terms of a batch. earlier: sums of the step's micro-batches before it."""
+        """Return the loss terms of a batch. earlier: sums of the micro-batches before it in this step."""
         with self.precision.autocast():
             outputs = self.model(images, boxes.sizes)
         mean_counts = mean_over_processes if self.config.normalise == "mean" else None
@@ -40,9 +41,9 @@ class ForwardLoss(nn.Module):
 
 
 def compile_forward_loss(forward_loss: ForwardLoss, backend: str = "inductor") -> None:
-    """Have ``forward_loss`` compiled, at the first batch of each shape, into one graph without a break.
+    """Compile ``forward_loss``, at the first batch of each shape, into one graph without a break.
 
-    Raises UserError if this cannot work on the device of the network (``fsaf.device.check_compile``).
+    Raises UserError if the device of the network cannot do that (``fsaf.device.check_compile``).
     """
     check_compile(forward_loss.model.mean.device, backend)
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_GRAPHS)
@@ -52,11 +53,11 @@ def compile_forward_loss(forward_loss: ForwardLoss, backend: str = "inductor") -
 def train_step(
     run: Run, forward_loss: Callable[..., LossTerms], images: Tensor, boxes: Boxes, rate: float
 ) -> tuple[LossTerms, Tensor]:
-    """Update the run's weights by one batch that lies on their device.
+    """Update the run's weights with one batch, which must be on their device.
 
-    images: (B, 3, H, W) uint8; they pass through the network in ``train.accumulate`` equal parts, to the same
-    gradients. rate: learning rate. Returns the loss terms and the gradients' norm before clipping; they stay
-    on the device.
+    images: (B, 3, H, W) uint8. They pass through the network in ``train.accumulate`` equal parts, which gives
+    the gradients of one pass. rate: learning rate. Returns the loss terms and the norm of the gradients
+    before clipping; both stay on the device.
     """
     set_rate(run.optimizer, rate)
     run.step += 1
@@ -66,18 +67,18 @@ def train_step(
 def update(
     run: Run, forward_loss: Callable[..., LossTerms], images: Tensor, boxes: Boxes
 ) -> tuple[LossTerms, Tensor]:
-    """The part of a step that is work for the device: nothing on the host changes."""
+    """Do the part of a step that runs on the device; nothing on the host changes."""
     run.optimizer.zero_grad(set_to_none=True)
     parts = run.config.train.accumulate
     rows = len(images) // parts
     terms, earlier = None, Sums.zero(images.device) if parts > 1 else None
     for part in range(parts):
         of_part = slice(part * rows, (part + 1) * rows)
-        # The last backward pass averages over processes, and with its gradients those of the parts before.
+        # The last backward pass averages over processes, including the gradients of earlier parts.
         with nullcontext() if part == parts - 1 else without_averaging(forward_loss):
             before = terms
             terms = forward_loss(images[of_part], Boxes(*(field[of_part] for field in boxes)), earlier)
-            if before is not None:  # all parts divide by the positives of all, of which more are known now
+            if before is not None:  # the divisor counts the positives of all parts, so it has grown
                 scale_gradients(run.model, before.divisor / terms.divisor)
             run.precision.backward(terms.loss)
             earlier = terms.sums
@@ -96,14 +97,14 @@ def scale_gradients(model: nn.Module, factor: Tensor) -> None:
 
 
 class FirstSteps:
-    """Says how long the first step of each batch shape took: that is when its graph is compiled."""
+    """Print how long the first step of each batch shape took, since its graph is compiled then."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
         self.shapes: set[tuple[int, ...]] = set()
 
     def note(self, images: Tensor, seconds: float) -> None:
-        """To be called after every step, with how long it took."""
+        """Print a line if this is the first step of its shape. Call it after every step, with its seconds."""
         shape = tuple(images.shape)
         if shape not in self.shapes:
             self.shapes.add(shape)

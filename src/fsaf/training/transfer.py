@@ -1,7 +1,7 @@
-"""Starting from a checkpoint of other classes, or of a network that is alike in part (``--init``).
+"""Take weights from a checkpoint of other classes, or of a similar network (``--init``).
 
-A layer is taken whole or not at all, and so is the backbone, since weights go with those around them. In the
-layers that score classes each class is a part of its own, found by name.
+A layer is taken whole or not at all, and so is the backbone, because weights depend on those around them.
+Layers that score classes are taken class by class, matched by name.
 """
 
 from dataclasses import dataclass
@@ -17,41 +17,41 @@ from fsaf.model.detector import FSAF
 from fsaf.text import printable
 
 CLASS_LAYERS = {"head.classes": 1, "head.anchor_classes": KINDS}
-"""Layers with an output for each class, and how many: kind by kind of anchor, each class by class."""
+"""Layers with outputs for each class, and their outputs per class, ordered by anchor kind, then class."""
 BACKBONE = "backbone."
 
 
 @dataclass(kw_only=True)
 class Transfer:
-    """What a network takes from a checkpoint."""
+    """The weights that a network takes from a checkpoint."""
 
     state: dict[str, Tensor]
-    """The tensors taken, as the network is to hold them: rows of classes that are new are its own."""
+    """The tensors to load. Rows of new classes hold the network's own initial values."""
     backbone: bool
-    """Whether the backbone is taken."""
+    """True if the backbone is taken."""
     kept: list[str]
     """Classes of the network that the checkpoint scores too."""
     new: list[str]
-    """Classes that it does not."""
+    """Classes of the network that the checkpoint does not score."""
     missing: list[str]
-    """Layers of the network that the checkpoint has not."""
+    """Layers of the network that are not in the checkpoint."""
     other_shape: list[str]
     """Layers that have another shape in the checkpoint."""
     unused: list[str]
-    """Layers of the checkpoint that the network has not."""
+    """Layers of the checkpoint that are not in the network."""
 
     def lines(self, where: str, total: int) -> list[str]:
-        """What to tell the person watching. total: tensors of the network."""
+        """Return lines to print. where: the checkpoint's file. total: tensors of the network."""
         whole = [name for name in self.state if not (self.new and _layer(name) in CLASS_LAYERS)]
         text = f"from {where}: {len(whole)} of {total} weights"
         if self.new:
             text += f"; class rows kept: {_list(self.kept)}; new: {_list(self.new)}"
         lines = [text]
         if not self.backbone:
-            lines.append(f"from {where}: not the backbone, which is another; it starts as model.weights says")
+            lines.append(f"from {where}: its backbone differs and is not used; see model.weights")
         for why, layers in (
-            ("started anew, not in the file", self.missing),
-            ("started anew, of another shape in the file", self.other_shape),
+            ("initialised anew, not in the file", self.missing),
+            ("initialised anew, other shape in the file", self.other_shape),
             ("not used", self.unused),
         ):
             if layers:
@@ -60,9 +60,9 @@ class Transfer:
 
 
 def plan_transfer(model: FSAF, classes: Classes, checkpoint: Checkpoint, where: str) -> Transfer:
-    """What ``model``, which detects ``classes``, takes from ``checkpoint``, read from file ``where``.
+    """Return what ``model``, which detects ``classes``, takes from ``checkpoint``, read from file ``where``.
 
-    Raises UserError where the file contradicts itself, or has nothing in common with the network.
+    Raises UserError if the file contradicts itself, or has no layer in common with the network.
     """
     theirs, own = checkpoint.weights, model.state_dict()
     known = checkpoint.classes.names
@@ -88,8 +88,8 @@ def plan_transfer(model: FSAF, classes: Classes, checkpoint: Checkpoint, where: 
             other_shape.append(layer)
     if not {name for name, _ in model.named_parameters()} & set(state):
         raise CheckpointError(
-            f"{where}: no layer of it fits this network, and its backbone is "
-            f"{checkpoint.config.model.backbone}; give init a checkpoint of a network like this"
+            f"{where}: no layer fits this network (the file's backbone is "
+            f"{checkpoint.config.model.backbone}); give init a checkpoint of a similar network"
         )
     scored = any(_layer(name) in CLASS_LAYERS for name in state)
     kept = [name for name, row in zip(classes.names, rows, strict=True) if row >= 0 and scored]
@@ -109,7 +109,7 @@ def _layer(name: str) -> str:
 
 
 def _layers(state: dict[str, Tensor]) -> dict[str, list[str]]:
-    """Names of a state by the layer that they belong to."""
+    """Return the names of a state dict by layer."""
     layers: dict[str, list[str]] = {}
     for name in state:
         layers.setdefault(_layer(name), []).append(name)
@@ -124,13 +124,15 @@ def _check_rows(theirs: dict[str, Tensor], names: list[str], rows: int, where: s
     for name in names:
         if len(theirs[name]) != rows:
             raise CheckpointError(
-                f"{where}: {name} has {len(theirs[name])} rows, its classes ask for {rows}; is it damaged?"
+                f"{where}: {name} has {len(theirs[name])} rows, but its classes need {rows}; is it damaged?"
             )
 
 
 def _mix_rows(own: Tensor, theirs: Tensor, rows: list[int], kinds: int) -> Tensor:
-    """``own`` (kinds * C, ...) with the rows of ``theirs`` (kinds * C', ...) for each class c that is class
-    ``rows[c]`` there; where that is -1, its own."""
+    """Return ``own`` (kinds * C, ...) with rows of ``theirs`` (kinds * C', ...).
+
+    Class c takes the rows of class ``rows[c]`` of ``theirs``, or keeps its own if that is -1.
+    """
     at = torch.tensor(rows)
     mixed = own.detach().clone().unflatten(0, (kinds, -1))
     mixed[:, at >= 0] = theirs.to(own.dtype).unflatten(0, (kinds, -1))[:, at[at >= 0]]

@@ -1,4 +1,4 @@
-"""What happened in the steps since the last record, kept on the device until it is read."""
+"""Collect the loss terms of the steps between two records."""
 
 import time
 from typing import Any
@@ -16,22 +16,22 @@ LOSS, NORM = NAMES.index("loss"), NAMES.index("grad_norm")
 
 
 class Window:
-    """What happened since the last record; stays on the device until it is read."""
+    """Loss terms, images and times since the last record; tensors stay on the device until ``read``."""
 
     def __init__(self) -> None:
         self.before = 0.0
-        """Seconds that its steps took before the run was stopped."""
+        """Seconds that its steps took before the run was interrupted."""
         self.start_clock()
         self.terms: list[Tensor] = []
         self.ids: list[list[int]] = []
         self.data_seconds, self.cut = 0.0, 0
 
     def start_clock(self) -> None:
-        """To be called as its first step begins, or goes on."""
+        """Start measuring. Call it when the first step begins, and when a resumed run goes on."""
         self.start = time.perf_counter() - self.before
 
     def add(self, batch: Batch, terms: LossTerms, norm: Tensor) -> None:
-        """Take in a step."""
+        """Add a step."""
         scalars = (
             terms.loss,
             terms.loss_cls_l.sum() + terms.anchor_cls,
@@ -46,7 +46,7 @@ class Window:
         self.cut += batch.cut
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything, for a checkpoint; empty where there was no step. Waits for the device."""
+        """Return everything, for a checkpoint; empty if there was no step. Waits for the device."""
         if not self.terms:
             return {}
         return {
@@ -58,7 +58,7 @@ class Window:
         }
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Restore what ``state_dict`` gave: the steps that follow make the same record as in one go."""
+        """Restore the result of ``state_dict``: the next record is the same as without the interruption."""
         if not state:
             return
         self.terms = list(state["terms"].to(device))
@@ -66,14 +66,15 @@ class Window:
         self.before, self.data_seconds = state["seconds"], state["data_seconds"]
 
     def read(self, last_good: str, overflow_skipped: bool) -> dict[str, Any]:
-        """Means over the window and all processes; of ``grad_norm`` over the steps that were taken, None if
-        none was. Images a second are those of all processes.
+        """Return means over the window and all processes.
 
-        overflow_skipped: steps whose gradients are not finite were not taken (fp16).
-        Raises UserError, with the text ``last_good`` in it, where a loss, or a gradient that was taken, is
-        not finite.
+        ``grad_norm`` is the mean over steps that were not skipped, None if all were. ``images_per_second``
+        counts the images of all processes. overflow_skipped: steps whose gradients are not finite were
+        skipped (fp16).
+        Raises UserError, with the text ``last_good`` in it, if the loss or the gradient of a step that was
+        not skipped is not finite.
         """
-        parts = gather_all(self.state_dict())  # so all processes stop at the same fault
+        parts = gather_all(self.state_dict())  # so that all processes stop at the same fault
         check_finite(parts, last_good, overflow_skipped)
         rows = torch.cat([part["terms"] for part in parts])
         self.cut = sum(part["cut"] for part in parts)
@@ -92,8 +93,10 @@ class Window:
 
 
 def check_finite(parts: list[dict[str, Any]], last_good: str, overflow_skipped: bool) -> None:
-    """Raise UserError where the windows of some process, as ``Window.state_dict`` gives them, hold a loss, or
-    a gradient that was taken, which is not finite. Arguments as for ``Window.read``."""
+    """Raise UserError as ``Window.read``, with the same arguments.
+
+    parts: the result of ``Window.state_dict`` of each process.
+    """
     if not any(parts):
         return
     rows = torch.cat([part["terms"] for part in parts])
