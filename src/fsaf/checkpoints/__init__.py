@@ -3,5 +3,5 @@
 
 Read ``format.py`` (our own ``.pt``), then ``any_format.py``, which reads and writes all formats
 with the help of ``safetensors.py``, ``mmdetection.py`` (with ``pickles.py`` and
-``coco_classes.py``) and ``hub.py``.
+``coco_classes.py``), ``hub.py`` and ``published.py`` (checkpoints by name).
 """

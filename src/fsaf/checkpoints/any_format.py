@@ -10,11 +10,12 @@ from fsaf.checkpoints.format import (
     save_checkpoint,
     save_content,
 )
-from fsaf.checkpoints.hub import fetch, read_folder
+from fsaf.checkpoints.hub import PREFIX, fetch, read_folder
 from fsaf.checkpoints.mmdetection import export_checkpoint, import_checkpoint
 from fsaf.checkpoints.pickles import load_plain
+from fsaf.checkpoints.published import fetch_published, is_published
 from fsaf.checkpoints.safetensors import is_safetensors, read_safetensors, write_safetensors
-from fsaf.errors import UserError
+from fsaf.errors import CheckpointError, UserError
 
 Format = Literal["fsaf", "safetensors", "mmdetection"]
 SUFFIXES: dict[str, Format] = {".pt": "fsaf", ".safetensors": "safetensors", ".pth": "mmdetection"}
@@ -25,11 +26,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of any format onto the CPU.
 
     Formats: fsaf's ``.pt`` and safetensors, FSAF of MMDetection 2.x and 3.x, recognised by content; a folder
-    for the Hugging Face hub, or ``hf:USER/NAME``, a repository there (``fsaf.checkpoints.hub``).
+    for the Hugging Face hub, or ``hf:USER/NAME``, a repository there (``fsaf.checkpoints.hub``); the name of
+    a published checkpoint (``fsaf.checkpoints.published``); a run folder, for its best checkpoint.
     No code in the file is run. Raises UserError if it is missing, damaged or something else.
     """
-    if is_on_hub(path) or path.is_dir():
-        return read_folder(fetch(path.as_posix()) if is_on_hub(path) else path)
+    path = local(path)
+    if path.is_dir():
+        return read_folder(path)
     if path.is_file() and is_safetensors(path):
         return read_safetensors(path)
     content = load_plain(path)
@@ -38,9 +41,24 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return import_checkpoint(content, str(path))
 
 
-def is_on_hub(path: Path) -> bool:
-    """Return True if ``path`` is ``hf:USER/NAME``."""
-    return path.as_posix().startswith("hf:")
+def is_remote(path: Path) -> bool:
+    """Return True if ``path`` is ``hf:USER/NAME`` or the name of a published checkpoint."""
+    return path.as_posix().startswith(PREFIX) or is_published(path)
+
+
+def local(path: Path) -> Path:
+    """Return the file or folder for what a user gave: downloaded if it is remote, of a run folder its best.
+
+    Raises UserError if it cannot be downloaded, or if a run folder holds no checkpoint yet.
+    """
+    if is_remote(path):
+        return fetch_published(str(path)) if is_published(path) else fetch(path.as_posix())
+    if not (path / "checkpoints").is_dir():
+        return path
+    for name in ("best.pt", "last.pt"):
+        if (path / "checkpoints" / name).is_file():
+            return path / "checkpoints" / name
+    raise CheckpointError(f"{path}: the run has no checkpoint yet; it writes one after each epoch")
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, format: Format | None = None) -> None:

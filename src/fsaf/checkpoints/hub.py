@@ -18,7 +18,7 @@ from fsaf.files import check_folder, whole_folder
 from fsaf.model.detector import FSAF
 
 PREFIX = "hf:"
-"""``hf:USER/NAME``, or ``hf:USER/NAME@REVISION``, is a repository on the hub (``any_format.is_on_hub``)."""
+"""``hf:USER/NAME``, or ``hf:USER/NAME@REVISION``, is a repository on the hub (``any_format.is_remote``)."""
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 SHORT_CARD = """\
 ---

@@ -1,12 +1,63 @@
-"""Open a detector with settings from the command line."""
+"""Choose and open a detector, with settings from the command line."""
 
+import argparse
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from fsaf.errors import UserError
+from fsaf.text import printable
 
 if TYPE_CHECKING:
     import torch
 
     from fsaf.detection.detector import Detector
+
+
+CHECKPOINT = "file, run folder, or name (`fsaf models`); by default that of the newest run in runs/"
+"""Help for the argument CHECKPOINT."""
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the argument CHECKPOINT, which ``choose`` reads."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", help=CHECKPOINT)
+
+
+def choose(given: str | None, runs: Path = Path("runs")) -> str:
+    """Return the checkpoint to open: of a run folder its ``best.pt``, else ``last.pt``.
+
+    given: None for the newest run in ``runs``; prints what was taken then.
+    Raises UserError if nothing is given and ``runs`` holds no run.
+    """
+    from fsaf.checkpoints.any_format import is_remote, local
+
+    if given is not None:
+        path = Path(given)
+        return given if is_remote(path) or not path.is_dir() else str(local(path))
+    files = [path for name in ("best.pt", "last.pt") for path in runs.glob(f"*/checkpoints/{name}")]
+    if not files:
+        raise UserError(
+            f"no CHECKPOINT given, and no run in {runs}; give a file, a run folder, or a name that `fsaf "
+            "models` lists"
+        )
+    newest = max(files, key=lambda path: path.stat().st_mtime).parents[1]
+    chosen = local(newest)
+    print(f"note: takes {printable(chosen)}, of the newest run", file=sys.stderr)
+    return str(chosen)
+
+
+def looks_like_pictures(word: str) -> bool:
+    """Return True for a picture, a video, a folder of them, a pattern or a camera, but for no checkpoint."""
+    from fsaf.annotation.video import VIDEO_SUFFIXES, camera_number
+    from fsaf.checkpoints.hub import CONFIG
+    from fsaf.data.decode import IMAGE_SUFFIXES
+
+    path = Path(word)
+    if path.is_dir():
+        return not (path / "checkpoints").is_dir() and not (path / CONFIG).is_file()
+    named = path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    return named or any(sign in word for sign in "*?[") or camera_number(word) is not None
 
 
 def open_detector(

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fsaf.cli.detectors import open_detector
+from fsaf.cli.detectors import add_checkpoint, choose, open_detector
 from fsaf.cli.processes import in_processes
 from fsaf.cli.report import draw_report
 from fsaf.cli.verb import EVALUATION, Verb, add_device, add_devices, of_detector
@@ -15,7 +15,7 @@ from fsaf.text import printable
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt, .onnx or .om file")
+    add_checkpoint(parser)
     parser.add_argument(
         "--out", metavar="FOLDER", help="folder for evaluation.json and predictions.json (the run folder)"
     )
@@ -24,7 +24,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    arguments = (args.checkpoint, args.overrides, args.out, args.device, args.command)
+    arguments = (choose(args.checkpoint), args.overrides, args.out, args.device, args.command)
     in_processes("evaluate", _evaluate, arguments, args.devices)
 
 
@@ -75,7 +75,8 @@ VERB = Verb(
     keys=of_detector(*EVALUATION),
     from_checkpoint=True,
     examples=(
-        "fsaf evaluate runs/mine/checkpoints/best.pt",
+        "fsaf evaluate runs/mine",
         "fsaf evaluate model.onnx --data.root DATA --out scores",
+        "fsaf evaluate fsaf_r50_coco --data.root COCO --out scores",
     ),
 )

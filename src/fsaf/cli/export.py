@@ -3,13 +3,13 @@
 import argparse
 from pathlib import Path
 
-from fsaf.cli.detectors import open_detector
+from fsaf.cli.detectors import add_checkpoint, choose, open_detector
 from fsaf.cli.verb import EVALUATION, Verb, of_detector
 from fsaf.errors import UserError
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt file, or MMDetection's .pth")
+    add_checkpoint(parser)
     parser.add_argument("--out", metavar="FILE", help="file to write (the checkpoint's name with .onnx)")
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"), help="input size (the first shape of the recipe)"
@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> None:
     from fsaf.exporting.export import export_detector
     from fsaf.run_folder.paths import beside
 
-    detector = open_detector(args.checkpoint, args.overrides, args.device)
+    checkpoint = choose(args.checkpoint)
+    detector = open_detector(checkpoint, args.overrides, args.device)
     if args.images:
         pictures = [Path(source.name) for source in find_sources(args.images)[0] if not source.video]
     else:
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
             ) from error
     report = export_detector(
         detector,
-        Path(args.out) if args.out else beside(Path(args.checkpoint), ".onnx"),
+        Path(args.out) if args.out else beside(Path(checkpoint), ".onnx"),
         pictures[: args.check],
         size=tuple(args.size) if args.size else None,
         target=args.target,
@@ -88,7 +89,7 @@ VERB = Verb(
     keys=of_detector(*EVALUATION),
     from_checkpoint=True,
     examples=(
-        "fsaf export runs/mine/checkpoints/best.pt",
+        "fsaf export runs/mine",
         "fsaf export runs/mine/checkpoints/best.pt --size 384 512 --batch 0",
         "fsaf export runs/mine/checkpoints/best.pt --for ascend --out fsaf.onnx",
     ),

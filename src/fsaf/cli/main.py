@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from fsaf._version import __version__
 from fsaf.cli.parser import Parser, add_keys, epilog, options_of
 from fsaf.cli.verbs import GROUPS, VERBS
+from fsaf.cli.words import translate
 from fsaf.environment import check_builds, explain, set_environment
 from fsaf.errors import Stopped, UserError
-from fsaf.keys import nearest_key, recipe_keys, with_new_name
+from fsaf.keys import nearest_key, recipe_keys
 from fsaf.text import printable
 
 
@@ -41,7 +42,11 @@ def make_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit status."""
-    words = [with_new_name(word) for word in (sys.argv[1:] if argv is None else argv)]
+    try:
+        words = translate(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        print(f"fsaf: {printable(error)}", file=sys.stderr)
+        return 2
     set_environment()
     verb = next((word for word in words if not word.startswith("-")), "")
     parser = make_parser(None if verb == "completion" else verb)

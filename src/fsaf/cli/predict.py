@@ -4,8 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from fsaf.cli.detectors import open_detector
+from fsaf.cli.detectors import add_checkpoint, choose, looks_like_pictures, open_detector
 from fsaf.cli.verb import RESIZING, Verb, add_device, of_detector
+from fsaf.errors import UserError
 from fsaf.text import printable
 
 SHORT = {
@@ -20,7 +21,7 @@ SHORT = {
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt, .onnx or .om file")
+    add_checkpoint(parser)
     parser.add_argument(
         "images",
         metavar="IMAGE",
@@ -50,6 +51,10 @@ def run(args: argparse.Namespace) -> int:
     from fsaf.annotation.annotate import Output, annotate
     from fsaf.annotation.sources import find_sources
 
+    if args.checkpoint is None and not looks_like_pictures(args.images[0]):
+        raise UserError(f"{args.images[0]}: give images to detect objects in too; see fsaf predict --help")
+    if args.checkpoint is not None and looks_like_pictures(args.checkpoint):
+        args.checkpoint, args.images = None, [args.checkpoint, *args.images]
     folder = Path(args.out)
     sources, skipped = find_sources(args.images, folder)
     if skipped:
@@ -59,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     output = Output(
         folder=folder, json=args.format == "json", crops=args.save_crops, show_levels=args.show_levels
     )
-    detector = open_detector(args.checkpoint, args.overrides, args.device)
+    detector = open_detector(choose(args.checkpoint), args.overrides, args.device)
     damaged = annotate(detector, sources, output, args.batch_size)
     return 2 if damaged else 0
 
@@ -74,9 +79,10 @@ VERB = Verb(
     defaults={"predict.score_threshold": "0.3"},
     from_checkpoint=True,
     examples=(
-        "fsaf predict runs/mine/checkpoints/best.pt photos/ --out predictions",
+        "fsaf predict fsaf_r50_coco street.jpg",
+        "fsaf predict runs/mine photos/ --out predictions",
         "fsaf predict runs/mine/checkpoints/best.pt photo.jpg --format json",
-        "fsaf predict runs/mine/checkpoints/best.pt clip.mp4 --save-crops",
-        "fsaf predict runs/mine/checkpoints/best.pt scan.png --tile 640 --predict.flip true",
+        "fsaf predict model.onnx clip.mp4 --save-crops",
+        "fsaf predict runs/mine scan.png --tile 640 --predict.flip true",
     ),
 )

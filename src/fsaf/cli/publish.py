@@ -3,12 +3,13 @@
 import argparse
 from pathlib import Path
 
+from fsaf.cli.detectors import add_checkpoint, choose
 from fsaf.cli.verb import Verb
 from fsaf.errors import UserError
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pt file of a run that was evaluated")
+    add_checkpoint(parser)
     parser.add_argument(
         "--out", metavar="FOLDER", help="folder to write (RUN/hub, or the checkpoint's name with -hub)"
     )
@@ -32,9 +33,9 @@ def run(args: argparse.Namespace) -> None:
     from fsaf.reporting.card import read_figures, write_card
     from fsaf.run_folder.paths import beside, in_run_folder, run_folder
 
-    path = Path(args.checkpoint)
     if args.private and not args.upload:
         raise UserError("--private: needs --upload USER/NAME")
+    path = Path(choose(args.checkpoint))
     checkpoint = read_checkpoint(path)
     folder = run_folder(path)
     default = folder / "hub" if in_run_folder(path) else beside(path, "-hub")
@@ -64,7 +65,7 @@ VERB = Verb(
     options=options,
     run=run,
     examples=(
-        "fsaf publish runs/mine/checkpoints/best.pt --license apache-2.0",
-        "fsaf publish runs/mine/checkpoints/best.pt --upload USER/NAME --private",
+        "fsaf publish runs/mine --license apache-2.0",
+        "fsaf publish runs/mine --upload USER/NAME --private",
     ),
 )

@@ -9,6 +9,7 @@ from fsaf.cli import (
     evaluate,
     export,
     info,
+    models,
     predict,
     publish,
     quickstart,
@@ -21,6 +22,6 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
     "data": (check.VERB,),
     "training": (train.VERB, report.VERB, quickstart.VERB),
     "using a detector": (evaluate.VERB, predict.VERB, demo.VERB, export.VERB, publish.VERB),
-    "tools": (convert.VERB, benchmark.VERB, info.VERB, completion.VERB),
+    "tools": (models.VERB, convert.VERB, benchmark.VERB, info.VERB, completion.VERB),
 }
 VERBS = {verb.name: verb for verbs in GROUPS.values() for verb in verbs}

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-from fsaf.checkpoints.any_format import is_on_hub
+from fsaf.checkpoints.any_format import is_remote
 from fsaf.checkpoints.format import Checkpoint
 from fsaf.checkpoints.hub import PREFIX, without_places
 from fsaf.config import Config, to_dict
@@ -191,7 +191,7 @@ def as_command(config: Config) -> str:
 
 def _public(init: str) -> str:
     """Return a repository of the hub as it is, and only the last part of a path on this machine."""
-    return init if is_on_hub(Path(init)) else Path(init).name
+    return init if is_remote(Path(init)) else Path(init).name
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

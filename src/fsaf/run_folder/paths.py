@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from fsaf.checkpoints.any_format import is_on_hub
+from fsaf.checkpoints.any_format import is_remote
 
 
 def is_file(checkpoint: Path) -> bool:
-    """Return False for a folder, and for a repository on the hub; the file need not exist."""
-    return not checkpoint.is_dir() and not is_on_hub(checkpoint)
+    """Return False for a folder, and for what is downloaded by name; the file need not exist."""
+    return not checkpoint.is_dir() and not is_remote(checkpoint)
 
 
 def in_run_folder(checkpoint: Path) -> bool:
@@ -23,9 +23,9 @@ def run_folder(checkpoint: Path) -> Path:
 def beside(checkpoint: Path, suffix: str) -> Path:
     """Return the default path of a file made from a checkpoint: its name with another suffix, beside it.
 
-    A repository on the hub has no place on this machine; the path is then in the working directory.
+    For a checkpoint that is downloaded by name, the path is in the working directory.
     """
-    if is_on_hub(checkpoint):
+    if is_remote(checkpoint):
         return Path(Path(checkpoint.as_posix().partition("@")[0]).name + suffix)
     name = checkpoint.name if checkpoint.is_dir() else checkpoint.stem
     return checkpoint.with_name(name + suffix)
