@@ -48,7 +48,9 @@ def test_pictures_are_told_from_checkpoints(word: str, here: Path) -> None:
     assert looks_like_pictures(word)
 
 
-@pytest.mark.parametrize("word", ["a.pt", "a.pth", "a.onnx", "a.om", "hf:a/b", "fsaf_r50_coco", "best", "runs/a"])
+@pytest.mark.parametrize(
+    "word", ["a.pt", "a.pth", "a.onnx", "a.om", "hf:a/b", "fsaf_r50_coco", "best", "runs/a"]
+)
 def test_checkpoints_are_told_from_pictures(word: str, here: Path) -> None:
     make_run("a", "best.pt")
     assert not looks_like_pictures(word)
