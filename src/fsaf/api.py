@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
-from fsaf.checking.survey import check_annotations, decode_images, read_splits
+from fsaf.checking.survey import survey
 from fsaf.checking.text import SplitFindings, check_result
 from fsaf.config import Config, DataConfig, SplitConfig
 from fsaf.data.readers import splits
@@ -97,12 +97,8 @@ def check(
     open_images: decode every image too. Raises UserError for a file that is unreadable.
     """
     config = config or Config()
-    settings = replace(config.data, root=str(Path(data)))
-    surveys = read_splits(splits.splits_of(settings), settings)
-    check_annotations(surveys, config.data, config.objective)
-    if open_images:
-        decode_images(surveys, config.data)
-    return check_result(surveys)
+    config = replace(config, data=replace(config.data, root=str(Path(data))))
+    return check_result(survey(config, open_images=open_images).read)
 
 
 def _opened(detector: Detector | str | PathLike[str]) -> Detector:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fsaf.checking.annotations import read_splits
 from fsaf.checking.fix import CHANGES
-from fsaf.checking.survey import read_splits
 from fsaf.cli import main
 from fsaf.config import Config, DataConfig
 from fsaf.data.faults import BOXES_DROPPED, FAULT_KINDS
@@ -67,7 +67,7 @@ def bomb(path: Path) -> None:
 FAULTS: dict[str, tuple[str, Callable[[Path], Any], int | None, int | None]] = {
     # For each damage: the kind of fault, the image id and the annotation id.
     "no image_id": ("entry", lambda f: edit(f, lambda d: d["annotations"][0].pop("image_id")), None, None),
-    "no width": ("entry", lambda f: edit(f, lambda d: d["images"][0].pop("width")), 11, None),
+    "no width": ("size-missing", lambda f: edit(f, lambda d: d["images"][0].pop("width")), 11, None),
     "area is text": ("entry", lambda f: edit(f, lambda d: first(d, area="big")), 11, 1),
     "NaN": ("box-not-a-number", lambda f: edit(f, lambda d: first(d, bbox=[1, float("nan"), 3, 4])), 11, 1),
     "three numbers": ("box-not-a-number", lambda f: edit(f, lambda d: first(d, bbox=[1, 3, 4])), 11, 1),
@@ -101,11 +101,10 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Any], int | None, int | None]] = {
         None,
     ),
     "a bomb": ("image-too-large", lambda f: bomb(f / "images/train/0015.png"), 15, None),
-    "other size": ("size-differs", lambda f: resave(f / "images/train/0016.png", (40, 30)), 16, None),
-    "turned": ("size-differs", lambda f: resave(f / "images/train/0016.png", (64, 96)), 16, None),
+    "shrunk": ("size-differs", lambda f: resave(f / "images/train/0016.png", (60, 40)), 16, None),
     "other size in val": (
         "size-differs-in-evaluation",
-        lambda f: resave(f / "images/val/0502.png", (40, 30)),
+        lambda f: resave(f / "images/val/0502.png", (192, 128)),
         502,
         None,
     ),
@@ -190,7 +189,8 @@ def test_a_clean_data_set(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert status == 0 and [split["counts"] for split in told.values()] == [{}, {}]
     assert (told["train"]["images"], told["train"]["format"]) == (8, "coco")
     assert main(["check", str(folder), *OPTIONS]) == 0
-    assert capsys.readouterr().out.rstrip().endswith("No faults found.")
+    out = capsys.readouterr().out.splitlines()
+    assert "No faults found." in out and out[-1].startswith("training would take this: fsaf train lite0 ")
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -304,17 +304,15 @@ def test_other_formats_become_coco(folder: Path, tmp_path: Path, write: Any) -> 
     assert all(image.path.is_file() for image in again.images)
 
 
-def test_voc_sizes_that_are_wrong_are_mended_with_all_of_the_boxes(folder: Path, tmp_path: Path) -> None:
-    truth = read_splits(find_splits(folder), DataConfig())
-    other = write_voc(tmp_path / "voc", truth)
+def test_a_size_that_nothing_explains_is_not_fixed(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_voc(tmp_path / "voc", read_splits(find_splits(folder), DataConfig()))
     path = other / "Annotations" / "0011.xml"
     path.write_text(path.read_text().replace("<width>96</width>", "<width>30</width>"))
     assert main(["check", str(other), *OPTIONS, "--fix", str(tmp_path / "fixed")]) == 2
-    data = json.loads((tmp_path / "fixed" / "annotations" / "instances_train.json").read_text())
-    (entry,) = (image for image in data["images"] if image["file_name"] == "0011.png")
-    assert entry["width"] == 96
-    boxes = [each["bbox"] for each in data["annotations"] if each["image_id"] == entry["id"]]
-    assert len(boxes) == len(truth["train"].images[0].boxes)
+    assert "0011.png: 96 x 64 pixels, but 30 x 64 in" in capsys.readouterr().err
+    assert not (tmp_path / "fixed").exists()
 
 
 def test_only_the_first_of_many_are_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

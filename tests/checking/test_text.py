@@ -46,9 +46,9 @@ def table(lines: list[str], title: str) -> dict[str, list[str]]:
 
 
 def test_the_contents_of_a_data_set(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = told(capsys, str(folder), "--short-side", "240", "--long-side", "320")
-    assert lines[0].split() == ["train", "val"]
-    assert table(lines, lines[0]) == {
+    lines = told(capsys, str(folder), "--short-side", "240", "--long-side", "320", "--details")
+    assert lines[0] == f"{folder}: coco, splits train, val" and lines[2].split() == ["train", "val"]
+    assert table(lines, lines[2]) == {
         "images": ["4", "1"],
         "without boxes": ["2", "0"],
         "boxes": ["3", "1"],
@@ -71,12 +71,13 @@ def test_the_contents_of_a_data_set(folder: Path, capsys: pytest.CaptureFixture[
         "256 to 512": ["1", "0"],
     }
     # Columns are aligned: every row ends below its title.
-    assert len({len(line) for line in lines[:6]}) == 1
+    assert len({len(line) for line in lines[2:8]}) == 1
 
 
 def test_one_file_is_one_split(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = told(capsys, str(folder / "annotations" / "val.json"))
-    assert lines[0].split() == ["val"] and lines[1].split() == ["images", "1"]
+    assert lines[2].split() == ["val"] and lines[3].split() == ["images", "1"]
+    assert lines[-1] == "evaluation would take this"
 
 
 def test_shapes_can_be_pasted_into_a_recipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +111,7 @@ def test_of_cocos_archives_the_instances_are_read(folder: Path) -> None:
     ("argv", "part"),
     [
         (["nowhere"], "nowhere: no such file or folder"),
-        (["."], "no annotations/*.json"),
+        (["."], "no JSON file with images, annotations and categories"),
         (["FOLDER", "--shapes", "0"], "--shapes 0: must be at least 1"),
         (
             ["FOLDER", "--shapes", "2", "--short-side", "16"],
@@ -144,4 +145,4 @@ def test_no_images_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[st
     # Training would refuse it: status 2, but the tables are printed.
     assert main(["check", str(file)]) == 2
     out, err = capsys.readouterr()
-    assert out.splitlines()[1].split() == ["images", "0"] and "lists no images" in out and err == ""
+    assert out.splitlines()[3].split() == ["images", "0"] and "lists no images" in out and err == ""

@@ -33,13 +33,19 @@ def test_paths_start_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert open_split(other, "val", Classes(names=("red",), ids=(7,))).classes.ids == (7,)
 
 
-@pytest.mark.parametrize(
-    ("split", "key"),
-    [(SplitConfig(), "annotations"), (SplitConfig(annotations="a.json"), "images")],
-)
-def test_a_split_that_is_not_set_names_its_key(split: SplitConfig, key: str) -> None:
-    with pytest.raises(UserError, match=rf"data\.val\.{key} is not set.*--data\.val\.{key} PATH"):
-        open_split(DataConfig(val=split), "val")
+def test_a_split_that_is_not_set_names_its_key() -> None:
+    with pytest.raises(UserError, match=r"data\.val\.annotations is not set.*--data\.val\.annotations PATH"):
+        open_split(DataConfig(), "val")
+
+
+def test_annotations_are_enough_to_train(tmp_path: Path) -> None:
+    """Images are found beside the annotations, and a note says that nothing is evaluated."""
+    file = write_coco(tmp_path, [Picture(height=40, width=40, objects=[(1, 1, 20, 20, 7)])])
+    for root in (None, str(tmp_path)):
+        data = DataConfig(root=root, train=SplitConfig(annotations=str(file)))
+        train, val, notes = open_for_training(Config(data=data))
+        assert train.images[0].path.is_file() and val is None
+        assert any("no validation split" in note and "best.pt" in note for note in notes)
 
 
 def test_training_without_a_validation_split_is_told(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """``fsaf check``: ``Records`` of every split come in; faults, shape plans and clean annotations go out.
 
-Read ``survey.py`` (finds the faults), ``reach.py`` (boxes that no location can learn), ``plan.py`` (batch
-shapes), ``fix.py`` (writes clean annotations), then ``text.py`` (prints all of it).
+Read ``survey.py`` (the whole), ``annotations.py``, ``images.py`` and ``doubles.py`` (find the faults),
+``reach.py`` (boxes that no location can learn), ``plan.py`` (batch shapes), ``fix.py`` (writes clean
+annotations), then ``text.py`` and ``verdict.py`` (print all of it).
 """

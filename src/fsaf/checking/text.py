@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 
+from fsaf.checking.annotations import count_classes
 from fsaf.checking.plan import blank_rows, plan_shapes, resize_all, waste, waste_per_batch, waste_square
 from fsaf.checking.reach import levels_of, resize_boxes
-from fsaf.checking.survey import count_classes
 from fsaf.config import DataConfig, ObjectiveConfig
 from fsaf.data.faults import FAULT_KINDS
 from fsaf.data.records import Records
@@ -18,10 +19,15 @@ from fsaf.text import columns, printable
 HEIGHTS = (0, 8, 16, 32, 64, 128, 256, 512)
 """Lower limits of the ranges of box heights in pixels; the last range is open."""
 LEVELS = ("P3", "P4", "P5", "P6", "P7")
+MOST_CLASSES = 20
+"""Classes that the first table shows."""
 
 
-def describe(splits: Mapping[str, Records], data: DataConfig, objective: ObjectiveConfig) -> str:
-    """Return images, boxes, classes and box heights of each split as aligned plain text."""
+def contents_text(splits: Mapping[str, Records], most: int | None = None) -> str:
+    """Return images, boxes and classes of each split as aligned plain text.
+
+    most: show at most this many classes, those with most boxes.
+    """
     names = list(splits)
     records = list(splits.values())
     rows = [["", *names]]
@@ -30,30 +36,42 @@ def describe(splits: Mapping[str, Records], data: DataConfig, objective: Objecti
     rows += _row("boxes", [sum(int((~i.crowd).sum()) for i in split.images) for split in records])
     rows += _row("crowd regions", [sum(int(i.crowd.sum()) for i in split.images) for split in records])
     rows += _row("boxes left out", [split.dropped for split in records])
-    notes = ["Left out: boxes under a pixel high or wide, or outside their image."] if any(
-        split.dropped for split in records
-    ) else []  # fmt: skip
-
     counts = [dict(zip(s.classes.names, count_classes(s).tolist(), strict=True)) for s in records]
+    classes = list(dict.fromkeys(name for split in records for name in split.classes.names))
+    shown = classes
+    if most is not None and len(classes) > most:
+        shown = sorted(classes, key=lambda name: -sum(count.get(name, 0) for count in counts))[:most]
     rows += [[""], ["class", *names]]
-    for name in dict.fromkeys(name for split in records for name in split.classes.names):
-        rows.append([name, *(f"{count[name]:,}" if name in count else "-" for count in counts)])
+    rows += [[name, *(f"{count[name]:,}" if name in count else "-" for count in counts)] for name in shown]
+    text = columns(rows, "lr")
+    return (
+        text if len(shown) == len(classes) else f"{text}\n... and {len(classes) - len(shown):,} more classes"
+    )
 
+
+def sizes_text(splits: Mapping[str, Records], data: DataConfig, objective: ObjectiveConfig) -> str:
+    """Return tables of box heights, and of the boxes that each pyramid level can learn."""
+    names, records = list(splits), list(splits.values())
+    rows: list[list[str]] = []
     for title, resized in (("box height, in the file", False), ("box height, resized", True)):
         rows += [[""], [title, *names]]
         tables = [_heights(split, data if resized else None) for split in records]
         for i in range(len(HEIGHTS)):
             rows += _row(_range(i), [int(table[i]) for table in tables])
     rows += [[""], *_levels(records, data, objective)]
-    notes.append(
-        "Side: the square root of width times height. P3 to P7: boxes that a level has locations for."
-    )
-    shapes = "".join(f", {height} x {width}" for height, width in data.shapes or [])
-    notes.append(
+    shapes = ", ".join(f"{height} x {width}" for height, width in data.shapes or [])
+    notes = [
+        "Side: the square root of width times height. P3 to P7: boxes that this level of the feature pyramid",
+        "(strides of 8, 16, 32, 64 and 128 pixels) has locations for, so that it can learn them.",
         f"Resized: to a short side of {data.short_side} and a long side of {data.long_side} pixels at most"
-        + (f", and into batch shapes of {shapes[2:]}." if shapes else ".")
-    )
-    return "\n".join([columns(rows, "lr"), "", *notes])
+        + (f", and into batch shapes of {shapes}." if shapes else "."),
+    ]
+    return "\n".join([columns(rows[1:], "lr"), "", *notes])
+
+
+def describe(splits: Mapping[str, Records], data: DataConfig, objective: ObjectiveConfig) -> str:
+    """Return contents and sizes of each split as aligned plain text."""
+    return f"{contents_text(splits)}\n\n{sizes_text(splits, data, objective)}"
 
 
 def plan_text(splits: Mapping[str, Records], count: int, short_side: int, long_side: int) -> str:
@@ -86,8 +104,11 @@ def plan_text(splits: Mapping[str, Records], count: int, short_side: int, long_s
     )
 
 
-def faults_text(splits: Mapping[str, Records], most: int = 3) -> str:
-    """Return a table of all faults by kind and what training does about them, and the first of each kind."""
+def faults_text(splits: Mapping[str, Records], root: Path, most: int = 3) -> str:
+    """Return a table of all faults by kind and what training does about them, and the first of each kind.
+
+    root: files are named relative to it.
+    """
     names = list(splits)
     kinds = [kind for kind in FAULT_KINDS if any(kind in split.faults for split in splits.values())]
     if not kinds:
@@ -101,10 +122,17 @@ def faults_text(splits: Mapping[str, Records], most: int = 3) -> str:
         lines += ["", f"{kind}: {FAULT_KINDS[kind].title}"]
         total = sum(split.faults.counts[kind] for split in splits.values())
         found = [(n, fault) for n, split in splits.items() for fault in split.faults.kept.get(kind, [])]
-        lines += [f"  {printable(f'{name}: {fault.file}: {fault.text}')}" for name, fault in found[:most]]
+        lines += [
+            f"  {printable(f'{name}: {_below(fault.file, root)}: {fault.text}')}"
+            for name, fault in found[:most]
+        ]
         if total > most:
             lines.append(f"  ... and {total - most:,} more")
     return "\n".join(lines)
+
+
+def _below(file: Path, root: Path) -> Path:
+    return file.relative_to(root) if file != root and file.is_relative_to(root) else file
 
 
 class SplitFindings(TypedDict):

@@ -10,6 +10,7 @@ from pathlib import Path
 from fsaf.cli.verb import RESIZING, Verb
 from fsaf.errors import UserError
 from fsaf.files import write_text
+from fsaf.text import printable
 
 KEYS = (
     *(f"data.{name}" for name in ("min_size", "max_boxes", "keep_empty", *RESIZING)),
@@ -31,44 +32,60 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fix", metavar="OUT", help="write cleaned COCO JSON files into this folder")
     parser.add_argument("--report", metavar="FILE", help="write all findings to this file, as JSON")
     parser.add_argument("--json", action="store_true", help="print all findings as JSON")
+    parser.add_argument("--details", action="store_true", help="print tables of box sizes and pyramid levels")
     parser.add_argument("--no-images", action="store_true", help="check annotations only; open no image")
 
 
 def run(args: argparse.Namespace) -> int:
     """Return exit status 2 if training would refuse the data."""
-    from fsaf.checking.fix import list_changes, write_clean
-    from fsaf.checking.survey import check_annotations, decode_images, read_splits
-    from fsaf.checking.text import check_result, describe, faults_text, plan_text
-    from fsaf.data.readers.splits import splits_of
+    from fsaf.checking.fix import write_clean
+    from fsaf.checking.survey import open_survey, survey
+    from fsaf.checking.text import (
+        MOST_CLASSES,
+        check_result,
+        contents_text,
+        faults_text,
+        plan_text,
+        sizes_text,
+    )
+    from fsaf.checking.verdict import next_command, verdict
     from fsaf.recipe import load_recipe
 
     if args.shapes is not None and args.shapes < 1:
         raise UserError(f"--shapes {args.shapes}: must be at least 1")
     if args.fix and args.no_images:
         raise UserError("--fix opens every image; leave --no-images out")
-    config = load_recipe(args.recipe, _with_shapes(args.overrides))
+    recipe = [args.recipe, *_with_shapes(args.overrides)]
+    config = load_recipe(args.recipe, recipe[1:])
     config.data = replace(config.data, root=args.data)
-    splits = splits_of(config.data)
-    surveys = read_splits(splits, config.data)
     if args.shapes is not None:
-        print(plan_text(surveys, args.shapes, config.data.short_side, config.data.long_side))
+        sides = config.data.short_side, config.data.long_side
+        print(plan_text(open_survey(config).read, args.shapes, *sides))
         return 0
-    check_annotations(surveys, config.data, config.objective)
-    opened = None if args.no_images else decode_images(surveys, config.data)
-    if args.json:
-        print(json.dumps(check_result(surveys), indent=1))
-    else:
-        print(f"{describe(surveys, config.data, config.objective)}\n\n{faults_text(surveys)}")
+    found = survey(config, open_images=not args.no_images)
     if args.report:
-        write_text(Path(args.report), json.dumps(check_result(surveys), indent=1))
-    if opened is not None and args.fix:
-        files = write_clean(Path(args.fix), splits, surveys, opened)
-        stream = sys.stderr if args.json else sys.stdout
-        changes = len(list_changes(surveys))
-        print(f"\n{changes:,} changes, listed in {files[-1]}; clean annotations:", file=stream)
-        for file, records in zip(files, surveys.values(), strict=False):
-            print(f"  {file}  of images in {records.folder}", file=stream)
-    return 2 if any(records.faults.refused for records in surveys.values()) else 0
+        write_text(Path(args.report), json.dumps(check_result(found.read), indent=1))
+    if args.json:
+        print(json.dumps(check_result(found.read), indent=1))
+    else:
+        formats = ", ".join(dict.fromkeys(records.format for records in found.read.values()))
+        print(printable(f"{args.data}: {formats}, splits {', '.join(found.read)}"), end="\n\n")
+        print(contents_text(found.read, None if args.details else MOST_CLASSES), end="\n\n")
+        print(faults_text(found.read, found.root), end="\n\n")
+        if args.details:
+            print(sizes_text(found.read, config.data, config.objective), end="\n\n")
+        for note in found.notes:
+            print(f"note: {printable(note)}")
+    stream = sys.stderr if args.json else sys.stdout
+    if args.fix:
+        written, changes = write_clean(Path(args.fix), found)
+        print(f"{changes:,} changes, listed in {Path(args.fix) / 'changes.json'}; written:", file=stream)
+        for name, file in written.items():
+            print(f"  {file}  of images in {found.read[name].folder}", file=stream)
+        if found.roles.train:
+            print(f"to train on them: {next_command(found, written, recipe)}", file=stream)
+    print(printable(verdict(found, recipe)), file=stream)
+    return 2 if found.refused else 0
 
 
 def _with_shapes(overrides: Sequence[str]) -> list[str]:

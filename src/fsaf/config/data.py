@@ -59,9 +59,10 @@ class DataConfig:
     antialias: bool = key(
         False, "Antialias when shrinking. Off gives the pixels of MMDetection's (OpenCV's) bilinear resize."
     )
-    exif_rotation: bool = key(
-        False,
-        "Rotate images by their EXIF tag. Off, as in COCO's tools, whose boxes refer to the stored pixels.",
+    exif_rotation: bool | None = key(
+        None,
+        "Rotate images by their EXIF tag. If not given, the sizes in the annotations decide, since they tell "
+        "which picture was labelled; YOLO labels, which hold no sizes, refer to the rotated picture.",
     )
     shapes: list[tuple[int, int]] | None = key(
         None, "Fixed batch shapes, (height, width). Each image goes into the shape that wastes least padding."
@@ -78,6 +79,10 @@ class DataConfig:
         32, "Leave out training images with a side shorter than this (pixels, before resizing)."
     )
     keep_empty: bool = key(False, "Train on images without boxes too.")
+    val_share: float = key(
+        0.2, "Share of the images held out for evaluation if the data set has no splits; 0 trains on all."
+    )
+    val_seed: int = key(0, "Choose other images to hold out.")
     max_pixels: int = key(
         100_000_000, "Refuse images with more pixels before decoding them, as protection against image bombs."
     )
@@ -89,6 +94,7 @@ class DataConfig:
         check(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1")
         for name in ("flip", "flip_vertical"):
             check(0 <= getattr(self, name) <= 1, f"data.{name}", getattr(self, name), "between 0 and 1")
+        check(0 <= self.val_share < 1, "data.val_share", self.val_share, "0 or more, and below 1")
         low, high = self.scale
         check(0 < low <= high, "data.scale", [low, high], "two factors above 0, the smaller first")
         check(0 <= self.color <= 1, "data.color", self.color, "between 0 and 1")

@@ -1,53 +1,67 @@
 """Open image files of any origin: allowed formats, a limit on pixels, one clear error per file."""
 
+import re
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
-from fsaf.errors import UserError
+from fsaf.data.exif import orientation
+from fsaf.errors import DataError, UserError
 from fsaf.text import printable
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-"""Suffixes (lower case) of the files that a search of a folder takes for images."""
+"""Suffixes (lower case) of the files that a search of a folder takes for images without looking inside."""
 
 MAX_PIXELS = 100_000_000
 """Default of ``data.max_pixels``."""
 
 # Recognised by content, not by name. EPS would run another program, TGA has no signature.
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
-_ORIENTATION = 0x0112
+_SIGNATURES = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|BM.{4}\0\0\0\0|RIFF.{4}WEBP|II[*+]\0|MM\0[*+]|P[1-6]\s"
+    rb"|\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51|.{4}ftypavi[fs]",
+    re.DOTALL,
+)
+"""First bytes of the files that are opened."""
 
 _pillow_limit = threading.Lock()
 
 
-class ImageTooLarge(UserError):
+class ImageTooLarge(DataError):
     """An image has more than ``data.max_pixels`` according to its header."""
 
 
 @contextmanager
-def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def open_image(
+    path: Path, max_pixels: int = MAX_PIXELS, content: bytes | None = None
+) -> Iterator[Image.Image]:
     """Open an image and read its header; errors in the body (load, convert) are reported like errors here.
+
+    content: the bytes of the file, if they are read already.
 
     Raises UserError, naming the file, if it is missing, larger than ``max_pixels`` (before it is decoded), or
     does not decode.
     """
     try:
-        with _open(path, max_pixels) as image:
+        with _open(path if content is None else BytesIO(content), max_pixels) as image:
             check_pixels(image.width, image.height, max_pixels, path)
             yield image
     except UserError:
         raise
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such image") from error
+        raise DataError(f"{path}: no such image") from error
     except Image.DecompressionBombError as error:
         raise ImageTooLarge(f"{path}: over twice data.max_pixels = {max_pixels:,}") from error
     except Exception as error:  # decoders raise anything over damaged files: struct.error, IndexError, ...
-        raise UserError(f"{path}: does not decode as an image ({printable(error):.200})") from error
+        text = re.sub(r" <_io\.BytesIO.*?>", "", printable(error))
+        raise DataError(f"{path}: does not decode as an image ({text:.200})") from error
 
 
 def is_file(path: Path) -> bool:
@@ -67,23 +81,42 @@ def check_pixels(width: int, height: int, max_pixels: int, what: object) -> None
         )
 
 
-def header_size(path: Path, max_pixels: int = MAX_PIXELS, exif_rotation: bool = False) -> tuple[int, int]:
-    """Return height and width from an image's header, after rotation by its EXIF tag if ``exif_rotation``.
+class Header(NamedTuple):
+    """What the header of an image file holds."""
 
-    Raises UserError as ``open_image`` does.
-    """
+    size: tuple[int, int]
+    """Height and width of the stored picture."""
+    tag: int
+    """EXIF rotation tag, 1 without one."""
+
+
+def read_header(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
+    """Read the header of an image. Raises UserError as ``open_image`` does."""
     with open_image(path, max_pixels) as image:
-        turned = exif_rotation and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-        return (image.width, image.height) if turned else (image.height, image.width)
+        return Header((image.height, image.width), orientation(image))
 
 
-def _open(path: Path, max_pixels: int) -> Image.Image:
+def header_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Return height and width from an image's header. Raises UserError as ``open_image`` does."""
+    return read_header(path, max_pixels).size
+
+
+def looks_like_image(path: Path) -> bool:
+    """Return True if the file begins like an image of a format that is opened, whatever its name."""
+    try:
+        with path.open("rb") as file:
+            return _SIGNATURES.match(file.read(16)) is not None
+    except (OSError, ValueError):
+        return False
+
+
+def _open(source: Path | BytesIO, max_pixels: int) -> Image.Image:
     # Pillow's limit is global to the process; replace it by the setting, which also covers tiles.
     with _pillow_limit, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
         try:
-            return Image.open(path, formats=_formats())
+            return Image.open(source, formats=_formats())
         finally:
             Image.MAX_IMAGE_PIXELS = before
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from fsaf.errors import UserError
+from fsaf.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,7 @@ FAULT_KINDS: dict[str, Kind] = {
         box_inverted="boxes whose sides are negative",
         box_empty="boxes under a pixel high or wide",
         box_outside="boxes outside their image",
+        box_twice="boxes listed again, of the same class and place",
         box_ignored="boxes marked 'ignore'",
         box_other_class="boxes of classes that the detector does not have",
         image_without_boxes="images without boxes (unless data.keep_empty)",
@@ -58,6 +59,11 @@ FAULT_KINDS: dict[str, Kind] = {
         box_clipped="boxes more than a pixel over the edge of their image, clipped",
         box_no_location="boxes that no location can learn at this resize",
         boxes_over_limit="images with more boxes than data.max_boxes, of which training cuts the smallest",
+        loose_number="ids or sizes written as decimals or text",
+        image_id_text="image ids that are text, numbered anew",
+        size_missing="images without width and height, measured",
+        box_from_polygon="boxes without 'bbox', taken from their polygons",
+        exif_rotated="images with an EXIF rotation tag",
         annotation_id="annotation ids missing or used twice",
         size_differs_in_evaluation="images to evaluate on of another size than the annotations say",
         label_missing="images without a label file, taken to hold no object",
@@ -65,6 +71,7 @@ FAULT_KINDS: dict[str, Kind] = {
         name_differs="images found by the name of their annotation file and not by 'filename'",
         class_without_boxes="classes without boxes",
         in_two_splits="images in two splits, the same bytes",
+        nearly_in_two_splits="images in two splits, the same picture saved again",
         image_twice="images twice in a split, the same bytes",
     ),
 }
@@ -85,6 +92,8 @@ class Fault:
     """What is wrong, to print after the name of the file."""
     image: int | None = None
     """Image id."""
+    boxes: int = 0
+    """Number of boxes that are lost with an image that could not be read."""
     item: int | None = None
     """COCO: annotation id. VOC: number of the object in its file. YOLO: number of the line. Both from 1."""
 
@@ -92,7 +101,8 @@ class Fault:
         """Return plain values for JSON."""
         rule = FAULT_KINDS[self.kind].rule
         row: dict[str, Any] = {"kind": self.kind, "rule": rule, "file": str(self.file), "text": self.text}
-        return row | {"image_id": self.image, "item": self.item}
+        row |= {"image_id": self.image, "item": self.item}
+        return row | ({"boxes": self.boxes} if self.boxes else {})
 
 
 @dataclass(kw_only=True)
@@ -107,15 +117,22 @@ class Faults:
     kept: dict[str, list[Fault]] = field(default_factory=dict)
 
     def add(
-        self, kind: str, file: Path, text: str, *, image: int | None = None, item: int | None = None
+        self,
+        kind: str,
+        file: Path,
+        text: str,
+        *,
+        image: int | None = None,
+        item: int | None = None,
+        boxes: int = 0,
     ) -> None:
         """Count a fault. Raises UserError if its kind is refused and ``refuse`` is set."""
         if self.refuse and FAULT_KINDS[kind].rule == "refused":
-            raise UserError(f"{file}: {text}")
+            raise DataError(f"{file}: {text}")
         self.counts[kind] += 1
         kept = self.kept.setdefault(kind, [])
         if self.keep is None or len(kept) < self.keep:
-            kept.append(Fault(kind=kind, file=file, text=text, image=image, item=item))
+            kept.append(Fault(kind=kind, file=file, text=text, image=image, item=item, boxes=boxes))
 
     def __contains__(self, kind: str) -> bool:
         return self.counts[kind] > 0

@@ -67,6 +67,12 @@ class Records:
     """Faults of the annotations."""
     table: BoxTable | None = None
     """All boxes as the annotation files give them, before clipping; None in a training run."""
+    turned: bool = False
+    """Boxes refer to pictures rotated by their EXIF tag, if recorded sizes do not say otherwise."""
+    measured: bool = False
+    """Sizes were read from the images, after rotation if ``turned``; the annotations record none."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences on how the split was read, to print once."""
     scored_unclipped: bool = False
     """Score against ``table``: COCO's metrics are defined on the numbers of its JSON file."""
 
@@ -77,6 +83,11 @@ class Split(Protocol):
     @property
     def source(self) -> Path:
         """The file or folder that messages name."""
+        ...
+
+    @property
+    def missing(self) -> str | None:
+        """A sentence on the place of the split if that does not exist, else None."""
         ...
 
     @property
@@ -101,6 +112,7 @@ _TEXTS = {
     "box-inverted": "has negative sides",
     "box-empty": "is under a pixel high or wide",
     "box-outside": "lies outside its image",
+    "box-twice": "is listed before, of the same class",
     "box-clipped": "is clipped to its image",
 }
 

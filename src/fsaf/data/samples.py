@@ -17,7 +17,7 @@ from fsaf.data.records import ImageRecord, Records
 from fsaf.data.sampler import Draw
 from fsaf.data.shapes import fit_image, padded_shape
 from fsaf.data.transforms import read_image, resize
-from fsaf.errors import UserError
+from fsaf.errors import DataError, UserError
 
 
 @dataclass(kw_only=True)
@@ -77,10 +77,16 @@ class Images(Dataset[Any]):
                 seconds=0.0,
             )
         record = self.records.images[draw.item]
-        image = read_image(record.path, self.data.exif_rotation, self.data.max_pixels)
+        image = read_image(
+            record.path,
+            self.data.exif_rotation,
+            self.data.max_pixels,
+            (record.height, record.width),
+            self.records.turned,
+        )
         height, width = image.shape[1:]
         if self.augment and max(abs(height - record.height), abs(width - record.width)) > 1:
-            raise UserError(
+            raise DataError(
                 f"{record.path}: {width} x {height} pixels, but {record.width} x {record.height} in "
                 f"{self.records.source} (id {record.id}), so its boxes may be anywhere; `fsaf check --fix` "
                 "writes annotations with the sizes of the files"

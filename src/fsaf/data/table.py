@@ -5,7 +5,7 @@ N boxes of a split.
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -56,6 +56,10 @@ class BoxTable:
         self.area.append(area)
         self.used.append(used)
 
+    def with_boxes(self, xywh: np.ndarray) -> "BoxTable":
+        """Return the same table with other boxes, (N, 4) x, y, width, height."""
+        return replace(self, xywh=array("d", xywh.reshape(-1).tolist()))
+
 
 @dataclass(kw_only=True)
 class Clipped:
@@ -64,7 +68,7 @@ class Clipped:
     boxes: np.ndarray
     """(N, 4) float32 x1, y1, x2, y2; meaningful where ``keep``."""
     keep: np.ndarray
-    """(N,) bool: the box has an area of a pixel or more in each direction inside its image."""
+    """(N,) bool: the box has an area inside its image, and is not there already."""
     faults: dict[str, np.ndarray]
     """(N,) bool for each kind of fault."""
 
@@ -90,10 +94,33 @@ def clip_boxes(table: BoxTable, sizes: np.ndarray) -> Clipped:
     # Float32 may round both sides of a sliver at the edge to the same number.
     sliver = keep & ~((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
     keep &= ~sliver
+    twice = _repeated(at, boxes, np.asarray(table.label, np.int64), np.asarray(table.crowd, np.int64), keep)
+    keep &= ~twice
     faults = {
         "box-inverted": inverted,
         "box-empty": empty | sliver,
         "box-outside": outside,
+        "box-twice": twice,
         "box-clipped": keep & over,
     }
     return Clipped(boxes=boxes, keep=keep, faults=faults)
+
+
+def _repeated(
+    at: np.ndarray, boxes: np.ndarray, labels: np.ndarray, crowd: np.ndarray, keep: np.ndarray
+) -> np.ndarray:
+    """Return (N,) bool: an earlier box of the same image has the same corners, label and crowd flag."""
+    rows = np.flatnonzero(keep)
+    columns = (at, labels, crowd, *(boxes + np.float32(0)).view(np.int32).astype(np.int64).T)
+    mixed = np.zeros(len(rows), np.uint64)
+    for column in columns:  # a hash of each box, to sort once
+        mixed = (mixed ^ column[rows].astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    order = np.argsort(mixed, kind="stable")
+    same = mixed[order][1:] == mixed[order][:-1]
+    for column in columns:  # hashes may collide
+        values = column[rows][order]
+        same &= values[1:] == values[:-1]
+    repeated = np.zeros(len(at), bool)
+    repeated[rows[order[1:][same]]] = True
+    return repeated

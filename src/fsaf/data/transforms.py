@@ -10,23 +10,36 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from fsaf.data.decode import MAX_PIXELS, open_image
+from fsaf.data.exif import is_turned, orientation, turn
 
 STRIP = 1_000_000
 """Pixels that are converted to 8 bits at a time."""
 
 
-def read_image(path: Path, exif_rotation: bool = False, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_image(
+    path: Path,
+    exif_rotation: bool | None = False,
+    max_pixels: int = MAX_PIXELS,
+    recorded: tuple[int, int] | None = None,
+    otherwise: bool = False,
+) -> Tensor:
     """Decode an image file to (3, H, W) uint8 RGB; grey-scale and palette images become RGB.
 
-    exif_rotation: rotate the pixels by the file's EXIF tag; False keeps the stored pixels.
+    exif_rotation: rotate the pixels by the file's EXIF tag; False keeps the stored pixels; None rotates them
+    if ``recorded``, (height, width) of the annotations, is that of the rotated picture. otherwise: what None
+    means if the sizes do not tell.
     Raises UserError naming the file if it is missing, has more than ``max_pixels`` or does not decode.
     """
     with open_image(path, max_pixels) as image:
-        return to_tensor(ImageOps.exif_transpose(image) if exif_rotation else image)
+        tag = orientation(image)
+        if exif_rotation is None:
+            size = (image.height, image.width)
+            exif_rotation = is_turned(recorded, size, tag, otherwise) if recorded else otherwise
+        return to_tensor(turn(image, tag) if exif_rotation else image)
 
 
 def to_tensor(image: Image.Image) -> Tensor:

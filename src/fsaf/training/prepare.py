@@ -5,12 +5,12 @@ from pathlib import Path
 
 from fsaf.checking.command import check_command
 from fsaf.checking.reach import count_unreachable
-from fsaf.config import Config, DataConfig
+from fsaf.config import Config, DataConfig, SplitConfig
 from fsaf.data.faults import FAULT_KINDS
-from fsaf.data.readers.formats import choose_split, find_splits
-from fsaf.data.readers.splits import check_images, notes_on, open_split
+from fsaf.data.readers.formats import choose_split
+from fsaf.data.readers.splits import check_images, notes_on, open_split, splits_of
 from fsaf.data.records import Records
-from fsaf.errors import DataError
+from fsaf.errors import DataError, UserError
 
 
 def open_for_training(config: Config) -> tuple[Records, Records | None, list[str]]:
@@ -28,22 +28,34 @@ def open_for_training(config: Config) -> tuple[Records, Records | None, list[str
             notes.append(f"{unreachable} of {boxes} {title}, too small for it: {check_command(config)}")
     if not config.train.evaluate_every:
         return records, None, notes
-    if not _has_validation(config.data):
-        return records, None, [*notes, "no validation split, so nothing is evaluated and there is no best.pt"]
+    if (why := _no_validation(config.data)) is not None:
+        return records, None, [*notes, f"{why}, so nothing is evaluated and there is no best.pt"]
     validation = open_split(config.data, "val", records.classes)
     check_images(validation, config.data)
-    if {image.path for image in validation.images} <= {image.path for image in records.images}:
-        notes.append(f"evaluation is on the images of training ({records.source})")
+    both = {image.path for image in validation.images} & {image.path for image in records.images}
+    if both:
+        notes.append(
+            f"evaluation is on {len(both)} images of training, so it shows what was learned by heart"
+        )
     return records, validation, notes + [f"evaluation: {note}" for note in notes_on(validation)]
 
 
-def _has_validation(data: DataConfig) -> bool:
+def _no_validation(data: DataConfig) -> str | None:
+    """Return why there is no split to evaluate on; None if there is one."""
     if data.val.annotations is not None or data.val.images is not None:
-        return True  # or half of it, which opening refuses
+        return None  # opening refuses one without the other
     if data.root is None:
-        return False
-    root = Path(data.root)
-    return choose_split(find_splits(root), "val", root) is not None
+        return "no validation split"
+    try:
+        splits = splits_of(replace(data, train=SplitConfig(), val=SplitConfig()))
+    except UserError:
+        if data.train.annotations is None:
+            raise
+        return "no validation split"  # the root need not be a data set of its own
+    if choose_split(splits, "val", Path(data.root)) is not None:
+        return None
+    missing = [split.missing for split in splits.values() if split.missing]
+    return f"no validation split ({missing[0]})" if missing else "no validation split"
 
 
 def for_training(records: Records, data: DataConfig) -> tuple[Records, list[str]]:

@@ -226,7 +226,7 @@ def test_a_folder_that_holds_two_formats_is_refused(coco: Path, records: dict[st
 
 def test_a_folder_of_nothing_says_what_is_looked_for(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    with pytest.raises(UserError, match=r"no annotations/\*\.json.*ImageSets.*data\.yaml"):
+    with pytest.raises(UserError, match=r"no JSON file with images.*folder of XML files.*data\.yaml"):
         find_splits(tmp_path)
 
 

@@ -121,7 +121,6 @@ BROKEN = {
     "train leaves": ("train: /etc\nnames: [cat]\n", "train: '/etc' leaves"),
     "train leaves inside": ("train: images/../../x\nnames: [cat]\n", "'images/../../x' leaves"),
     "up and elsewhere": ("train: ../../etc\nnames: [cat]\n", "'../../etc' is neither a folder nor"),
-    "no split": ("names: [cat]\n", "names no split"),
     "a bomb of references": (BOMB + "train: images/train\nnames: *j\n", "a name for each number from 0"),
     "a bomb for a path": (BOMB + "train: *j\nnames: [cat]\n", "must be a path or a list of paths"),
     "a date that is none": ("train: 2020-13-45\nnames: [cat]\n", "not readable as YAML"),
@@ -136,7 +135,7 @@ def test_a_broken_data_yaml_is_one_message(tmp_path: Path, name: str) -> None:
     folder = make(tmp_path, "0 0.5 0.5 0.5 0.5\n", text)
     start = time.perf_counter()
     with pytest.raises(UserError) as error:
-        find_splits(folder / "data.yaml")
+        find_splits(folder / "data.yaml")["train"].read(None, Faults(), DataConfig())
     message = str(error.value)
     assert message.startswith(f"{folder / 'data.yaml'}: ") and told in message
     assert len(message) < 400 + len(str(folder)) and "\n" not in message

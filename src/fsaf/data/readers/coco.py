@@ -1,26 +1,23 @@
-"""COCO JSON: find the files of a data set and read one into records."""
+"""COCO JSON: read a file into records.
 
-import contextlib
-import gc
-import json
+Numbers are read as tools write them: ids and sizes as decimals or text, image ids that are any text, boxes
+missing beside polygons, sizes missing. Each is counted as a fault that is only warned about.
+"""
+
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fsaf.config import DataConfig
-from fsaf.data.decode import is_file
 from fsaf.data.faults import Faults
-from fsaf.data.readers.layout import SPLIT_NAMES, is_split_name
-from fsaf.data.records import Classes, ImageRecord, Records, Split, assemble, inside
+from fsaf.data.readers.coco_images import ImageList, image_key
+from fsaf.data.readers.coco_json import KEYS, extent, is_int, is_number, read_json, whole
+from fsaf.data.records import Classes, Records, assemble
 from fsaf.data.table import BoxTable
-from fsaf.errors import UserError
-
-NAME = "COCO"
-LAYOUT = "annotations/*.json (COCO)"
-"""Files to look for, for the message if there are none."""
+from fsaf.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +27,10 @@ class CocoSplit:
     annotations: Path
     images: tuple[Path, ...]
     """Folders that ``file_name`` may start from; the first that holds one of the first images is used."""
+    root: Path
+    """The folder of the data set; absolute paths below it are taken."""
     ids_are_official: bool = True
+    missing: str | None = None
 
     @property
     def source(self) -> Path:
@@ -39,50 +39,11 @@ class CocoSplit:
 
     def read(self, classes: Classes | None, faults: Faults, data: DataConfig) -> Records:
         """Read the file as ``read_coco`` does."""
-        return read_coco(self.annotations, self.images, classes, faults)
+        return read_coco(self.annotations, self.images, classes, faults, data, self.root)
 
     def original(self) -> dict[str, Any] | None:
         """Return all that the file holds, polygons included."""
         return dict(read_json(self.annotations, polygons=True))
-
-
-def find(data: Path) -> dict[str, Split]:
-    """Return the splits of a JSON file, or of a folder in COCO's layouts, by name.
-
-    If there are ``instances_*.json``, other JSON files beside them (captions, keypoints) are not read.
-    """
-    if data.is_file():
-        split = at(data, None, "all")
-        return {split_name(data): split} if split else {}
-    files = sorted((data / "annotations").glob("*.json"))
-    files = files or [file for name in SPLIT_NAMES for file in sorted((data / name).glob("*.coco.json"))]
-    files = files or sorted(file for file in data.glob("*.json") if is_split_name(split_name(file)))
-    files = [file for file in files if file.name.startswith("instances_")] or files
-    return {split_name(file): CocoSplit(annotations=file, images=_image_folders(file)) for file in files}
-
-
-def at(file: Path, images: Path | None, role: str) -> Split | None:
-    """Return the split of a JSON file that a config names, else None."""
-    if file.is_dir() or file.suffix in (".txt", ".yaml", ".yml"):
-        return None
-    return CocoSplit(annotations=file, images=(images,) if images else _image_folders(file))
-
-
-def split_name(file: Path) -> str:
-    """Return the name of the split in a JSON file, from the name of the file or of its folder."""
-    if file.name.endswith(".coco.json"):  # train/_annotations.coco.json
-        return file.parent.name
-    return file.stem.removeprefix("instances_") or file.stem
-
-
-def _image_folders(file: Path) -> tuple[Path, ...]:
-    """Return the folders that ``file_name`` may start from, the likeliest first."""
-    if file.name.endswith(".coco.json"):
-        return (file.parent,)
-    root = file.parent.parent if file.parent.name == "annotations" else file.parent
-    name = split_name(file)
-    folders = [root / each for each in (f"images/{name}", name, "images", ".")]
-    return tuple(folder for folder in folders if folder.is_dir())
 
 
 def read_coco(
@@ -90,210 +51,179 @@ def read_coco(
     images: Path | Sequence[Path],
     classes: Classes | None = None,
     faults: Faults | None = None,
+    data: DataConfig | None = None,
+    root: Path | None = None,
 ) -> Records:
     """Read a COCO JSON file; boxes are clipped to their images.
 
     annotations: the JSON file. images: the folder that ``file_name`` starts from, or several to choose from.
-    classes: those of a detector, which the file's categories must contain with the same ids and names; None
-    takes the file's. faults: collects what is wrong; by default refused faults raise.
+    classes: those of a detector, which the file's categories must contain; None takes the file's. faults:
+    collects what is wrong; by default refused faults raise. root: absolute paths below it are taken.
     Raises UserError, naming file and value, if the file is missing or is not COCO JSON.
     """
     faults = Faults() if faults is None else faults
-    data = read_json(annotations)
-    where = str(annotations)
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(data, dict) or not isinstance(data.get(key), list):
-            raise UserError(f"{where}: not COCO JSON: needs a list {key!r} at the top")
+    content = read_json(annotations)
+    for key in KEYS:
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise DataError(f"{annotations}: not COCO JSON: needs a list {key!r} at the top")
+    if any(isinstance(each, dict) and not each.get("bbox") and each.get("segmentation") == 0
+           for each in content["annotations"]):  # fmt: skip
+        content = read_json(annotations, polygons=True)
     if isinstance(images, Path) and not images.is_dir():
-        raise UserError(f"{images}: no such image folder (needed by {where}); check data.root and images")
-    own = _read_categories(data["categories"], where)
-    if classes is None:
-        classes = own
-    else:
-        _check_same_classes(classes, own, where)
-
-    folder = images if isinstance(images, Path) else _choose_folder(images, data["images"], faults, where)
-    records: list[ImageRecord] = []
-    position: dict[int, int] = {}
-    for number, entry in enumerate(data["images"]):
-        record = _read_image(entry, number, folder, annotations, faults)
-        if record is None:
-            continue
-        if record.id in position:
-            faults.add("image-id-twice", annotations, f"image id {record.id} appears twice", image=record.id)
-            continue
-        position[record.id] = len(records)
-        records.append(record)
-    table = _read_boxes(data["annotations"], position, classes, own, annotations, faults)
-    del data  # hundreds of megabytes
-    assemble(records, table, faults, lambda _: annotations, "annotation")
-    return Records(
-        images=records,
-        classes=classes,
-        source=annotations,
-        dropped=faults.dropped,
-        folder=folder,
-        faults=faults,
-        table=table,
-        scored_unclipped=True,
-    )
-
-
-def _choose_folder(folders: Sequence[Path], entries: list[Any], faults: Faults, where: str) -> Path:
-    """Return the first folder that holds one of the first images; if none does, raise or return the first."""
-    names = [entry.get("file_name") for entry in entries[:20] if isinstance(entry, dict)]
-    safe = [name for each in names if isinstance(each, str) and (name := inside(each))]
-    for folder in folders:
-        if any(is_file(folder / name) for name in safe):
-            return folder
-    if faults.refuse and safe:
-        raise UserError(
-            f"{where}: none of its first images ({safe[0]!r:.80} ...) is in any of "
-            f"{', '.join(map(str, folders)) or 'the usual folders'}; give annotations and images of the split"
+        raise DataError(
+            f"{images}: no such image folder (needed by {annotations}); check data.root and images"
         )
-    return folders[0] if folders else Path(where).parent
+    folders = [images] if isinstance(images, Path) else images
+    reader = _Reader(annotations, faults, data or DataConfig(), folders, root)
+    return reader.read(content, classes, choose=not isinstance(images, Path))
 
 
-def read_json(path: Path, polygons: bool = False) -> Any:
-    """Parse a JSON file. Raises UserError if it is missing, unreadable or not JSON.
+class _Reader:
+    """Reads the content of one file."""
 
-    polygons: also parse ``segmentation``. Boxes do not need it, and it is most of a COCO file: without it
-    COCO's largest file is read three times as fast.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        with _no_collection():
-            if not polygons:
-                with contextlib.suppress(ValueError):
-                    return json.loads(_POLYGONS.sub(b'"segmentation": 0', path.read_bytes()))
-            # Parse the unchanged file also after an error, so that the message gives the right position.
-            return json.loads(path.read_bytes())
-    except (ValueError, OSError, RecursionError, MemoryError) as error:  # ValueError: also a number too long
-        raise UserError(f"{path}: not readable as JSON ({error})") from error
+    def __init__(
+        self, file: Path, faults: Faults, data: DataConfig, folders: Sequence[Path], root: Path | None
+    ) -> None:
+        self.file, self.faults, self.data = file, faults, data
+        self.list = ImageList(file, faults, data, folders, root)
+        self.notes: list[str] = []
 
+    def read(self, content: dict[str, Any], classes: Classes | None, choose: bool) -> Records:
+        own = self._categories(content["categories"])
+        label_of = self._labels(own, classes)
+        if choose:
+            self.list.choose_folder(content["images"])
+        images, position = self.list.read(content["images"])
+        table = self._boxes(content["annotations"], position, label_of, set(own.ids))
+        content.clear()  # hundreds of megabytes
+        folder, measured = self.list.folder, self.list.measured
+        if any(not image.path.is_relative_to(folder) for image in images):
+            folder = self.list.root  # absolute paths that lie elsewhere below it
+        assemble(images, table, self.faults, lambda _: self.file, "annotation")
+        return Records(
+            images=images,
+            classes=classes or own,
+            source=self.file,
+            dropped=self.faults.dropped,
+            folder=folder,
+            faults=self.faults,
+            table=table,
+            turned=measured > 0 if self.data.exif_rotation is None else self.data.exif_rotation,
+            measured=bool(images) and measured == len(images),
+            notes=self.notes,
+            scored_unclipped=True,
+        )
 
-# A key followed by nested lists of numbers. Inside a string the quotes would follow backslashes.
-_POLYGONS = re.compile(rb'"segmentation"\s*:\s*\[[][\d\s.,eE+-]*\]')
+    def _categories(self, entries: list[Any]) -> Classes:
+        if not entries:
+            raise DataError(f"{self.file}: 'categories' is empty; a detector needs at least one class")
+        names: dict[int, str] = {}
+        for entry in entries:
+            id_ = whole(entry.get("id")) if isinstance(entry, dict) else None
+            if id_ is None or "name" not in entry:
+                raise DataError(f"{self.file}: category {entry!r:.80}: needs an integer 'id' and a 'name'")
+            if id_ in names:
+                raise DataError(f"{self.file}: category id {id_} appears twice")
+            if not is_int(entry["id"]):
+                text = f"category id {entry['id']!r:.40}: written as decimal or text"
+                self.faults.add("loose-number", self.file, text)
+            names[id_] = str(entry["name"])
+        ids = tuple(sorted(names))
+        return Classes(names=tuple(names[id_] for id_ in ids), ids=ids)
 
+    def _labels(self, own: Classes, wanted: Classes | None) -> dict[int, int]:
+        """Return the label of each category id: by id and name, or, if ids differ, by name alone."""
+        if wanted is None:
+            return {id_: label for label, id_ in enumerate(own.ids)}
+        name_of = dict(zip(own.ids, own.names, strict=True))
+        pairs = list(zip(wanted.ids, wanted.names, strict=True))
+        different = next((pair for pair in pairs if name_of.get(pair[0]) != pair[1]), None)
+        if different is None:
+            return {id_: label for label, id_ in enumerate(wanted.ids)}
+        count = Counter(own.names)
+        if all(count[name] == 1 for name in wanted.names):
+            self.notes.append(f"category ids of {self.file} are not the detector's; names decide")
+            id_of = {name: id_ for id_, name in name_of.items()}
+            return {id_of[name]: label for label, name in enumerate(wanted.names)}
+        id_, name = different
+        raise DataError(
+            f"{self.file}: the detector has {len(wanted)} classes, category {id_} is {name!r:.80}; "
+            f"here it is {name_of.get(id_)!r:.80}, of {len(own)}. Give data with its classes"
+        )
 
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Disable the garbage collector, which would search a million new objects again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _read_categories(entries: list[Any], where: str) -> Classes:
-    if not entries:
-        raise UserError(f"{where}: 'categories' is empty; a detector needs at least one class")
-    names: dict[int, str] = {}
-    for entry in entries:
-        if not isinstance(entry, dict) or not _is_int(entry.get("id")) or "name" not in entry:
-            raise UserError(f"{where}: category {entry!r:.80}: needs an integer 'id' and a 'name'")
-        if entry["id"] in names:
-            raise UserError(f"{where}: category id {entry['id']} appears twice")
-        names[entry["id"]] = str(entry["name"])
-    ids = tuple(sorted(names))
-    return Classes(names=tuple(names[id_] for id_ in ids), ids=ids)
-
-
-def _check_same_classes(wanted: Classes, own: Classes, where: str) -> None:
-    names = dict(zip(own.ids, own.names, strict=True))
-    for id_, name in zip(wanted.ids, wanted.names, strict=True):
-        if names.get(id_) != name:
-            raise UserError(
-                f"{where}: the detector has {len(wanted)} classes, category {id_} is {name!r:.80}; "
-                f"here it is {names.get(id_)!r:.80}, of {len(own)}. Give data with its classes"
-            )
-
-
-def _read_image(entry: Any, number: int, folder: Path, where: Path, faults: Faults) -> ImageRecord | None:
-    ok = isinstance(entry, dict) and _is_int(entry.get("id")) and isinstance(entry.get("file_name"), str)
-    if not ok or not all(_is_int(entry.get(key)) and entry[key] > 0 for key in ("width", "height")):
-        text = f"image {entry!r:.120}: needs 'id', 'file_name', 'width' and 'height' above 0"
-        faults.add("entry", where, text, image=entry["id"] if ok else None)
-        return None
-    name = inside(entry["file_name"])
-    if name is None:
-        text = f"image {entry['id']}: file_name {entry['file_name']!r:.120} leaves {folder}"
-        faults.add("path-leaves", where, text, image=entry["id"])
-        return None
-    return ImageRecord(
-        id=entry["id"], path=folder / name, width=entry["width"], height=entry["height"], entry=number
-    )
-
-
-def _read_boxes(
-    entries: list[Any], position: dict[int, int], classes: Classes, own: Classes, where: Path, faults: Faults
-) -> BoxTable:
-    label_of = {category: label for label, category in enumerate(classes.ids)}
-    known = set(own.ids)
-    table = BoxTable()
-    ids: set[int] = set()
-    for number, entry in enumerate(entries):
-        if (
-            not isinstance(entry, dict)
-            or not _is_int(entry.get("image_id"))
-            or not _is_int(entry.get("category_id"))
-        ):
-            text = f"annotation {entry!r:.120}: needs integers 'image_id' and 'category_id'"
-            faults.add("entry", where, text)
-            continue
-        image, category, given = entry["image_id"], entry["category_id"], entry.get("id")
-        item: int = given if _is_int(given) else -1  # type: ignore[assignment]
-        place: dict[str, int] = {"image": image, "item": item}
-        if item == -1 or item in ids:
-            text = f"annotation {given!r:.40} of image {image}: the id is missing or was used before"
-            faults.add("annotation-id", where, text, **place)
-        ids.add(item)
-        box, area = entry.get("bbox"), entry.get("area")
-        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-            text = (
-                f"annotation {given!r:.40}: bbox {box!r:.80} must be four finite numbers: x, y, width, height"
-            )
-            faults.add("box-not-a-number", where, text, **place)
-        elif area is not None and not _is_number(area):
-            text = f"annotation {given!r:.40}: area {area!r:.80} must be a number"
-            faults.add("entry", where, text, **place)
-        elif image not in position:
-            text = f"annotation {given!r:.40} is of image {image}, which is not listed"
-            faults.add("unknown-image", where, text, **place)
-        elif category not in known:
-            text = (
-                f"annotation {given!r:.40} has category {category}, which is not in 'categories' "
-                f"({sorted(known)[:10]}...); add it there or remove the annotation"
-            )
-            faults.add("unknown-category", where, text, **place)
-        elif category not in label_of:
-            text = f"annotation {given!r:.40} is of category {category}, which the detector does not have"
-            faults.add("box-other-class", where, text, **place)
-        else:
-            if entry.get("ignore"):
-                faults.add("box-ignored", where, f"annotation {given!r:.40} is marked 'ignore'", **place)
-            table.add(
-                position[image],
-                box,
-                label_of[category],
-                bool(entry.get("iscrowd", 0)),
-                item,
-                entry=number,
-                area=math.nan if area is None else area,
-                used=not entry.get("ignore"),
-            )
-    return table
+    def _boxes(
+        self, entries: list[Any], position: dict[int | str, int], label_of: dict[int, int], known: set[int]
+    ) -> BoxTable:
+        table = BoxTable()
+        ids: set[int] = set()
+        for number, entry in enumerate(entries):
+            image = image_key(entry.get("image_id")) if isinstance(entry, dict) else None
+            category = whole(entry.get("category_id")) if isinstance(entry, dict) else None
+            if image is None or category is None:
+                text = f"annotation {entry!r:.120}: needs integers 'image_id' and 'category_id'"
+                self.faults.add("entry", self.file, text)
+                continue
+            given = entry.get("id")
+            item = whole(given)
+            item = -1 if item is None else item
+            fault = _Reporter(self.faults, self.file, given, image, item)
+            if item == -1 or item in ids:
+                fault("annotation-id", f"of image {image!r:.40}: the id is missing or was used before")
+            elif not (
+                is_int(given) and is_int(entry["category_id"]) and type(entry["image_id"]) is type(image)
+            ):
+                fault("loose-number", f"of image {image!r:.40}: numbers written as decimals or text")
+            ids.add(item)
+            box, area = _read_box(entry, fault), entry.get("area")
+            if box is None:
+                continue
+            if image not in position:
+                fault("unknown-image", f"is of image {image!r:.40}, which is not listed, or listed twice")
+            elif category not in known:
+                text = f"has category {category}, which is not in 'categories' ({sorted(known)[:10]}...)"
+                fault("unknown-category", f"{text}; add it there or remove the annotation")
+            elif category not in label_of:
+                fault("box-other-class", f"is of category {category}, which the detector does not have")
+            else:
+                if entry.get("ignore"):
+                    fault("box-ignored", "is marked 'ignore'")
+                table.add(
+                    position[image],
+                    box,
+                    label_of[category],
+                    bool(entry.get("iscrowd", 0)),
+                    item,
+                    entry=number,
+                    area=math.nan if area is None else area,
+                    used=not entry.get("ignore"),
+                )
+        return table
 
 
-def _is_int(value: object) -> bool:
-    """Return True for a whole number that int64 holds; JSON's numbers may have any number of digits."""
-    return type(value) is int and -(2**63) < value < 2**63
+class _Reporter(NamedTuple):
+    """Adds faults of one annotation."""
+
+    faults: Faults
+    file: Path
+    id: object
+    image: int | str
+    item: int
+
+    def __call__(self, kind: str, text: str) -> None:
+        image = self.image if isinstance(self.image, int) else None
+        self.faults.add(kind, self.file, f"annotation {self.id!r:.40} {text}", image=image, item=self.item)
 
 
-def _is_number(value: object) -> bool:
-    """Return True for a finite number that float64 holds."""
-    return (type(value) is float and math.isfinite(value)) or _is_int(value)
+def _read_box(entry: dict[str, Any], fault: _Reporter) -> list[float] | None:
+    """Return x, y, width and height of an annotation; None, with a fault, if it has no box."""
+    box, area = entry.get("bbox"), entry.get("area")
+    if not box and (polygon := extent(entry.get("segmentation"))) is not None:
+        box = polygon
+        fault("box-from-polygon", "has no bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+        fault("box-not-a-number", f"has bbox {box!r:.80}, not four finite numbers: x, y, width, height")
+    elif area is not None and not is_number(area):
+        fault("entry", f"has area {area!r:.80}, not a number")
+    else:
+        return box
+    return None

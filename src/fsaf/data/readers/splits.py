@@ -1,13 +1,41 @@
-"""Open the splits that a config names, and check them."""
+"""Open the splits that a config names, or that are found in its folder, and check them."""
 
 from pathlib import Path
 
 from fsaf.config import DataConfig, SplitConfig
 from fsaf.data.decode import ImageTooLarge, check_pixels, is_file
 from fsaf.data.faults import BOXES_DROPPED, FAULT_KINDS, Faults
-from fsaf.data.readers.formats import choose_split, find_splits, given_split
+from fsaf.data.readers.formats import choose_split, find_splits, given_split, is_unsplit
+from fsaf.data.readers.holdout import HeldOut
+from fsaf.data.readers.rotation import settle_rotation
 from fsaf.data.records import Classes, Records, Split
-from fsaf.errors import UserError
+from fsaf.errors import DataError
+
+
+def splits_of(data: DataConfig) -> dict[str, Split]:
+    """Return the splits that the config names, else those found in ``data.root``, by name.
+
+    Part of a data set that is not split is held out as ``val``.
+    """
+    root = Path(data.root or ".")
+    named: dict[str, Split] = {}
+    for name in ("train", "val"):
+        given: SplitConfig = getattr(data, name)
+        if given.annotations is not None:
+            images = None if given.images is None else root / given.images
+            named[name] = given_split(root / given.annotations, images, name)
+    if named:
+        return named
+    splits = find_splits(root)
+    if not is_unsplit(splits):
+        return splits
+    (whole,) = splits.values()
+    if data.val_share == 0:
+        return {"train": whole}
+    return {
+        "train": HeldOut(whole=whole, evaluation=False),
+        "val": HeldOut(whole=whole, evaluation=True),
+    }
 
 
 def open_split(data: DataConfig, name: str, classes: Classes | None = None) -> Records:
@@ -16,48 +44,45 @@ def open_split(data: DataConfig, name: str, classes: Classes | None = None) -> R
     classes: those of a detector, which the data must have. Raises UserError if there is no such split, if it
     has no images, and for every fault that training refuses (``fsaf.data.faults``).
     """
-    split: SplitConfig = getattr(data, name)
-    root = Path(data.root) if data.root else Path()
-    if data.root and split.annotations is None and split.images is None:
-        splits = find_splits(root)
-        chosen = choose_split(splits, name, root)
-        if chosen is None:
-            raise UserError(
-                f"{root}: has no split to {'train' if name == 'train' else 'evaluate'} on, only "
-                f"{', '.join(splits)}; give --data.{name}.annotations and --data.{name}.images"
-            )
-        opened = chosen[1]
-    elif split.annotations is None:
-        raise UserError(
+    given: SplitConfig = getattr(data, name)
+    if given.annotations is None and (given.images is not None or data.root is None):
+        raise DataError(
             f"data.{name}.annotations is not set; give it in the config or as --data.{name}.annotations PATH"
             ", or --data.root FOLDER alone"
         )
-    else:
-        images = None if split.images is None else root / split.images
-        opened = given_split(root / split.annotations, images, name)
-    records = opened.read(classes, Faults(), data)
+    records = find_split(data, name).read(classes, Faults(), data)
     if not records.images:
-        raise UserError(f"{records.source}: lists no images")
+        raise DataError(f"{records.source}: lists no images")
+    settle_rotation(records, data)
     if name == "train":
         records.table = None  # only scoring and checking need it; COCO's takes 60 MB
     return records
 
 
-def splits_of(data: DataConfig) -> dict[str, Split]:
-    """Return the splits that the config names, else those found in ``data.root``, by name."""
+def find_split(data: DataConfig, name: str) -> Split:
+    """Return the split ``train`` or ``val``. Raises UserError if there is none."""
     root = Path(data.root or ".")
-    named = {"train": data.train, "val": data.val}
-    return {
-        name: given_split(root / split.annotations, root / split.images if split.images else None, name)
-        for name, split in named.items()
-        if split.annotations is not None
-    } or find_splits(root)
+    given: SplitConfig = getattr(data, name)
+    if given.annotations is not None:
+        images = None if given.images is None else root / given.images
+        return given_split(root / given.annotations, images, name)
+    splits = splits_of(DataConfig(root=data.root, val_share=data.val_share))
+    chosen = choose_split(splits, name, root)
+    if chosen is not None:
+        return chosen[1]
+    missing = [split.missing for each, split in splits.items() if split.missing and each.startswith(name)]
+    raise DataError(
+        missing[0]
+        if missing
+        else f"{root}: has no split to {'train' if name == 'train' else 'evaluate'} on, only "
+        f"{', '.join(splits)}; give --data.{name}.annotations and --data.{name}.images"
+    )
 
 
 def notes_on(records: Records) -> list[str]:
     """Return what reading left out of a split and what looks wrong in it, a line for each kind."""
     counts = records.faults.counts
-    notes = []
+    notes = list(records.notes)
     if records.dropped:
         notes.append(f"{records.dropped} boxes under a pixel or outside their image left out")
     for name, kind in FAULT_KINDS.items():
@@ -72,6 +97,6 @@ def check_images(records: Records, data: DataConfig) -> None:
         try:
             check_pixels(image.width, image.height, data.max_pixels, image.path)
         except ImageTooLarge as error:
-            raise UserError(f"{error} (listed in {records.source}, id {image.id})") from error
+            raise DataError(f"{error} (listed in {records.source}, id {image.id})") from error
         if not is_file(image.path):
-            raise UserError(f"{image.path}: no such image (listed in {records.source}, id {image.id})")
+            raise DataError(f"{image.path}: no such image (listed in {records.source}, id {image.id})")

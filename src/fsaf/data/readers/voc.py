@@ -1,4 +1,4 @@
-"""Pascal VOC: find the files of a data set and read a folder of XML files, one an image, into records.
+"""Pascal VOC: read a folder of XML files, one an image, into records.
 
 VOC's corners are pixels counted from 1, the last one included: a box over a whole 640 x 480 image is
 1, 1, 640, 480. The same area has the corners 0, 0, 640, 480, so xmin and ymin lose 1 (as in Detectron2).
@@ -6,22 +6,19 @@ Objects marked ``difficult`` become crowd regions: training ignores them, evalua
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from xml.etree import ElementTree
 
 from fsaf.config import DataConfig
-from fsaf.data.decode import IMAGE_SUFFIXES, header_size, is_file
+from fsaf.data.decode import ImageTooLarge, is_file, read_header
+from fsaf.data.exif import turned_size
 from fsaf.data.faults import Faults
 from fsaf.data.progress import follow
-from fsaf.data.readers.layout import SPLIT_NAMES, first_folder
+from fsaf.data.readers.image_files import images_in, is_hidden
 from fsaf.data.readers.voc_xml import Object, parse_xml, read_object, read_size
-from fsaf.data.records import Classes, ImageRecord, Records, Split, assemble, inside
+from fsaf.data.records import Classes, ImageRecord, Records, assemble, inside
 from fsaf.data.table import BoxTable
-from fsaf.errors import UserError
-
-NAME = "Pascal VOC"
-LAYOUT = "ImageSets/Main/*.txt or a folder of XML files (Pascal VOC)"
-"""Files to look for, for the message if there are none."""
+from fsaf.errors import DataError, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +32,7 @@ class VocSplit:
     image_set: Path | None = None
     """A file of ``ImageSets/Main`` with an image name in each line; None takes every XML file."""
     ids_are_official: bool = False
+    missing: str | None = None
 
     @property
     def source(self) -> Path:
@@ -52,30 +50,32 @@ class VocSplit:
         """
         source = self.source
         if not self.images.is_dir():
-            raise UserError(f"{self.images}: no such image folder (needed by {source})")
+            raise DataError(f"{self.images}: no such image folder (needed by {source})")
         names = _read_image_set(self.image_set, faults) if self.image_set else _stems(self.annotations)
         files = _Files(self.images)
         images: list[ImageRecord] = []
         where: list[Path] = []
         objects: list[list[Object]] = []
-        for name in follow(names, f"reading {source}"):
+        measured = 0
+        for number, name in enumerate(follow(names, f"reading {source}"), start=1):
             file = self.annotations / f"{name}.xml"
-            found = _read_file(file, name, files, faults, data)
+            found = _read_file(file, name, number, files, faults, data)
             if found is None:
                 continue
-            path, (height, width), its = found
-            images.append(ImageRecord(id=len(images) + 1, path=path, width=width, height=height))
+            path, (height, width), its, was_measured = found
+            measured += was_measured
+            images.append(ImageRecord(id=number, path=path, width=width, height=height))
             where.append(file)
             objects.append(its)
         named = sorted({each.name for its in objects for each in its})
         if classes is None:
             if not named and faults.refuse:
-                raise UserError(
+                raise DataError(
                     f"{source}: no object in any of its {len(names)} files, so there are no classes"
                 )
             classes = Classes(names=tuple(named), ids=tuple(range(1, len(named) + 1)))
         elif named and not set(named) & set(classes.names):
-            raise UserError(
+            raise DataError(
                 f"{source}: of the classes {', '.join(named)[:120]} the detector has none; "
                 f"it has {', '.join(classes.names)[:120]}. Give data with its classes"
             )
@@ -87,7 +87,9 @@ class VocSplit:
                     table.add(position, each.xywh, label_of[each.name], each.difficult, each.number)
                     continue
                 text = f"object {each.number} is of class {each.name!r:.80}, which the detector does not have"
-                faults.add("box-other-class", where[position], text, image=position + 1, item=each.number)
+                faults.add(
+                    "box-other-class", where[position], text, image=images[position].id, item=each.number
+                )
         assemble(images, table, faults, where.__getitem__, "object")
         return Records(
             images=images,
@@ -98,57 +100,9 @@ class VocSplit:
             folder=self.images,
             faults=faults,
             table=table,
+            turned=measured > 0 if data.exif_rotation is None else data.exif_rotation,
+            measured=bool(images) and measured == len(images),
         )
-
-
-def find(data: Path) -> dict[str, Split]:
-    """Return the splits of a file of ImageSets/Main, or of a folder in VOC's layouts, by name."""
-    if data.is_file():
-        split = at(data, None, "all")
-        return {data.stem: split} if split else {}
-    splits: dict[str, Split] = {}
-    for folder in (data / "Annotations", data / "annotations"):
-        if not folder.is_dir():
-            continue
-        sets = data / "ImageSets" / "Main"
-        files = sorted((sets if sets.is_dir() else sets.parent).glob("*.txt"))
-        for file in files:
-            if file.stem in (*SPLIT_NAMES, "trainval"):  # other files list the images of one class
-                splits[file.stem] = VocSplit(annotations=folder, images=_image_folder(folder), image_set=file)
-        for name in SPLIT_NAMES:
-            if any((folder / name).glob("*.xml")):
-                pictures = (
-                    first_folder([data / f"images/{name}", data / f"JPEGImages/{name}"]) or folder / name
-                )
-                splits[name] = VocSplit(annotations=folder / name, images=pictures)
-        if not splits and any(folder.glob("*.xml")):
-            splits["all"] = VocSplit(annotations=folder, images=_image_folder(folder))
-        if splits:
-            return splits
-    for name in SPLIT_NAMES:
-        for folder in (data / name, data / name / "Annotations", data / name / "annotations"):
-            if any(folder.glob("*.xml")):
-                splits[name] = VocSplit(annotations=folder, images=_image_folder(folder))
-    return splits
-
-
-def at(annotations: Path, images: Path | None, role: str) -> Split | None:
-    """Return the split of a folder of XML files, or of a file of ImageSets/Main, else None."""
-    if annotations.is_dir() and any(annotations.glob("*.xml")):
-        return VocSplit(annotations=annotations, images=images or _image_folder(annotations))
-    if annotations.suffix != ".txt" or annotations.is_dir():
-        return None
-    for folder in list(annotations.absolute().parents)[:4]:
-        for name in ("Annotations", "annotations"):
-            if (folder / name).is_dir():
-                pictures = images or _image_folder(folder / name)
-                return VocSplit(annotations=folder / name, images=pictures, image_set=annotations)
-    raise UserError(f"{annotations}: no folder Annotations of XML files beside or above it")
-
-
-def _image_folder(annotations: Path) -> Path:
-    """Return JPEGImages or images beside the folder of XML files, else the folder itself."""
-    return first_folder([annotations.parent / "JPEGImages", annotations.parent / "images"]) or annotations
 
 
 class _Files:
@@ -157,15 +111,14 @@ class _Files:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.by_stem: dict[str, str] = {}
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                self.by_stem.setdefault(path.stem, path.name)
+        for path in images_in(folder):
+            self.by_stem.setdefault(path.stem, path.name)
 
 
 def _stems(folder: Path) -> list[str]:
-    names = sorted(path.stem for path in folder.glob("*.xml"))
+    names = sorted(path.stem for path in folder.glob("*.xml") if not is_hidden(path.name))
     if not names:
-        raise UserError(f"{folder}: no XML files in it")
+        raise DataError(f"{folder}: no XML files in it")
     return names
 
 
@@ -174,7 +127,7 @@ def _read_image_set(path: Path, faults: Faults) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as text ({error})") from error
+        raise DataError(f"{path}: not readable as text ({error})") from error
     names: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):
         name = line.strip()
@@ -190,9 +143,12 @@ def _read_image_set(path: Path, faults: Faults) -> list[str]:
 
 
 def _read_file(
-    file: Path, name: str, files: _Files, faults: Faults, data: DataConfig
-) -> tuple[Path, tuple[int, int], list[Object]] | None:
-    """Return the image, its height and width, and its objects; None if a fault leaves no image."""
+    file: Path, name: str, number: int, files: _Files, faults: Faults, data: DataConfig
+) -> tuple[Path, tuple[int, int], list[Object], bool] | None:
+    """Return the image, its height and width, its objects, and True if the size was read from the image.
+
+    number: the image's id. Returns None if a fault leaves no image.
+    """
     try:
         root = parse_xml(file.read_bytes())
     except (OSError, ValueError) as error:
@@ -204,22 +160,19 @@ def _read_file(
     path = _find_image(root, file, name, files, faults)
     if path is None:
         return None
-    size = read_size(root)
+    size = given = read_size(root)
     if size is None:  # some tools write none
         try:
-            size = header_size(path, data.max_pixels, data.exif_rotation)
+            stored, tag = read_header(path, data.max_pixels)
         except UserError as error:
             kind = "image-unreadable" if is_file(path) else "image-missing"
-            faults.add(
-                kind, file, f"has no width and height, and they cannot be read from the image: {error}"
-            )
+            kind = "image-too-large" if isinstance(error, ImageTooLarge) else kind
+            text = f"has no width and height, and they cannot be read from the image: {error}"
+            faults.add(kind, file, text, image=number, boxes=len(root.findall("object")))
             return None
-    objects = []
-    for number, element in enumerate(root.findall("object"), start=1):
-        found = read_object(element, number, file, faults)
-        if found is not None:
-            objects.append(found)
-    return path, size, objects
+        size = stored if data.exif_rotation is False else turned_size(stored, tag)
+    objects = [read_object(each, i, file, faults) for i, each in enumerate(root.findall("object"), start=1)]
+    return path, size, [each for each in objects if each is not None], given is None
 
 
 def _find_image(
@@ -228,11 +181,14 @@ def _find_image(
     """Return the image with the name of the XML file, else the one that ``filename`` names."""
     given = (root.findtext("filename") or "").strip()
     relative = inside(given)
-    if relative is None:
-        faults.add("path-leaves", file, f"filename {given!r:.120} leaves {files.folder}")
-        return None
     own = files.by_stem.get(name)
     if own is None:
+        last = PureWindowsPath(given).name  # a path of the machine where it was labelled
+        if last and not (relative and is_file(files.folder / relative)) and is_file(files.folder / last):
+            return files.folder / last
+        if relative is None:
+            faults.add("path-leaves", file, f"filename {given!r:.120} leaves {files.folder}")
+            return None
         return files.folder / (relative or f"{name}.jpg")
     if relative and own != relative and is_file(files.folder / relative):
         text = f"belongs to {own} by its name, to {relative!r:.120} by 'filename'; {own} is used"
