@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    # Before PyTorch starts its threads, and for the processes that tests start: workers share the cores.
+    # Workers share the cores. Set before PyTorch starts its threads; processes of tests inherit it.
     threads = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
 
@@ -19,7 +19,7 @@ from synthetic import tiny_model
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# The same examples on every run. `pytest --hypothesis-profile search` looks for new ones, and many more.
+# Same examples on every run. `pytest --hypothesis-profile search` looks for new ones, and for many more.
 settings.register_profile("fsaf", derandomize=True, deadline=None, max_examples=60, database=None)
 settings.register_profile("search", deadline=None, max_examples=2000, print_blob=True)
 settings.load_profile("fsaf")
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
-    """Every test starts from the same random state."""
+    """Start every test from the same random state."""
     torch.manual_seed(0)
 
 
@@ -43,7 +43,7 @@ def seed() -> None:
 def test_data() -> Path:
     """Folder with the real data sets ``bccd`` and ``minicoco``.
 
-    $FSAF_TEST_DATA, by default ../shared/data beside the repository. Where it is absent tests are skipped, or
+    $FSAF_TEST_DATA, by default ../shared/data beside the repository. If it is missing, tests are skipped, or
     fail if $FSAF_REQUIRE_DATA is set.
     """
     folder = Path(os.environ.get("FSAF_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
@@ -63,13 +63,13 @@ def oracle_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder of a small training. Tests leave it as it is."""
+    """A run folder of a small training. Tests must not change it."""
     return train(tmp_path_factory.mktemp("published"))
 
 
 @pytest.fixture(scope="session")
 def published(trained_run: Path) -> Path:
-    """Its folder for the Hugging Face hub."""
+    """The folder of that run for the Hugging Face hub."""
     return publish(trained_run)
 
 

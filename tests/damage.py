@@ -24,7 +24,7 @@ TEXTS = [
 
 
 def damage_bytes(data: bytes, rng: np.random.Generator) -> bytes:
-    """Cut off, change, insert, drop or double bytes."""
+    """Cut off, change, insert, drop or repeat bytes."""
     out = bytearray(data)
     kind = rng.integers(5)
     at = int(rng.integers(0, len(out) + 1))
@@ -45,7 +45,7 @@ def damage_bytes(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def damage_json(data: Any, rng: np.random.Generator) -> Any:
-    """Replace, drop, double or move one value anywhere."""
+    """Replace, drop, repeat or move one value anywhere."""
     data = json.loads(json.dumps(data))
     at = data
     while True:
@@ -70,7 +70,7 @@ def damage_json(data: Any, rng: np.random.Generator) -> Any:
 
 
 def damage_text(text: str, rng: np.random.Generator) -> str:
-    """Replace, drop, or double a token or a line."""
+    """Replace, drop or repeat a token or a line."""
     kind = rng.integers(4)
     if kind == 0:
         lines = text.splitlines(keepends=True)
@@ -105,7 +105,7 @@ def damage_file(path: Path, rng: np.random.Generator) -> None:
 def damage_image(path: Path, rng: np.random.Generator) -> None:
     """Replace, remove or damage an image file."""
     kind = rng.integers(6)
-    if kind == 0:  # odd modes and formats, of the right size or not
+    if kind == 0:  # unusual modes and formats, of the right size or another
         size = (
             Image.open(path).size
             if rng.random() < 0.6
@@ -122,7 +122,7 @@ def damage_image(path: Path, rng: np.random.Generator) -> None:
         else:
             picture = picture.convert(mode)
         picture.save(path, suffix)
-    elif kind == 1:  # a header that promises more than there is
+    elif kind == 1:  # a header that claims a larger image
         data = bytearray(path.read_bytes())
         data[16:24] = rng.choice([1, 48, 5000, 65535, 2**31 - 1], 2).astype(">u4").tobytes()
         data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")

@@ -29,7 +29,7 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """The fenced blocks of a page, in order."""
+    """Return the fenced blocks of a page, in order."""
     text = page.read_text(encoding="utf-8")
     return [
         Block(
@@ -43,12 +43,12 @@ def blocks(page: Path) -> list[Block]:
 
 
 def prose(page: Path) -> str:
-    """A page without its fenced blocks."""
+    """Return a page without its fenced blocks."""
     return _FENCE.sub("", page.read_text(encoding="utf-8"))
 
 
 def commands(block: Block) -> list[list[str]]:
-    """The commands of a block in words, without comments and redirections, continued lines joined."""
+    """Return the commands of a block as words, without comments and redirections, continued lines joined."""
     joined = block.text.replace("\\\n", " ")
     lines = [shlex.split(line, comments=True) for line in joined.splitlines()]
     found = [words[: words.index(">")] if ">" in words else words for words in lines]
@@ -56,21 +56,21 @@ def commands(block: Block) -> list[list[str]]:
 
 
 def inline(page: Path) -> list[str]:
-    """Inline code of a page, each on one line."""
+    """Return the inline code of a page, each piece on one line."""
     return [" ".join(code.split()).replace("\\|", "|") for code in re.findall(r"`([^`]+)`", prose(page))]
 
 
 def links(page: Path) -> list[str]:
-    """The targets of a page's links and pictures."""
+    """Return the targets of a page's links and pictures."""
     return re.findall(r"\]\(([^)\s]+)\)", prose(page))
 
 
 def headings(page: Path) -> list[tuple[int, str]]:
-    """Level and text of each heading."""
+    """Return level and text of each heading."""
     return [(len(m[1]), m[2]) for m in re.finditer(r"^(#+) (.+)$", prose(page), re.MULTILINE)]
 
 
 def anchor(heading: str) -> str:
-    """What a heading is called in a link, as GitHub and MkDocs call it."""
+    """Return the name of a heading in links, as on GitHub and in MkDocs."""
     plain = re.sub(r"[`*]|\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
     return re.sub(r"[^\w\- ]", "", plain).strip().replace(" ", "-")

@@ -33,7 +33,7 @@ WATCHED = tuple(
 
 
 class Dropping(FSAF):
-    """The detector with dropout, which some backbones have."""
+    """A detector with dropout, as some backbones have it."""
 
     def forward(self, images: Tensor, sizes_b2: Tensor | None = None) -> Any:
         outputs = super().forward(images, sizes_b2)

@@ -32,7 +32,7 @@ from fsaf.training.window import Window
 from synthetic import CLASSES, SeesBadly
 
 FORK: Any = None
-"""Starts processes from one that has imported everything: four start in a second, not half a minute."""
+"""Start processes from one that has imported everything: four take a second, not half a minute."""
 if "forkserver" in multiprocessing.get_all_start_methods():
     FORK = multiprocessing.get_context("forkserver")
     FORK.set_forkserver_preload(

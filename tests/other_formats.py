@@ -10,7 +10,7 @@ from fsaf.data.records import ImageRecord, Records
 
 
 def write_voc(folder: Path, splits: Mapping[str, Records]) -> Path:
-    """``Annotations``, ``JPEGImages`` (links) and ``ImageSets/Main``; crowd regions are ``difficult``."""
+    """Write ``Annotations``, ``JPEGImages`` (links) and ``ImageSets/Main``; crowd regions are ``difficult``."""
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name, records in splits.items():
@@ -24,7 +24,7 @@ def write_voc(folder: Path, splits: Mapping[str, Records]) -> Path:
 
 
 def voc_xml(image: ImageRecord, records: Records) -> str:
-    """The XML file of an image, as LabelImg writes it; pixels count from 1."""
+    """Return the XML file of an image as LabelImg writes it, with pixels counted from 1."""
     objects = ""
     for box, label, crowd in zip(
         image.boxes.tolist(), image.labels.tolist(), image.crowd.tolist(), strict=True
@@ -44,7 +44,7 @@ def voc_xml(image: ImageRecord, records: Records) -> str:
 
 
 def write_yolo(folder: Path, splits: Mapping[str, Records]) -> Path:
-    """``images/SPLIT`` (links), ``labels/SPLIT`` and ``data.yaml``; crowd regions are left out."""
+    """Write ``images/SPLIT`` (links), ``labels/SPLIT`` and ``data.yaml``, without crowd regions."""
     lines = ["names:"]
     for name, records in splits.items():
         lines.insert(0, f"{name}: images/{name}")
@@ -60,7 +60,7 @@ def write_yolo(folder: Path, splits: Mapping[str, Records]) -> Path:
 
 
 def yolo_text(image: ImageRecord) -> str:
-    """The label file of an image, with as many digits as a float has."""
+    """Return the label file of an image, with all digits of a float."""
     boxes = image.boxes[~image.crowd].astype(np.float64) / [
         image.width,
         image.height,

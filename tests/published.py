@@ -9,7 +9,7 @@ from synthetic import recipe, write_eight
 
 
 def train(folder: Path) -> Path:
-    """A run folder inside of ``folder``, trained for an epoch on ``folder/coloured_boxes``."""
+    """Train for an epoch on ``folder/coloured_boxes``; return the run folder inside ``folder``."""
     write_eight(folder / "coloured_boxes")
     values = recipe(folder / "coloured_boxes", folder / "mine", model__backbone="test_efficientnet")
     values["predict"] = {"score_threshold": 0.0}
@@ -19,11 +19,11 @@ def train(folder: Path) -> Path:
 
 
 def publish(run: Path) -> Path:
-    """The run's folder for the hub."""
+    """Publish the run; return its folder for the hub."""
     assert main(["publish", str(run / "checkpoints" / "last.pt"), "--license", "mit"]) == 0
     return run / "hub"
 
 
 def picture(run: Path) -> Path:
-    """A validation picture of its data."""
+    """Return a validation picture of the run's data."""
     return run.parent / "coloured_boxes" / "images" / "val" / "0501.png"

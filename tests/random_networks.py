@@ -1,4 +1,4 @@
-"""Small detectors with random weights that find something everywhere, and padded images for them."""
+"""Small detectors with random weights, which detect something everywhere, and padded images for them."""
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ SIZE = (64, 96)
 
 
 def random_network(config: Config = CONFIG) -> FSAF:
-    """Random weights, moved so that scores spread and boxes differ from place to place."""
+    """Return a detector with random weights whose scores spread and whose boxes differ from place to place."""
     torch.manual_seed(0)
     model = FSAF(config.model, len(CLASSES))
     head = model.head
@@ -36,7 +36,7 @@ def random_network(config: Config = CONFIG) -> FSAF:
 
 
 def pictures(count: int) -> tuple[Tensor, Tensor]:
-    """Padded images of several sizes; the padding holds noise, which must not matter."""
+    """Return padded images of several sizes and their sizes; the padding is noise, which must not matter."""
     generator = torch.Generator().manual_seed(count)
     images = torch.randint(0, 256, (count, 3, *SIZE), generator=generator, dtype=torch.uint8)
     sizes = torch.tensor([[64, 96], [50, 96], [64, 71]])

@@ -18,7 +18,7 @@ from fsaf.model.outputs import FreeOutputs, RawOutputs
 from fsaf.model.points import STRIDES
 
 COLORS = {7: (230, 40, 30), 3: (40, 200, 60), 90: (50, 60, 220)}
-"""Fill of each category: its id, deliberately sparse and unordered."""
+"""Fill colour by category id. Ids are deliberately sparse and unordered."""
 NAMES = {7: "red", 3: "green", 90: "blue"}
 CLASSES = Classes(names=("green", "red", "blue"), ids=(3, 7, 90))
 CATEGORIES = [{"id": id_, "name": name} for id_, name in NAMES.items()]
@@ -39,7 +39,7 @@ class Picture:
 
 
 def paint(picture: Picture) -> np.ndarray:
-    """(H, W, 3) uint8; later objects lie on earlier ones."""
+    """Return the picture, (H, W, 3) uint8; later objects cover earlier ones."""
     pixels = np.full((picture.height, picture.width, 3), GROUND, np.uint8)
     for x, y, width, height, category in picture.objects:
         pixels[max(y, 0) : y + height, max(x, 0) : x + width] = COLORS[category]
@@ -47,7 +47,7 @@ def paint(picture: Picture) -> np.ndarray:
 
 
 def write_coco(folder: Path, pictures: Sequence[Picture], name: str = "train", first_id: int = 11) -> Path:
-    """Write ``annotations/NAME.json`` and ``images/NAME/*.png``; returns the annotation file.
+    """Write ``annotations/NAME.json`` and ``images/NAME/*.png``; return the annotation file.
 
     Image ids count up from ``first_id``.
     """
@@ -77,7 +77,7 @@ def write_coco(folder: Path, pictures: Sequence[Picture], name: str = "train", f
 
 
 def eight_pictures(seed: int = 0) -> list[Picture]:
-    """Eight pictures of 64 x 96, each with one to three rectangles of 12 to 40 pixels."""
+    """Return eight pictures of 64 x 96, each with one to three rectangles of 12 to 40 pixels."""
     rng = np.random.default_rng(seed)
     pictures = []
     for _ in range(8):
@@ -110,7 +110,7 @@ def tiny_model(**changes: Any) -> ModelConfig:
 
 
 def recipe(root: Path, out: Path, **overrides: Any) -> dict[str, Any]:
-    """A recipe for ``eight_pictures``, as its YAML would say it; overrides are dotted keys with ``__``."""
+    """Return a recipe for ``write_eight`` as parsed YAML. Overrides are dotted keys with ``__``."""
     values: dict[str, Any] = {
         "out": str(out),
         "device": "cpu",
@@ -148,9 +148,9 @@ def recipe(root: Path, out: Path, **overrides: Any) -> dict[str, Any]:
 
 
 class SeesColours(FSAF):
-    """Stands in for a trained network: finds the one rectangle of each category's exact colour.
+    """Stand-in for a trained network: detects the one rectangle of each category's exact colour.
 
-    It puts the box on the P3 location nearest to the rectangle's centre; redder is surer. Labels are in order
+    The box is on the P3 location nearest to the rectangle's centre. Redder means a higher score. Labels are in order
     of category id.
     """
 
@@ -181,7 +181,7 @@ class SeesColours(FSAF):
 
 
 class SeesBadly(SeesColours):
-    """Off by some pixels, unsure, and sees things that are not there."""
+    """Stand-in for a poor network: boxes are off by some pixels, scores vary, some detections are false."""
 
     def forward(self, images: Tensor, sizes_b2: Tensor | None = None) -> RawOutputs:
         outputs = super().forward(images, sizes_b2)

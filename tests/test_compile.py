@@ -25,7 +25,7 @@ def network() -> FSAF:
 
 
 def batch(shape: tuple[int, int], boxes: int, seed: int) -> tuple[Tensor, Boxes]:
-    """Two images of a batch shape; the first has that many boxes, the second half as many."""
+    """Return two images of a batch shape: one with that many boxes, one with half as many."""
     random = torch.Generator().manual_seed(seed)
     xyxy, labels, crowd = [], [], []
     for count in (boxes, boxes // 2):
@@ -57,7 +57,7 @@ def counted(module: nn.Module, backend: str) -> CompileCounterWithBackend:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_one_graph_a_batch_shape_over_twenty_batches(precision: str) -> None:
-    """When graphs are made, and made again, is the same for all back ends; this one needs no C++ compiler."""
+    """All back ends compile graphs at the same points. This one needs no C++ compiler."""
     compiled, eager = forward_loss(precision), forward_loss(precision)
     counter = counted(compiled, "aot_eager")
     optimizer = make_optimizer(compiled, OptimConfig(lr=0.001))
@@ -75,7 +75,7 @@ def test_one_graph_a_batch_shape_over_twenty_batches(precision: str) -> None:
 
 
 def test_the_compiled_loss_equals_the_eager_one() -> None:
-    """With the C++ code that PyTorch's own compiler writes."""
+    """Compile with PyTorch's own compiler, which writes C++ code."""
     compiled, eager = forward_loss(), forward_loss()
     counter = counted(compiled, "inductor")
     for count in (0, 1, 20):

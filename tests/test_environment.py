@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 def package(folder: Path, name: str, version: str) -> None:
-    """A package called ``name`` in ``folder`` that does nothing."""
+    """Write an empty package ``name`` to ``folder``."""
     (folder / name).mkdir(parents=True)
     (folder / name / "__init__.py").write_text("")
     (folder / name / "version.py").write_text(version)
@@ -44,7 +44,7 @@ def test_a_cuda_build_beside_torch_npu(
 
 
 def test_torch_npu_without_cann(tmp_path: Path) -> None:
-    """Through PyTorch's own loading of back ends: importing the package fails as it does without CANN."""
+    """PyTorch loads its back ends itself; importing the package fails as it does without CANN."""
     info = tmp_path / "torch_npu-0.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torch_npu\nVersion: 0.0\n")

@@ -1,4 +1,4 @@
-"""Mistakes of a user: one exception for each cause, all of them UserErrors."""
+"""Each cause of a user's mistake has its exception, and all are UserErrors."""
 
 from collections.abc import Callable
 from pathlib import Path

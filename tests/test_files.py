@@ -1,4 +1,4 @@
-"""Files and folders are written whole or not at all, and nothing that is no file is replaced."""
+"""Files and folders are written whole or not at all, and only regular files are replaced."""
 
 import os
 import platform

@@ -53,7 +53,7 @@ def test_words_that_a_key_can_be() -> None:
 def test_the_nearest_key(name: str, near: str | None) -> None:
     known = [f"--{key.name}" for key in recipe_keys()]
     text = nearest_key(name, known)
-    if name == "--images":  # two splits have it: either will do
+    if name == "--images":  # two splits have this key: either is right
         assert text == "" or ".images" in text
     else:
         assert text == (f"; did you mean {near!r}?" if near else "")

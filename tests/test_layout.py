@@ -1,4 +1,4 @@
-"""The parts of the package: what each may import, and how large it may grow."""
+"""Imports and sizes of the parts of the package."""
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,16 +45,16 @@ LARGEST = 0.15
 FILES = {
     ".".join(path.relative_to(SOURCE).with_suffix("").parts): path for path in sorted(SOURCE.rglob("*.py"))
 }
-"""Every file by its dotted name below ``fsaf``; a folder's own is ``folder.__init__``."""
+"""Return every file by its dotted name below ``fsaf``; that of a folder is ``folder.__init__``."""
 
 
 def part_of(name: str) -> str:
-    """The folder of a file; of a file at the top itself."""
+    """Return the folder of a file, or the file itself if it is at the top."""
     return name.rpartition(".")[0] or name
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """Files of the package that a file names in imports, also in functions and for type checkers."""
+    """Return the files of the package that a file imports, in functions and for type checkers too."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
@@ -69,7 +69,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 
 def file_of(name: str) -> str | None:
-    """The file of a module's full name; None if it is not one of the package's modules."""
+    """Return the file of a module by its full name; None if the module is not of the package."""
     if name != "fsaf" and not name.startswith("fsaf."):
         return None
     below = name.removeprefix("fsaf").removeprefix(".")
@@ -80,7 +80,7 @@ IMPORTS = {name: set(imported(ast.parse(path.read_text(encoding="utf-8")))) for 
 
 
 def circle(graph: Mapping[str, Iterable[str]]) -> list[str]:
-    """The nodes of a circle; empty if there is none."""
+    """Return the nodes of a cycle; empty if there is none."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

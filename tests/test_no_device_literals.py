@@ -1,4 +1,4 @@
-"""Devices are chosen in ``fsaf/device`` and followed everywhere else: no other file knows one by name."""
+"""Only ``fsaf/device`` knows devices by name. All other code follows the device of its tensors."""
 
 import ast
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ ALLOWED = {
     "device/programs.py": {"cuda", "npu", "xpu"},
     "device/providers.py": {"cuda", "npu", "cpu"},
     "device/state.py": {"mps", "cpu"},
-    # A file is read onto the CPU; tensors that are elsewhere have no values to check.
+    # Files are read to the CPU. Tensors on other devices, such as meta, have no values to check.
     "checkpoints/memory.py": {"cpu"},
     # Results leave the device to be written, drawn or logged.
     "annotation/draw.py": {".cpu"},
@@ -29,19 +29,19 @@ ALLOWED = {
     "exporting/onnx.py": {".cpu"},
     "exporting/check.py": {"cpu"},
     "detection/exported.py": {".cpu"},
-    # Texts of options; the CPU is listed beside the accelerators; processes also speak about it by gloo.
+    # Texts of options; the CPU is listed beside the accelerators; processes use gloo on it too.
     "cli/export.py": {"cpu"},
     "cli/info.py": {"cpu"},
     "cli/machine.py": {"cpu"},
     "processes/group.py": {"cpu"},
-    # It looks for such calls.
+    # This file detects such calls.
     "testing.py": {"cpu", ".cpu"},
 }
-"""What each file may say of devices, and why. Reading a file with ``map_location="cpu"`` is free to all."""
+"""Device names that a file may use, and why. Every file may read with ``map_location="cpu"``."""
 
 
 def found(tree: ast.AST) -> Iterator[str]:
-    """Names of devices as strings (``cuda``, ``cuda:0``) and as attributes (``.cuda``)."""
+    """Yield names of devices, as strings (``cuda``, ``cuda:0``) and as attributes (``.cuda``)."""
     names = {*ACCELERATORS, "cpu"}
     free = {
         id(node.value)

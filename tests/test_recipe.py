@@ -1,4 +1,4 @@
-"""Recipes: YAML and command line to one checked config, every mistake named."""
+"""Recipes: YAML and command line become one checked config; every mistake gets a message."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -171,7 +171,7 @@ def test_a_mistake_in_a_file_names_file_key_and_value(tmp_path: Path, text: str,
 
 
 def test_keys_taken_over_from_another_place_are_not_given_twice(tmp_path: Path) -> None:
-    """YAML's ``<<`` merges defaults from another place, which may have merged some itself."""
+    """YAML's ``<<`` merges defaults from another place, which may merge others in turn."""
     path = tmp_path / "mine.yaml"
     train = "train: &train {<<: &base {annotations: a.json, images: b}, images: c}"
     path.write_text(f"data: {{{train}, val: {{<<: *train}}}}\nspare: {{<<: *train}}\n")

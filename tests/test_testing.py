@@ -1,4 +1,4 @@
-"""The checker catches every breach of its rules, names it, and is silent about a fixed program."""
+"""The recorder finds and names every breach of its rules, and none in a fixed program."""
 
 from collections.abc import Callable
 

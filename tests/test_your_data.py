@@ -1,4 +1,4 @@
-"""A folder of one's own, in each format, all the way through the command line; names from strangers."""
+"""A data set of each format through the whole command line; names from strangers."""
 
 import json
 import shutil
@@ -69,7 +69,7 @@ def test_the_folder_alone_trains_evaluates_and_exports(
 
 
 def detector(records: Records) -> Detector:
-    """Sees colours, badly; its labels are in order of the categories' ids, the data's of its own."""
+    """Return a poor detector of colours. Its labels are in order of category ids, unlike those of the data."""
     order = [NAMES[id_] for id_ in sorted(COLORS)]
     classes = Classes(
         names=tuple(order), ids=tuple(records.classes.ids[records.classes.names.index(n)] for n in order)
@@ -89,7 +89,7 @@ def test_figures_are_the_same_in_every_format(root: Path) -> None:
         assert predictions
         figures[name] = {key: value for key, value in metrics.items() if key != "images_per_second"}
     assert figures["coco"]["AP"] > 0.01 and figures["coco"]["images"] == 6
-    # VOC's difficult objects count as COCO's crowd regions; YOLO has none, so what is found there is wrong.
+    # VOC's difficult objects count as crowd regions. YOLO has none, so detections there are wrong.
     same_figures(figures["voc"], figures["coco"])
     assert figures["yolo"]["AR100"] == pytest.approx(figures["coco"]["AR100"])
     assert figures["yolo"]["AP"] <= figures["coco"]["AP"]

@@ -1,4 +1,4 @@
-"""Pictures, videos and a camera through ``fsaf predict``."""
+"""``fsaf predict`` on pictures, videos and a camera."""
 
 import json
 import signal
@@ -115,7 +115,7 @@ def test_damage_is_told_and_what_decodes_is_kept(
 
 
 class Endless:
-    """A camera with endless frames; after the sixth somebody presses Ctrl-C."""
+    """A camera without end. The user presses Ctrl-C after the sixth frame."""
 
     rate, time_base, aspect, faults, total = Fraction(10), Fraction(1, 10), None, (), None
     given = 0

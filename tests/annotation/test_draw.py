@@ -30,7 +30,7 @@ def test_pictures_deeper_than_eight_bits_are_drawn_as_they_are_detected_on(kind:
 
 
 def test_a_font_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also for letters that Pillow's own font lacks: a video has many captions."""
+    """A video has many captions, also with letters that Pillow's own font lacks."""
     opened, font = [], ImageFont.load_default(14)
 
     def count(name: object, *_: object, **__: object) -> object:
@@ -42,7 +42,7 @@ def test_a_font_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(3):
         draw_result(plain(), [[20, 20, 90, 90]] * 4, [0] * 4, [0.5] * 4, ["猫", "dog", "naïve", "犬"])
     _font.cache_clear()
-    assert len(opened) == 2  # Pillow's own is one, too
+    assert len(opened) == 2  # Pillow's own font is a FreeTypeFont too
 
 
 def test_box_lines_have_the_colour_of_the_class_and_lie_on_the_box() -> None:
@@ -53,9 +53,14 @@ def test_box_lines_have_the_colour_of_the_class_and_lie_on_the_box() -> None:
         assert tuple(picture[y, x]) == color
     touched = changed(image, Image.fromarray(picture))
     rows, columns = np.flatnonzero(touched.any(1)), np.flatnonzero(touched.any(0))
-    assert (rows[0], rows[-1], columns[0], columns[-1]) == (39, 100, 49, 150)  # one dark pixel around
+    assert (rows[0], rows[-1], columns[0], columns[-1]) == (
+        39,
+        100,
+        49,
+        150,
+    )  # a dark line of one pixel around the box
     assert not touched[50:90, 60:140].any()
-    assert np.asarray(image).std() == 0  # the input is not drawn on
+    assert np.asarray(image).std() == 0  # the input stays as it was
 
 
 def test_every_kind_of_picture_gives_the_same() -> None:
@@ -218,7 +223,7 @@ def test_lines_and_letters_grow_with_the_picture() -> None:
 
 
 def _seen(color: tuple[int, int, int], matrix: list[list[float]]) -> np.ndarray:
-    """CIE L*a*b* of a colour as a colour-blind eye sees it (D65)."""
+    """Return the CIE L*a*b* (D65) of a colour as seen by a colour-blind eye."""
     value = np.array(color) / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     linear = np.clip(np.array(matrix) @ linear, 0, 1)

@@ -80,7 +80,7 @@ def test_files_patterns_and_cameras(here: Path) -> None:
 
 @pytest.mark.parametrize("pattern", ["photos/**", "photos/**/*"])
 def test_a_pattern_gives_a_file_once(here: Path, pattern: str) -> None:
-    """A pattern matches folders and the files in them."""
+    """A pattern may match a folder and also the files in it."""
     (here / "photos" / "a" / "notes.txt").unlink()
     names = [name for name, _ in results(pattern)]
     assert sorted(names) == sorted(name for name, _ in results("photos"))

@@ -131,13 +131,13 @@ def test_of_a_damaged_video_what_decodes_is_kept(
         frames = list(reader.frames())
         assert 20 < len(frames) <= 100 and len(reader.faults) > 0
     assert re.search(told, ", ".join(reader.faults))
-    # Each is still at its time; next to the damage the decoder guesses.
+    # Each frame keeps its time. Next to the damage the decoder fills in.
     off = [np.abs(frame.image.astype(int) - picture(round(frame.time * 25))).mean() for frame in frames]
     assert sum(difference > 2 for difference in off) <= 5
 
 
 def test_what_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cut = record(tmp_path / "cut.mp4", 30)  # its table of contents is at the end
+    cut = record(tmp_path / "cut.mp4", 30)  # an MP4's table of contents is at its end
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     (tmp_path / "text.mp4").write_text("no video at all")
     with av.open(str(tmp_path / "sound.mp4"), "w") as container:
@@ -184,7 +184,7 @@ def test_videos_are_told_by_content(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["12:30.mp4", "concat:b.mp4", "50%03d [1] é.mp4"])
 def test_names_are_names_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """FFmpeg would take the part before a colon for a protocol."""
+    """FFmpeg would read the part before a colon as a protocol."""
     monkeypatch.chdir(tmp_path)
     write(Path("b.mp4"), (64, 96), Fraction(25), Fraction(1, 25), [0, 1, 2])
     write(Path(name), (64, 96), Fraction(25), Fraction(1, 25), [0, 1])

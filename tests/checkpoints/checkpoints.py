@@ -1,4 +1,4 @@
-"""MMDetection's checkpoints, made here: as they are named, and of any size."""
+"""Checkpoints as MMDetection writes them, of any size."""
 
 import math
 import zlib
@@ -95,7 +95,7 @@ def saved(path: Path, content: object, **options: Any) -> Path:
 
 
 def refusal(path: Path) -> str:
-    """The one message with which a file is refused, from the command line."""
+    """Return the message with which the command line refuses a file."""
     with pytest.raises(UserError) as error:
         read_checkpoint(path)
     message = str(error.value)

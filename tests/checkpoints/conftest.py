@@ -1,4 +1,4 @@
-"""MMDetection's checkpoints for every test here."""
+"""MMDetection's checkpoints, shared by the tests of this folder."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ ORACLE = Path(__file__).parents[1] / "data" / "oracle"
 
 @pytest.fixture(scope="module")
 def shapes() -> dict[str, list[int]]:
-    """Every tensor of MMDetection's R-50 checkpoint, in its order."""
+    """Names of all tensors of MMDetection's R-50 checkpoint, in its order."""
     return json.loads((ORACLE / "fsaf_r50_shapes.json").read_text())
 
 

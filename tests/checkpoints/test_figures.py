@@ -99,7 +99,7 @@ def test_detections_are_mmdetections(
 
 
 def _pairs(same: Tensor) -> int:
-    """How many rows can be paired with a column each, every column used once (first free one)."""
+    """Return the number of rows that can be paired with a column, each column used once."""
     used: set[int] = set()
     for row in same:
         free = [column for column in row.nonzero()[:, 0].tolist() if column not in used]
@@ -108,7 +108,7 @@ def _pairs(same: Tensor) -> int:
 
 
 def annotations_of(ids: list[int], test_data: Path, path: Path) -> Path:
-    """The part of minicoco's validation annotations about these images, in this order."""
+    """Return minicoco's validation annotations of these images, in this order."""
     data = json.loads((test_data / "minicoco/annotations/instances_val.json").read_text())
     by_id = {image["id"]: image for image in data["images"]}
     data["images"] = [by_id[id_] for id_ in ids]
@@ -134,7 +134,7 @@ def test_evaluation_of_a_checkpoint_equals_pycocotools(test_data: Path, r50: Pat
     }
     arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
     assert main(["evaluate", str(r50), *arguments]) == 0
-    # Weights by rule find nothing real: take some of what they find, moved a little, for the truth.
+    # Weights by rule detect nothing real. So use some of the detections, moved a little, as ground truth.
     rng = np.random.default_rng(0)
     found = json.loads((tmp_path / "predictions.json").read_text())[::3]
     data = json.loads(annotations.read_text())

@@ -106,7 +106,7 @@ def test_a_file_is_read_and_checked_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 class Interrupted(BaseException):
-    """Stands for whatever ends a process in the middle of a write."""
+    """Stand-in for anything that ends a process in the middle of a write."""
 
 
 @pytest.mark.parametrize("stage", ["write", "sync", "rename"])

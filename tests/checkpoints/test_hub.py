@@ -53,7 +53,7 @@ def test_empty_folders_that_are_there(
 
 
 def test_a_folder_without_classes_is_no_detector(published: Path, tmp_path: Path) -> None:
-    """As other libraries write them: weights, and a ``config.json`` of their own."""
+    """Folders of other libraries have weights too, and a ``config.json`` of their own."""
     alone = tmp_path / "alone"
     alone.mkdir()
     (alone / WEIGHTS).write_bytes((published / WEIGHTS).read_bytes())
@@ -182,7 +182,7 @@ def test_mistakes_in_publishing(
 def test_uploading(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the hub's client is asked to do; the hub itself is not there."""
+    """The calls that the hub's client gets. No hub is involved."""
     asked: list[tuple[str, Any]] = []
 
     class Api:
@@ -220,7 +220,7 @@ def test_detectors_from_the_hub(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """``hf:USER/NAME`` wherever a checkpoint is taken; the download is a stand-in."""
+    """Each command that takes a checkpoint takes ``hf:USER/NAME``. The download is a stand-in."""
     asked = []
 
     def download(repository: str, *, revision: str | None, allow_patterns: list[str]) -> str:

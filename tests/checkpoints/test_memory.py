@@ -1,4 +1,4 @@
-"""Small files that would take all memory: refused before they take it."""
+"""Small files that would take all memory are refused before they do."""
 
 import zipfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""MMDetection's checkpoints: what is read."""
+"""Reading MMDetection's checkpoints."""
 
 import json
 from collections import OrderedDict
@@ -25,7 +25,7 @@ def test_every_tensor_of_the_r50_checkpoint_has_its_place(r50: Path, shapes: dic
     mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     assert config == ModelConfig(weights="none", mean=mean, std=std)
     assert classes == COCO
-    # The same values in the same places, told by what MMDetection's modules are called.
+    # The same values in the same places, by the names of MMDetection's modules.
     for name, tensor in (
         ("backbone.layer3.5.bn2.running_var", model.backbone.body.layer3[5].bn2.running_var),
         ("neck.lateral_convs.0.conv.bias", model.pyramid.lateral[0].bias),

@@ -1,4 +1,4 @@
-"""Files that are no checkpoints of this detector, or would run code: what is refused, and how."""
+"""Files that are not checkpoints of this detector, or would run code, are refused with a message."""
 
 import io
 import os
@@ -108,7 +108,7 @@ def test_a_file_that_may_not_be_read(
 
 
 class Runs:
-    """Pickles to a call, as an attack would."""
+    """Object whose pickle is a function call, as in an attack."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -137,7 +137,7 @@ def test_a_pickle_that_would_run_code_does_not(
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
     message = refusal(path)
     assert not mark.exists()
-    if form != "plain pickle":  # torch does not take that for one of its files
+    if form != "plain pickle":  # PyTorch does not recognise such a file as its own
         assert function.__name__ in message and "run code" in message
 
 
@@ -155,7 +155,7 @@ def test_the_refused_type_is_named(tmp_path: Path, small: dict[str, Tensor]) -> 
 
 
 def written_with(modules: dict[str, ModuleType], path: Path, content: object) -> Path:
-    """Save while modules that are not installed here can be imported, as MMDetection does."""
+    """Save while modules of MMDetection, which are not installed here, can be imported."""
     packages = {".".join(name.split(".")[:k]) for name in modules for k in range(1, name.count(".") + 1)}
     added = {name: ModuleType(name) for name in packages if name not in sys.modules} | modules
     sys.modules.update(added)
@@ -167,7 +167,7 @@ def written_with(modules: dict[str, ModuleType], path: Path, content: object) ->
 
 
 def history_module() -> ModuleType:
-    """mmengine.logging.history_buffer, with as much of its class as pickle sees."""
+    """Stand-in for mmengine.logging.history_buffer, with the part of its class that pickle uses."""
     module = ModuleType("mmengine.logging.history_buffer")
 
     class HistoryBuffer:
@@ -182,7 +182,7 @@ def history_module() -> ModuleType:
 
 
 def config_module() -> ModuleType:
-    """mmengine.config.config, with ConfigDict as it pickles itself."""
+    """Stand-in for mmengine.config.config, with a ConfigDict that pickles as the real one."""
     module = ModuleType("mmengine.config.config")
 
     class ConfigDict(dict):
@@ -220,7 +220,7 @@ def test_the_extra_objects_of_3x_are_read_over(tmp_path: Path, small: dict[str, 
 
 
 def test_numpy_objects_of_either_generation(tmp_path: Path) -> None:
-    """Files name numpy's internals as numpy 1 or as numpy 2 does, whichever wrote them."""
+    """A file names numpy's internals as the numpy version that wrote it does, 1 or 2."""
     buffer = io.BytesIO()
     pickle.dump({"a": np.arange(3.0), "b": np.float32(2), "c": np.dtype("i8")}, buffer, protocol=2)
     other = buffer.getvalue().replace(b"numpy._core.", b"numpy.core.")
@@ -243,7 +243,7 @@ def rewritten(path: Path, data: bytes) -> None:
 
 
 def test_what_is_allowed_is_not_code() -> None:
-    """Stand-ins only: no allowed name leads to the function or class of that name."""
+    """Allowed names lead to stand-ins, never to the function or class of that name."""
     for stand_in, name in ALLOWED:
         assert stand_in is dict or not vars(stand_in()), name
         assert not re.search(r"\b(os|sys|posix|subprocess|builtins|importlib|pickle|torch)\b", name)

@@ -1,4 +1,4 @@
-"""The scripts of ``fsaf completion``, run by bash as at a press of the Tab key."""
+"""The scripts of ``fsaf completion``, run by bash as when Tab is pressed."""
 
 import shutil
 import subprocess

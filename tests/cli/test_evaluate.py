@@ -79,7 +79,7 @@ def test_evaluation_reads_the_annotations_once(
 def test_figures_that_cannot_be_written_are_shown(
     checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Evaluation may have taken hours."""
+    """A mistake must show before the evaluation, which may take hours."""
     (here / "scores" / "evaluation.json").mkdir(parents=True)
     assert main(["evaluate", str(checkpoint), "--out", "scores"]) == 2
     out, err = capsys.readouterr()

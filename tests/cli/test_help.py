@@ -81,7 +81,7 @@ def test_help_lists_each_option_once(capsys: pytest.CaptureFixture[str]) -> None
     out = capsys.readouterr().out
     assert "--tile, --predict.tile N" in out and out.count("--predict.tile ") == 1
     assert "Keep detections with a higher score than this (0.3)" in " ".join(out.split())
-    assert "(0.5)" not in out and "as in CHECKPOINT" in out  # nms_iou: its default is the checkpoint's
+    assert "(0.5)" not in out and "as in CHECKPOINT" in out  # the default of nms_iou is the checkpoint's
 
 
 def test_version_in_a_process_of_its_own() -> None:

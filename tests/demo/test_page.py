@@ -57,7 +57,7 @@ def test_choosing_afterwards_is_predicting_with_those_settings(
     seen = look(detector, PICTURE)
     detector.config.predict.nms_iou = iou
     expected = detector.predict(PICTURE, score_threshold=score)
-    monkeypatch.setattr(FSAF, "forward", None)  # the network is not run again
+    monkeypatch.setattr(FSAF, "forward", None)  # the network does not run again
     found = seen.choose(score, iou)
     assert len(found) == len(expected) > 0
     np.testing.assert_array_equal(found.boxes, expected.boxes)
@@ -123,7 +123,7 @@ def served(checkpoint: Path) -> Iterator[str]:
 
 
 def test_in_a_browser(served: str, tmp_path: Path) -> None:
-    """Upload, see boxes, move a slider, colour by level, download."""
+    """Upload a picture, see boxes, move the slider, colour by level, download."""
     playwright: Any = pytest.importorskip("playwright.sync_api")
     if BROWSER is None:
         pytest.skip("needs the browser chromium (on Debian: apt install chromium)")

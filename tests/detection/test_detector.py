@@ -1,4 +1,4 @@
-"""Pictures of every kind in, boxes in their own pixels out; checkpoints there and back."""
+"""Predictions for all kinds of pictures, with boxes in their own pixels; saving and loading."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +29,7 @@ SCENE = Picture(height=128, width=192, objects=[(20, 30, 60, 40, 7), (100, 64, 8
 
 @pytest.fixture
 def sees() -> Detector:
-    """Finds coloured rectangles."""
+    """A detector that detects coloured rectangles."""
     return Detector(SeesColours().eval(), CLASSES, Config(data=DATA))
 
 
@@ -214,7 +214,7 @@ def test_supervision_without_the_package(sees: Detector, monkeypatch: pytest.Mon
 
 def test_supervision(sees: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
     class Detections(dict[str, Any]):
-        """Takes the arguments of supervision.Detections."""
+        """Stand-in with the arguments of supervision.Detections."""
 
     module = type("supervision", (), {"Detections": Detections})
     monkeypatch.setitem(__import__("sys").modules, "supervision", module)
@@ -243,7 +243,7 @@ def test_save_and_load(random_detector: Detector, tmp_path: Path) -> None:
 def test_a_saved_detector_keeps_the_normalisation_in_use(
     random_detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when another version of timm says something else of the backbone."""
+    """Another version of timm may have other values for the backbone."""
     random_detector.save(tmp_path / "model.pt")
     features = find_features(random_detector.config.model.backbone)._replace(mean=(0.0,) * 3, std=(1.0,) * 3)
     monkeypatch.setattr(backbone, "find_features", lambda name: features)
@@ -291,7 +291,7 @@ def test_load_names_the_file(tmp_path: Path, random_detector: Detector) -> None:
 
 
 def test_colours_are_told_apart() -> None:
-    """The stand-in network of these tests does what they rely on."""
+    """The stand-in network of these tests detects as they expect."""
     assert len({tuple(c) for c in COLORS.values()}) == 3
     outputs = SeesColours()(torch.from_numpy(paint(SCENE)).permute(2, 0, 1)[None])
     scores: Tensor = torch.cat([x.flatten(2) for x in outputs.free.logits], 2).sigmoid()

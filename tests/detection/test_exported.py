@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_padding_with_the_mean_colour_is_padding_with_zero() -> None:
-    """To the network, and to the last bit, as long as images are float."""
+    """The network sees the same values, bit by bit, if images are float."""
     images, sizes = pictures(3)
     network = random_network()
     expected = network.normalise(images, sizes)
@@ -60,10 +60,10 @@ def test_suppression_inside_a_file_without_sizes(float_images: bool, tmp_path: P
     assert report.comparison is not None and report.comparison.detections > 50
     detector = load(report.path)
     found = detector.detect(images, sizes)
-    expected = Detector(network, CLASSES, CONFIG).detect(images[:1], sizes[:1])  # fills H x W
+    expected = Detector(network, CLASSES, CONFIG).detect(images[:1], sizes[:1])  # an image that fills H x W
     torch.testing.assert_close(found.boxes_bm4[:1], expected.boxes_bm4, rtol=0, atol=0.01)
     real = found.labels_bm[1] >= 0
-    assert real.any() and found.boxes_bm4[1][real][:, 3].max() <= 50  # the image is 50 high
+    assert real.any() and found.boxes_bm4[1][real][:, 3].max() <= 50  # the image is 50 pixels high
     assert (found.boxes_bm4[1][~real] == 0).all() and (found.scores_bm[1][~real] == 0).all()
     with pytest.raises(UserError, match="export the checkpoint again"):
         detector.detect(images, sizes, replace(CONFIG.predict, nms_iou=0.6))

@@ -12,7 +12,7 @@ M = 20
 
 
 def plain_loop(boxes: np.ndarray, scores: np.ndarray, threshold: float, count: int) -> list[int]:
-    """Greedy suppression of one image as the definition reads, in float32."""
+    """Suppress the boxes of one image greedily, as the definition says, in float32."""
     kept: list[int] = []
     for i in sorted(range(len(scores)), key=lambda i: (-scores[i], i)):
         if scores[i] <= 0 or len(kept) == count:
@@ -32,7 +32,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.float32:
 
 
 def random_cases(count: int, candidates: int, seed: int) -> tuple[Tensor, Tensor]:
-    """What is awkward, mixed: a coarse grid (equal boxes, exact IoUs, no area), equal scores, padding."""
+    """Return hard cases: boxes on a coarse grid (equal, exact IoUs, no area), equal scores, padding."""
     rng = np.random.default_rng(seed)
     grid = rng.integers(0, 9, (count, candidates, 4)).astype(np.float32)
     fine = rng.uniform(0, 60, (count, candidates, 4)).astype(np.float32)
@@ -126,7 +126,7 @@ def test_fewer_candidates_than_results() -> None:
 
 
 def test_operator_is_registered_correctly() -> None:
-    """PyTorch's own checks of a custom operator: schema, autograd, shape inference, torch.compile."""
+    """PyTorch checks custom operators: schema, autograd, shape inference, torch.compile."""
     boxes, scores = random_cases(2, 10, seed=2)
     torch.library.opcheck(torch.ops.fsaf.nms.default, (boxes, scores, 0.5, 6))
 

@@ -1,4 +1,4 @@
-"""OM files through ais_bench, for which a module stands in that runs the ONNX file."""
+"""OM files through ais_bench. A stand-in for ais_bench runs the ONNX file."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ class InferSession:
 
 @pytest.fixture
 def ais_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A package ais_bench, as if it were installed."""
+    """Make a package ais_bench importable, as if it were installed."""
     package = tmp_path / "site" / "ais_bench" / "infer"
     package.mkdir(parents=True)
     (package / "interface.py").write_text(STAND_IN)
@@ -78,7 +78,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(root: Path, tmp_path: Path) -> Path:
-    """The OM file and its JSON, to be damaged."""
+    """A copy of the OM file and its JSON, to be damaged."""
     for name in ("model.om", "model.json"):
         shutil.copy(root / name, tmp_path)
     return tmp_path / "model.om"
@@ -109,7 +109,7 @@ def test_predictions_of_pictures_of_any_size(ais_bench: None, root: Path) -> Non
 def test_fsaf_evaluate_gives_the_figures_of_the_checkpoint(
     ais_bench: None, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a PyTorch that knows NPUs: --device goes to ais_bench alone."""
+    """PyTorch need not know NPUs: --device goes to ais_bench alone."""
     data = ["--data.val.annotations", str(root / "annotations" / "val.json")]
     data += ["--data.val.images", str(root / "images" / "val")]
     figures = []
@@ -187,7 +187,7 @@ def test_a_json_file_that_does_not_fit(change: Any, message: str, ais_bench: Non
 
 
 def test_outputs_of_another_network(ais_bench: None, copy: Path) -> None:
-    """The shape of the images is the same, but the JSON file is one of a detector with anchors too."""
+    """The images have the same shape, but the JSON file is that of a detector with anchors."""
     path = copy.with_suffix(".json")
     content = json.loads(path.read_text())
     content["config"]["model"]["branches"] = ["anchor_free", "anchor_based"]

@@ -33,7 +33,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("device", ["npu", "npu:7", "cuda:3"])
 def test_a_device_without_its_provider_is_refused(device: str, path: Path) -> None:
-    """`--device npu:7` was the CPU, in silence."""
+    """`--device npu:7` once ran on the CPU without a message."""
     package = {"npu": "onnxruntime-cann", "cuda": "onnxruntime-gpu"}[device.split(":")[0]]
     with pytest.raises(UserError, match=rf"device '{device}': .* has no \w+ExecutionProvider.* {package}"):
         load(path, device)
@@ -110,14 +110,14 @@ def test_a_number_that_is_too_large_is_refused(path: Path, monkeypatch: pytest.M
     with pytest.raises(UserError, match=r"device 'npu:2': .* this machine has npu:0 to npu:1"):
         load(path, "npu:2")
     assert not runtime.asked
-    Runtime(monkeypatch, devices=0)  # PyTorch sees none, so the provider decides
+    Runtime(monkeypatch, devices=0)  # PyTorch sees no such device, so the provider decides
     assert load(path, "npu:2").network.device == "npu:2"
 
 
 def test_a_provider_that_leaves_all_to_the_cpu_is_refused(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As onnxruntime-gpu does, with a warning only, if a CUDA library is missing."""
+    """onnxruntime-gpu does this, with a warning only, if a CUDA library is missing."""
     Runtime(monkeypatch).starts = False
     with pytest.raises(UserError, match=r"model\.onnx: .* CANNExecutionProvider does not start"):
         load(path, "npu")
@@ -141,7 +141,7 @@ def test_a_missing_onnxruntime_is_named(path: Path, monkeypatch: pytest.MonkeyPa
 def test_an_onnxruntime_that_is_there_but_broken(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a build for NumPy 1 beside NumPy 2 is; installing it again would not help."""
+    """So does a build for NumPy 1 beside NumPy 2; installing it again would not help."""
     (tmp_path / "onnxruntime.py").write_text('raise ImportError("numpy failed")')
     monkeypatch.delitem(sys.modules, "onnxruntime")
     monkeypatch.syspath_prepend(tmp_path)

@@ -35,7 +35,7 @@ def random_outputs(
 
 
 def pairs_of_levels(outputs: RawOutputs, image: int) -> Iterator[list[tuple[float, list[float], int]]]:
-    """Score, box and class of every pair, for each level of each branch."""
+    """Return score, box and class of every (location, class) pair, for each level of each branch."""
     assert outputs.free is not None
     for logits, distances, stride in zip(*outputs.free, STRIDES, strict=True):
         found = []
@@ -62,7 +62,7 @@ def pairs_of_levels(outputs: RawOutputs, image: int) -> Iterator[list[tuple[floa
 def plain_loop(
     outputs: RawOutputs, sizes: list[tuple[int, int]], config: PredictConfig
 ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Boxes, scores, labels and levels of each image, one candidate after the other."""
+    """Return boxes, scores, labels and levels of each image, one candidate after the other."""
     results = []
     for image, (height, width) in enumerate(sizes):
         rows = []
@@ -142,7 +142,7 @@ def test_a_score_equal_to_the_threshold_does_not_count() -> None:
 
 
 def test_boxes_without_area_are_dropped() -> None:
-    """As MMDetection's ``min_bbox_size=0``: a box outside its image is empty after clipping."""
+    """A box outside its image is empty after clipping; ``min_bbox_size=0`` of MMDetection drops it too."""
     outputs = random_outputs(1, 1, 0, bias=-40.0)
     assert outputs.free is not None
     logits, distances = outputs.free.logits[0], outputs.free.distances[0]

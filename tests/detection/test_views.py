@@ -1,4 +1,4 @@
-"""Tiles and test-time augmentation: every object once, where it is, whatever the views cut or mirror."""
+"""Tiles and test-time augmentation: each object is found once and in its place."""
 
 import types
 from collections.abc import Callable
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 CLASSES = Classes(names=("a", "b"), ids=(1, 2))
 MARK = 77
-"""Blue of every object; red is its class, green three times its number."""
+"""Blue value of every object. Red is the class, green three times the number of the object."""
 GROUND = 128
 
 Scene = list[tuple[int, int, int, int, int]]
@@ -35,7 +35,7 @@ Scene = list[tuple[int, int, int, int, int]]
 
 
 def paint(height: int, width: int, scene: Scene) -> np.ndarray:
-    """(H, W, 3) uint8; each object of a colour of its own."""
+    """Return a picture (H, W, 3) uint8 in which each object has its own colour."""
     pixels = np.full((height, width, 3), GROUND, np.uint8)
     for number, (x, y, w, h, label) in enumerate(scene):
         pixels[y : y + h, x : x + w] = label, 3 * number, MARK
@@ -67,7 +67,7 @@ class SeesMarks(Detector):
             pixels = image[:, :height, :width].permute(1, 2, 0).numpy()
             found = []
             for color in np.unique(pixels[pixels[:, :, 2] == MARK].reshape(-1, 3), axis=0):
-                if color[0] > 1 or color[1] % 3:  # of an edge that resizing has blurred
+                if color[0] > 1 or color[1] % 3:  # pixels of an edge that resizing has blurred
                     continue
                 y, x = (pixels == color).all(2).nonzero()
                 box = (int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1)
@@ -90,11 +90,11 @@ def found_in(result: Result) -> list[tuple[list[float], int]]:
 # Tiles.
 
 SQUARE = DataConfig(short_side=128, long_side=128)
-"""Tiles of 128 keep their pixels; the picture as a whole shrinks."""
+"""Tiles of 128 are not resized; the whole picture is shrunk."""
 
 
 def random_scene(rng: np.random.Generator, height: int, width: int, sides: tuple[int, int]) -> Scene:
-    """Objects that do not overlap, some of them drawn to where tiles end."""
+    """Return objects that do not overlap, some of them at the edges of tiles."""
     taken, scene = np.zeros((height, width), bool), []
     for _ in range(80):
         w, h = (int(v) for v in rng.integers(*sides, 2))
@@ -129,7 +129,7 @@ def test_objects_on_every_inner_edge() -> None:
     detector = SeesMarks(SQUARE)
     picture = paint(*size, scene)
     assert found_in(detector.predict(picture, tile=128, tile_overlap=0.25)) == boxes_of(scene)
-    # By suppression alone the parts would stay: this scene does cut objects.
+    # Suppression alone would keep the parts: tiles do cut objects of this scene.
     parts = 0
     for top, left, h, w in tiles:
         parts += len(detector.predict(picture[top : top + h, left : left + w]))
@@ -151,7 +151,7 @@ def test_an_object_larger_than_a_tile_comes_from_the_whole_picture(overlap: floa
 
 
 def test_a_mistake_about_a_cut_object_is_left_to_the_tile_that_sees_it_whole() -> None:
-    scene: Scene = [(100, 40, 40, 40, 0)]  # the first tile ends in it
+    scene: Scene = [(100, 40, 40, 40, 0)]  # the first tile ends inside the object
 
     class Mistakes(SeesMarks):
         def detect(self, *args: Any) -> Detections:
@@ -243,12 +243,12 @@ def test_a_mirrored_picture_gives_the_mirrored_result(random_detector: Detector)
     boxes[:, [0, 2]] = 64 - result.boxes[:, [2, 0]]
     same(replace(result, boxes=boxes), mirrored, atol=1e-3)
     plain = random_detector.predict(picture)
-    assert plain.boxes.tolist() != result.boxes.tolist()  # the mirror does count
+    assert plain.boxes.tolist() != result.boxes.tolist()  # the mirrored view changes the result
 
 
 def test_what_only_the_mirrored_view_shows_is_where_it_is() -> None:
     scene: Scene = [(4, 10, 20, 12, 0), (62, 30, 25, 20, 1)]
-    detector = SeesMarks(DATA, sees=lambda box, size: box[2] < size[1] / 2)  # is blind on the right
+    detector = SeesMarks(DATA, sees=lambda box, size: box[2] < size[1] / 2)  # sees only the left half
     picture = paint(64, 96, scene)
     assert found_in(detector.predict(picture)) == boxes_of(scene[:1])
     assert found_in(detector.predict(picture, flip=True)) == boxes_of(scene)

@@ -1,4 +1,4 @@
-"""The table of timm's families says what ``find_features`` finds."""
+"""The table of timm's families agrees with ``find_features``."""
 
 import re
 

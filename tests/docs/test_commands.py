@@ -1,4 +1,4 @@
-"""Every command in README and docs: parsed by the parser it is for, and run where a small run can be made."""
+"""Every command in README and docs is parsed by its parser, and run if a small run is possible."""
 
 import ast
 import re
@@ -60,10 +60,10 @@ RUN_PAGES = (
     "docs/hub.md",
     "docs/predicting.md",
 )
-"""Pages whose commands are run, in this order; the others need COCO, an accelerator or many machines."""
+"""Pages whose commands are run, in this order. The others need COCO, an accelerator or many machines."""
 
 MADE = {"CHECKPOINT": "runs/mine/checkpoints/best.pt"}
-"""What a word of a page stands for where the commands are run."""
+"""Words of the pages, and what replaces them when the commands run."""
 
 SMALL = {
     "train": "--model.backbone test_efficientnet --model.weights none --train.max_steps 2 --log.every 1 "
@@ -72,7 +72,7 @@ SMALL = {
     "evaluate": "--data.workers 0 --device cpu",
     "predict": "--device cpu",
 }
-"""What is appended to a verb's commands, so that they run in a moment."""
+"""Options added to the commands of a verb, so that they run in a moment."""
 
 NEEDED = {
     "train": ["lite0"],
@@ -86,7 +86,7 @@ NEEDED = {
     "publish": ["best.pt"],
     "completion": ["bash"],
 }
-"""Arguments of a verb, for inline code that shows its options alone."""
+"""Arguments of a verb, for inline code that shows only options."""
 
 
 def fsaf_commands(block: Block) -> list[list[str]]:
@@ -207,7 +207,7 @@ def accepted(parse: Callable[[list[str]], None], words: list[str], place: str) -
 
 
 def test_every_block_says_its_language() -> None:
-    """Otherwise this file would miss commands."""
+    """Without a language this file would miss commands."""
     found = [block for page in PAGES for block in blocks(page)]
     assert len(found) > 20
     assert [block.place for block in found if block.language not in LANGUAGES] == []
@@ -303,7 +303,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_quickstart(folder: Path) -> None:
-    """Make the files of ``fsaf quickstart``, and of another training, from those of the README's commands."""
+    """Copy the files of the README's commands as those of ``fsaf quickstart`` and of another training."""
     shutil.copytree(folder / "runs" / "mine", folder / "runs" / "other")
     run = folder / "runs" / "quickstart"
     shutil.copytree(folder / "runs" / "mine", run)
@@ -314,7 +314,7 @@ def make_quickstart(folder: Path) -> None:
 def test_the_commands_run_one_after_another(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the order of the pages, with options that make them small; Python blocks after their page."""
+    """Run the commands page by page, with options that make them small, then the page's Python blocks."""
     monkeypatch.chdir(workplace)
     torch.manual_seed(0)
     ran: list[list[str]] = []
@@ -323,7 +323,7 @@ def test_the_commands_run_one_after_another(
         if name == "docs/quickstart.md":
             make_quickstart(workplace)
         if name == "docs/hub.md":
-            shutil.rmtree(workplace / "runs" / "mine" / "hub")  # the README's commands made it too
+            shutil.rmtree(workplace / "runs" / "mine" / "hub")  # made by the README's commands already
         for block in blocks(ROOT / name):
             if block.language == "python" and name != "docs/hub.md":  # which needs the network
                 exec(compile(block.text, block.place, "exec"), names)
@@ -360,7 +360,7 @@ def test_the_python_of_static_shapes(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_names_in_blocks_of_python_exist() -> None:
-    """Also in blocks that need the network, which no test runs."""
+    """Blocks that need the network are checked too, although no test runs them."""
     things = {"fsaf": fsaf, "detector": Detector, "result": Result, "network": fsaf.FSAF}
     used = 0
     for page in PAGES:

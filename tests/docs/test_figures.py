@@ -26,7 +26,7 @@ def tool() -> Iterator[ModuleType]:
 
 @pytest.fixture
 def scene(tool: ModuleType, tiny_model_config: ModelConfig) -> Any:
-    """A large and a small rectangle, and what an untrained network says."""
+    """A picture with a large and a small rectangle, and the outputs of an untrained network for it."""
     image = paint(Picture(height=256, width=320, objects=[(40, 30, 90, 150, 7), (220, 100, 30, 40, 3)]))
     xyxy = torch.tensor([[40.0, 30, 130, 180], [220, 100, 250, 140]])
     boxes, _ = pad_boxes([xyxy], [torch.tensor([7, 3])], [torch.zeros(2, dtype=torch.bool)], [(256, 320)], 2)

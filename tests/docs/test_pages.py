@@ -1,4 +1,4 @@
-"""Links, paths and figures of README and docs; the site; what else lies beside them."""
+"""Links, paths and figures of README and docs, the site, and other files of the repository."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.exists() and target.is_relative_to(ROOT), link
         if part:
             assert part in [anchor(text) for _, text in headings(target)], link
-        if DOCS in page.parents:  # the site has no more than docs/
+        if DOCS in page.parents:  # the site holds docs/ alone
             assert target.is_relative_to(DOCS), link
 
 
@@ -33,7 +33,7 @@ def test_paths_in_inline_code_exist() -> None:
         for code in inline(page):
             if re.fullmatch(r"(tests|tools|benchmarks|docs|src|examples)(/[\w.-]+)+/?", code):
                 if page.name == "coming-from-mmdetection.md" and code.startswith("tools/"):
-                    continue  # MMDetection's
+                    continue  # files of MMDetection
                 found += 1
                 assert (ROOT / code).exists(), f"{page.relative_to(ROOT)}: {code}"
     assert found > 20
@@ -68,7 +68,7 @@ def test_every_figure_is_shown_and_small() -> None:
 
 
 def pages_of(entry: object) -> list[str]:
-    """Every page in a part of the site's navigation."""
+    """Return every page in a part of the site's navigation."""
     if isinstance(entry, str):
         return [entry]
     parts = entry if isinstance(entry, list) else list(dict(entry).values())  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""The generated pages of docs/reference say what the code says now."""
+"""The generated pages of docs/reference are up to date."""
 
 from pathlib import Path
 from types import ModuleType

@@ -17,19 +17,19 @@ both = pytest.mark.parametrize(("english", "chinese"), PAIRS, ids=lambda page: p
 
 
 def figures(page: Path) -> Counter[str]:
-    """Every number of the text and its tables, with its decimals and percent sign; not those of links."""
+    """Return every number of text and tables, with decimals and percent sign, but none of links."""
     text = re.sub(r"\]\([^)]*\)", "]", prose(page))
     return Counter(re.findall(r"(?<![A-Za-z0-9_.])\d+(?:,\d{3})*(?:\.\d+)*(?:e-?\d+)?%?", text))
 
 
 def targets(page: Path) -> Counter[str]:
-    """What is linked to; a page that is translated counts as its original, a place in the page as nothing."""
+    """Return the targets of links: of a translated page its original, and without places inside a page."""
     found = [link for link in links(page) if not link.startswith("#")]
     return Counter(link.replace(".zh-CN.md", ".md") for link in found)
 
 
 def rows(page: Path) -> list[str]:
-    """The rows of tables and items of lists in order: the number of cells, or the mark of the item."""
+    """Return rows of tables and items of lists in order: the number of cells, or the mark of the item."""
     found = re.findall(r"^(\|.*|- |\d\. )", prose(page), re.MULTILINE)
     return [str(row.count("|")) if row.startswith("|") else row for row in found]
 

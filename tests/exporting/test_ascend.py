@@ -1,4 +1,4 @@
-"""Files for Ascend's compiler ATC: one input, operators that it reads, metadata beside the file, commands."""
+"""Files for Ascend's compiler ATC: one input, known operators, metadata beside the file, commands."""
 
 import json
 import re
@@ -73,7 +73,7 @@ def test_metadata_lies_beside_the_file(report: ExportReport) -> None:
 def test_padded_images_give_the_detections_of_the_checkpoint(
     detector: Detector, report: ExportReport
 ) -> None:
-    """Although the file is not told their sizes: its padding is the mean colour, exactly."""
+    """The file has no input for their sizes. Padding with the mean colour replaces it, exactly."""
     images, sizes = pictures(3)
     found, expected = (one.detect(images, sizes) for one in (load(report.path), detector))
     assert (expected.labels_bm >= 0).sum() > 60
@@ -86,7 +86,7 @@ def test_padded_images_give_the_detections_of_the_checkpoint(
 def test_uint8_images_if_asked(detector: Detector, tmp_path: Path) -> None:
     report = export(detector, tmp_path / "model.onnx", float_images=False)
     assert json.loads((tmp_path / "model.json").read_text())["inputs"]["images"]["type"] == "uint8"
-    images, sizes = pictures(1)  # fills H x W
+    images, sizes = pictures(1)  # an image that fills H x W
     found, expected = (one.detect(images, sizes) for one in (load(report.path), detector))
     torch.testing.assert_close(found.scores_bm, expected.scores_bm, rtol=0, atol=1e-5)
 
@@ -121,7 +121,7 @@ def test_an_operator_that_cann_lacks_is_named(
 
 
 def test_the_table_of_operators() -> None:
-    """Facts of the sources that the table names; Gelu came to ONNX with opset 20."""
+    """The table agrees with the sources it names. Gelu, for example, is in ONNX from opset 20 on."""
     known = known_operators()
     assert {"Conv", "Clip", "Resize", "InstanceNormalization", "Constant", "TopK"} <= known
     assert not {"Gelu", "ReduceL2", "GroupNormalization", "Upsample"} & known

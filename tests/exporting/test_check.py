@@ -1,4 +1,4 @@
-"""The comparison of ONNX and PyTorch: what it must catch, and what rounding excuses."""
+"""The comparison of ONNX and PyTorch finds errors and accepts rounding."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ Row = tuple[list[float], float, int]
 
 
 def detections(rows: list[Row], slots: int = 50) -> Detections:
-    """One image, best score first."""
+    """Detections of one image, best score first."""
     rows = sorted(rows, key=lambda row: -row[1])
     rows = rows + [([0.0] * 4, 0.0, -1)] * (slots - len(rows))
     boxes, scores, labels = zip(*rows, strict=True)
@@ -112,7 +112,7 @@ def test_a_tie_in_suppression_may_differ() -> None:
 
 
 def test_many_ties_fail() -> None:
-    """All boxes moved by a pixel look like ties one by one; together they are an error."""
+    """If all boxes are moved by a pixel, each looks like a tie; together they are an error."""
     moved = [([x + 1 for x in box], score, label) for box, score, label in MANY]
     with pytest.raises(UserError, match="80 detections found by one only"):
         compare(MANY, moved)

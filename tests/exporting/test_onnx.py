@@ -129,7 +129,7 @@ def test_metadata(fixed: ExportReport) -> None:
 
 
 def test_no_detections(fixed: ExportReport, model: FSAF) -> None:
-    """Nothing above the threshold: fixed shapes all the same, and nothing left over from padding."""
+    """Without a score above the threshold, shapes are the same, and nothing comes from padding."""
     found = load(fixed.path).detect(*pictures(1), replace(CONFIG.predict, score_threshold=0.9999))
     assert found.boxes_bm4.shape == (1, 40, 4)
     assert (found.labels_bm == -1).all() and (found.scores_bm == 0).all() and (found.boxes_bm4 == 0).all()
@@ -196,7 +196,7 @@ def test_a_file_without_suppression_detects_as_the_checkpoint(
         return
     report = export_onnx(network, CLASSES, config, tmp_path / "model.onnx", **options)
     assert report.comparison is not None and report.comparison.max_box_difference < 0.01
-    settings = replace(CONFIG.predict, score_threshold=0.02, nms_iou=0.4)  # nothing is built in
+    settings = replace(CONFIG.predict, score_threshold=0.02, nms_iou=0.4)  # no setting is built in
     found = load(report.path).detect(images, sizes, settings)
     expected = Detector(network, CLASSES, config).detect(images, sizes, settings)
     assert (expected.labels_bm >= 0).sum() > 30

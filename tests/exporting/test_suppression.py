@@ -1,4 +1,4 @@
-"""Suppression in an ONNX file, alone: the same indices as torchvision's kernel."""
+"""An ONNX file with suppression alone gives the same indices as torchvision's kernel."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ class Suppression(nn.Module):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Runs the file on (B, 30) candidates."""
+    """A function that runs the file on (B, 30) candidates."""
     path = tmp_path_factory.mktemp("suppression") / "nms.onnx"
     example = (torch.zeros(2, K, 4), torch.zeros(2, K), torch.zeros(2, K, dtype=torch.int64))
     free = {0: torch.export.Dim("batch")}

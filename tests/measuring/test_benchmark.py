@@ -75,7 +75,7 @@ def test_text_is_aligned(found: dict[str, Any]) -> None:
 
 
 def test_a_step_has_all_accumulated_batches(recipe: Path, found: dict[str, Any]) -> None:
-    """Also with more parts than a batch has images: each part is a whole batch, as in training."""
+    """Each accumulated part is a whole batch, as in training, even if a batch has fewer images than parts."""
     from fsaf.recipe import load_recipe
 
     config = load_recipe(str(recipe), ["--device=cpu", "--train.accumulate=5"])
@@ -117,7 +117,7 @@ def test_flops_of_a_convolution_by_hand() -> None:
     (one, one_step), (two, two_step) = (step_flops(config, classes, 2, (64, 96)) for classes in (3, 4))
     forward = 2 * 2 * locations * 64 * 9
     assert two - one == forward
-    assert two_step - one_step == 3 * forward  # and both gradients
+    assert two_step - one_step == 3 * forward  # forward, and both gradients
 
 
 @pytest.mark.parametrize("branches", [["anchor_free"], ["anchor_based"], ["anchor_free", "anchor_based"]])

@@ -210,9 +210,9 @@ def test_the_estimate_by_hand(data: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert found.evaluation_seconds == 3 * (1.0 + 0.5) and found.evaluations == 2
     assert found.seconds == 5.0 + 4 * 11.5 + 2 * 4.5
     found.run.config.data.workers = 1
-    assert found.epoch_seconds == 6.0  # beside it 5.5 s are hidden
+    assert found.epoch_seconds == 6.0  # 5.5 s of it pass during a step
     found.trial.read = 1.0
-    assert found.epoch_seconds == 11.0  # and 11 s hide the steps
+    assert found.epoch_seconds == 11.0  # 11 s of loading hide the steps
     smaller = Batches(steps=Counter({(64, 96): 2, (32, 96): 3}), largest=0, padding=0.0)
     assert smaller.weight == 3.5
     found = replace(found, devices=2)

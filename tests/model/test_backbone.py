@@ -33,7 +33,7 @@ def test_features_of_the_strides_are_found_and_are_channels_first(name: str, cha
 
 @pytest.mark.parametrize("name", ["test_mambaout", "dla34"])
 def test_features_are_those_that_timm_computes(name: str) -> None:
-    """``forward_intermediates`` and ``FeatureListNet`` are two independent ways of timm's."""
+    """timm has two independent ways to get features: ``forward_intermediates`` and ``FeatureListNet``."""
     backbone = Backbone(name).eval()
     whole = timm.create_model(name).eval()
     state = {key.replace("stages_", "stages."): value for key, value in backbone.body.state_dict().items()}

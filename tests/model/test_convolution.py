@@ -150,11 +150,11 @@ def test_a_detectors_outputs_and_state_are_the_same(detector: FSAF, tiny_model_c
 
 
 SIZE = (512, 512)
-"""Its maps are large enough for Winograd's algorithm."""
+"""Its feature maps are large enough for Winograd's algorithm."""
 
 
 class Flat(nn.Module):
-    """The network with outputs that ``torch.jit.trace`` takes."""
+    """The network, with outputs that ``torch.jit.trace`` supports."""
 
     def __init__(self, network: FSAF) -> None:
         super().__init__()

@@ -120,7 +120,7 @@ def test_resnet50_has_the_published_models_tensors(oracle_folder: Path) -> None:
 def test_normalisation_is_the_backbones_own(
     backbone: str, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> None:
-    """As timm's page of each model says; 255 times (0.485, 0.456, 0.406) and so on."""
+    """From timm's page of each model: 255 times (0.485, 0.456, 0.406) and so on."""
     model = FSAF(ModelConfig(backbone=backbone, channels=32), 1)
     assert torch.equal(model.mean.flatten(), torch.tensor(mean))
     assert torch.equal(model.std.flatten(), torch.tensor(std))

@@ -1,4 +1,4 @@
-"""The head's outputs before training, their types, and what the branches share."""
+"""The head's outputs before training, their types, and the layers that the branches share."""
 
 import pytest
 import torch

@@ -33,7 +33,7 @@ def tiny_backbone() -> Backbone:
 
 
 def pixels(photo: int) -> Tensor:
-    """One of scikit-learn's photographs as timm prepares it: (1, 3, 224, 224), -1..1."""
+    """Return one of scikit-learn's photographs as timm prepares it: (1, 3, 224, 224), -1..1."""
     image = Image.fromarray(load_sample_images().images[photo])
     image = functional.resize(image, 256, functional.InterpolationMode.BICUBIC)
     tensor = functional.pil_to_tensor(functional.center_crop(image, [224, 224]))

@@ -1,4 +1,4 @@
-"""The environment of the tests in ``emulated/``, which only run inside it."""
+"""Environment for the tests in ``emulated/``. They run only inside it."""
 
 import importlib.util
 import os

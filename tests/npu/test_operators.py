@@ -43,7 +43,7 @@ def test_the_kept_tables_are_whole(tool: ModuleType) -> None:
         ("aten.mine.default", "kernel"),
         ("aten.argmax.default", "out form"),
         ("aten.scatter.value", "out form"),
-        ("aten.argmin.default", None),  # structured as argmax, but its out form is not listed here
+        ("aten.argmin.default", None),  # structured like argmax, but its out form is not in the list
         ("aten.masked_fill.Scalar", "composite"),
         ("aten.transpose.int", "composite"),
         ("aten.nonzero.default", None),

@@ -58,11 +58,11 @@ class Location:
 
 @dataclass(kw_only=True)
 class Answer:
-    """The values that the objective should return."""
+    """Values that the objective should return."""
 
     locations: list[Location]
     levels: dict[tuple[int, int], int]
-    """The level that box (image, index) selects; boxes without positives have no entry."""
+    """Level that box (image, index) selects; boxes without positives have no entry."""
     loss_cls: list[float]
     loss_box: list[float]
     num_pos: float

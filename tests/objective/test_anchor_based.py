@@ -64,7 +64,7 @@ def test_matches_are_those_of_a_loop(count: int, seed: int, edge: bool) -> None:
 
 
 def raw_outputs(batch: int, seed: int | None = None) -> AnchorOutputs:
-    """Outputs that collect gradients; all zero without a seed."""
+    """Return outputs that collect gradients; all zero without a seed."""
     random = torch.Generator().manual_seed(seed or 0)
 
     def randn(channels: int, scale: float, shift: float) -> list[Tensor]:
@@ -103,7 +103,7 @@ def test_losses_and_gradients_are_torchvisions(kind: Any, seed: int) -> None:
     )
     count = sums.positives
     assert count > 20
-    if kind == "smooth_l1":  # torchvision's has beta 1
+    if kind == "smooth_l1":  # torchvision's smooth L1 has beta 1
         target = head.regression_head.box_coder.encode_single(truth["boxes"][ours.box_bn[0]], ANCHORS.T)
         each = torch.nn.functional.smooth_l1_loss(deltas_b4n[0].T, target, beta=1 / 9, reduction="none").sum(
             1

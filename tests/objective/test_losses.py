@@ -1,4 +1,4 @@
-"""The losses equal torchvision's in float64, and keep the digits that float32 has."""
+"""The losses equal torchvision's in float64, and are accurate to float32's digits."""
 
 import math
 from typing import Any
@@ -101,7 +101,7 @@ def test_other_box_losses_and_gradients(kind: str, reference: Any) -> None:
     boxes, targets = random_boxes(200).requires_grad_(), random_boxes(200)
     found = box_loss(boxes.mT[None], targets.mT[None], kind)[0]
     expected = reference(boxes, targets)
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)  # theirs adds 1e-7 to what divides
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)  # torchvision adds 1e-7 to the divisor
     (found_grad,) = torch.autograd.grad(found.sum(), boxes)
     (expected_grad,) = torch.autograd.grad(expected.sum(), boxes)
     torch.testing.assert_close(found_grad, expected_grad, rtol=1e-5, atol=1e-7)

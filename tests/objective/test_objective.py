@@ -144,7 +144,7 @@ def test_any_number_of_classes(num_classes: int) -> None:
 
 
 def perfect(boxes: Boxes, config: ObjectiveConfig) -> FreeOutputs:
-    """Return exact boxes, certain of the right class where a box is learned and of none elsewhere."""
+    """Return exact boxes, with certainty of the right class at positives and of no class elsewhere."""
     found = assign(SHAPES, boxes, NUM_CLASSES, config)
     points = make_points(SHAPES, STRIDES, torch.device("cpu"))
     x1, y1, x2, y2 = torch.gather(boxes.xyxy, 1, found.box_bp[..., None].expand(-1, -1, 4)).unbind(2)

@@ -1,4 +1,4 @@
-"""The model card: its figures, its snippet and its command are true."""
+"""The figures, the snippet and the command of the model card are right."""
 
 import json
 import shlex

@@ -43,7 +43,7 @@ def test_the_best_of_each_row_is_marked(tmp_path: Path) -> None:
     source = compare(*runs)
     marked = [("num", "0.400"), ("num best", "0.600"), ("num best", "0.600"), ("num", "-")]
     assert row(source, "AP") == row(source, "cat") == marked
-    assert row(source, "AP50") == [("num", "0.500")] * 4  # all the same: none is better
+    assert row(source, "AP50") == [("num", "0.500")] * 4  # all are equal: none is the best
     assert row(source, "b") == [("num", "-"), ("num", "0.100"), ("num", "-"), ("num", "-")]
 
 
@@ -72,7 +72,7 @@ def test_nothing_differs(tmp_path: Path) -> None:
         ({"data": {"root": str(Path("x").resolve()), "val": {"images": "val"}}}, True),
         ({"data": {"root": "./x/", "val": {"images": "val"}}}, True),
         ({"data": {"root": None, "val": {"images": "val"}}}, False),
-        ({}, True),  # older runs do not record it
+        ({}, True),  # older runs do not have this record
     ],
 )
 def test_evaluations_of_other_images_are_told(tmp_path: Path, other: dict[str, Any], same: bool) -> None:

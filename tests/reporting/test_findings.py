@@ -102,7 +102,7 @@ def test_older_runs_have_neither_levels_nor_data_of_their_own(run: Path) -> None
 def test_the_split_that_was_evaluated_counts_not_that_of_the_recipe(
     run: Path, whole: tuple[Path, Config]
 ) -> None:
-    """After ``fsaf evaluate --data.val...`` on other data."""
+    """The report after ``fsaf evaluate --data.val...`` on other data."""
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(
         text.replace("val.json", "train.json").replace("images/val", "images/train")
@@ -119,7 +119,7 @@ def test_the_split_that_was_evaluated_counts_not_that_of_the_recipe(
 def test_broken_predictions_are_told(run: Path, content: str) -> None:
     (run / "predictions.json").write_text(content)
     source, headings = said(run)
-    broken = content != "{}"  # no predictions at all, in whatever brackets
+    broken = content != "{}"  # no list of predictions
     assert ("predictions.json" in source) == broken and "Accuracy" in headings
 
 
@@ -136,7 +136,7 @@ def test_classes_that_are_no_names_do_not_stop_it(run: Path) -> None:
     odd = {"names": [["a"], None, 3], "ids": [[], {}, "x"]}
     change(run / "evaluation.json", lambda e: e | {"classes": odd})
     _, headings = said(run)
-    assert set(SECTIONS) <= headings and "Notes" not in headings  # those of the annotations, then
+    assert set(SECTIONS) <= headings and "Notes" not in headings  # then those of the annotations are used
 
 
 def test_a_class_may_be_called_background(run: Path, whole: tuple[Path, Config]) -> None:
@@ -213,7 +213,7 @@ def test_colours_tell_right_wrong_and_missed(tmp_path: Path) -> None:
     assert PALETTE[1] in colours and PALETTE[0] not in colours  # wrong
     missed = drawn[115:185, 18:84].reshape(-1, 3).tolist()
     assert list(PALETTE[4]) in missed and list(PALETTE[6]) not in missed
-    assert (drawn[116:184, 116:184] == 120).all()  # its score is too low to be shown
+    assert (drawn[116:184, 116:184] == 120).all()  # the score is too low to be shown
     small = replace(image, path=tmp_path / "small.png")
     Image.new("RGB", (100, 50), (120, 120, 120)).save(small.path)
     assert draw_mistakes(small, found, truth, ignored, ("cell",), Config().data).size == (400, 200)

@@ -1,4 +1,4 @@
-"""Report and comparison in a real browser, as wide as a phone and as a desk."""
+"""Report and comparison in a real browser, on a phone's and on a desktop's width."""
 
 import os
 import shutil
@@ -61,7 +61,7 @@ def test_a_page_shows_everything_at_any_width_and_asks_for_nothing(
         tab.on("request", lambda request: asked.append(request.url))
         tab.goto(path.as_uri())
         assert tab.evaluate("document.documentElement.scrollWidth") == width
-        # Nothing reaches out of the page, but for tables that scroll by themselves.
+        # Nothing is wider than the page, except tables that scroll by themselves.
         out = "[...document.querySelectorAll('main *:not(.scroll *, .tall *, pre *)')].filter(e =>"
         out += " e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML.slice(0, 80))"
         assert tab.evaluate(out) == []
@@ -73,7 +73,7 @@ def test_a_page_shows_everything_at_any_width_and_asks_for_nothing(
         if folder := os.environ.get("FSAF_SCREENSHOTS"):
             tab.screenshot(path=str(Path(folder) / f"{kind}-{width}.png"), full_page=True)
     tab.emulate_media(media="print")
-    if kind == "report":  # paper has nothing to unfold
+    if kind == "report":  # on paper nothing can be unfolded
         assert tab.locator("pre").evaluate("e => e.getBoundingClientRect().height") > 100
     assert said == []
     assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()] * 2

@@ -1,4 +1,4 @@
-"""The report of a run: everything is shown and escaped, and every file is optional."""
+"""The report of a run shows and escapes everything; every file is optional."""
 
 import base64
 import html
@@ -278,7 +278,7 @@ def test_a_line_chart_goes_through_its_points() -> None:
     points = [[float(v) for v in pair.split(",")] for pair in line.attrib["points"].split()]
     assert points[1][0] == pytest.approx((points[0][0] + points[2][0]) / 2, abs=0.1)
     assert points[1][1] == pytest.approx((points[0][1] + points[2][1]) / 2, abs=0.1)
-    assert points[0][1] > points[2][1]  # up is less in SVG
+    assert points[0][1] > points[2][1]  # in SVG, y grows downwards
     assert "a<b" in "".join(svg.itertext())
 
 
@@ -289,7 +289,7 @@ def test_stacked_shares_fill_the_chart() -> None:
         [[float(v) for v in pair.split(",")] for pair in area.attrib["points"].split()]
         for area in svg.iter("polygon")
     )
-    assert low[:2] == high[:1:-1]  # the upper area starts where the lower ends
+    assert low[:2] == high[:1:-1]  # the upper area starts at the end of the lower one
     bottom, top = low[2][1], high[0][1]
     assert (bottom - low[0][1]) / (bottom - top) == pytest.approx(0.25, abs=0.002)
     assert high[0][1] == high[1][1]

@@ -35,7 +35,7 @@ def test_broken_lines_are_told(tmp_path: Path) -> None:
 def test_a_line_cut_short_does_not_take_the_next_with_it(tmp_path: Path) -> None:
     note_command(tmp_path, torch.device("cpu"), "fsaf train lite0")
     path = tmp_path / "commands.jsonl"
-    path.write_text(path.read_text()[:-9])  # by a full disk or a loss of power
+    path.write_text(path.read_text()[:-9])  # cut by a full disk or a loss of power
     note_command(tmp_path, torch.device("cpu"), "fsaf train lite0")
     notes: list[str] = []
     assert len(read_commands(tmp_path, notes)) == 1 and "1 line could not be read" in notes[0]

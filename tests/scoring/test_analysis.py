@@ -1,4 +1,4 @@
-"""Right and wrong predictions, against pycocotools, slow loops, and numbers by hand."""
+"""Right and wrong predictions, compared with pycocotools, slow loops, and numbers by hand."""
 
 import contextlib
 import io

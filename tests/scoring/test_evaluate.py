@@ -46,7 +46,7 @@ def test_boxes_on_the_ground_truth_give_one(records: Records, workers: int) -> N
         NAMES.values(), 1.0
     )
     assert metrics["images"] == 5 and metrics["images_per_second"] > 0
-    assert {prediction["level"] for prediction in predictions} == {3}  # all are on P3
+    assert {prediction["level"] for prediction in predictions} == {3}  # all detections are from P3
     assert metrics["boxes_by_size"] == {"small": 1, "medium": 3, "large": 2}
     truth = json.loads(records.source.read_text())["annotations"]
     expected = sorted((a["image_id"], a["category_id"], a["bbox"]) for a in truth if not a["iscrowd"])

@@ -119,7 +119,7 @@ def test_equals_pycocotools_on_random_sets(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_pycocotools_with_tied_scores(seed: int) -> None:
-    """With one decimal most scores tie, so order decides."""
+    """With one decimal most scores are equal, so order decides."""
     rng = np.random.default_rng(100 + seed)
     data = made_up(rng)
     assert_same(data, jittered(data, rng, decimals=1))

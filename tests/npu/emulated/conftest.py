@@ -1,4 +1,4 @@
-"""What the tests on the emulated NPU share."""
+"""Fixtures of the tests on the emulated NPU."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ def train(data: Path, tmp_path: Path) -> Trainer:
 
 @pytest.fixture
 def same_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the CPU compute what the NPU does: contiguous convolutions, and optimizers on flat tensors."""
+    """Let the CPU run the NPU's program: contiguous convolutions, and optimizers on flat tensors."""
     monkeypatch.setattr(fsaf.device.placement, "memory_format", lambda device: torch.contiguous_format)
     monkeypatch.setattr(fsaf.training.optim, "fused_step_can_be_skipped", lambda device: False)
 

@@ -38,7 +38,7 @@ class Trainer:
         self.data, self.out = data, out
 
     def recipe(self, name: str) -> Path:
-        """A shipped recipe without the paths of COCO, whose data folder has other names."""
+        """Return a shipped recipe without COCO's paths, which the test's data does not have."""
         values = yaml.safe_load(find_recipe(name).read_text())
         values["data"] |= {
             "root": str(self.data),
@@ -52,7 +52,7 @@ class Trainer:
     def __call__(
         self, device: str, *options: str, steps: int = 3, recipe: str = "lite0", out: str = ""
     ) -> list[dict[str, Any]]:
-        """Records of the steps."""
+        """Return the records of the steps."""
         folder = self.out / (out or device)
         common = " ".join(COMMON.values()).split()
         fsaf_command(
@@ -66,7 +66,7 @@ class Trainer:
         return self.out / out / "checkpoints" / "last.pt"
 
     def tensors(self, out: str) -> list[torch.Tensor]:
-        """Every tensor of the last checkpoint: weights, average, momenta, step counts, loss scale."""
+        """Return every tensor of the last checkpoint: weights, average, momenta, step counts, loss scale."""
         content = torch.load(self.checkpoint(out), weights_only=True)
         del content["training"]["processes"]  # states of the random generators, and times
         del content["training"]["optimizer"]["param_groups"]  # a captured run's learning rate is a tensor
@@ -75,7 +75,7 @@ class Trainer:
 
 
 def collectives(rank: int, port: int, results: multiprocessing.SimpleQueue) -> None:
-    """One of two processes: put the results of some collective operations into ``results``."""
+    """Run as one of two processes: put the results of some collective operations into ``results``."""
     torch.npu.set_device(rank)
     address = f"tcp://localhost:{port}"
     dist.init_process_group("cpu:gloo,npu:hccl", init_method=address, rank=rank, world_size=2)

@@ -42,7 +42,7 @@ def test_predictions_are_the_same(
 
 
 def test_images_are_copied_without_waiting(checkpoint: Path, tmp_path: Path) -> None:
-    """Each of four batches goes to the device from pinned memory, and its candidates come back."""
+    """Each of four batches is copied to the device from pinned memory, and its candidates back."""
     with emulator.recording() as lines:
         fsaf_command("evaluate", checkpoint, f"--out={tmp_path / 'out'}", "--device=npu")
     start = max(i for i, line in enumerate(lines) if line == f"COPY host to device, {2 * 3 * 64 * 96}")

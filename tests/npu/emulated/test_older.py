@@ -12,7 +12,7 @@ from fsaf.device import resolve_device
 
 
 def test_the_fused_optimizers_are_missing() -> None:
-    device = resolve_device("npu")  # which also tells torch_npu not to compile operators one by one
+    device = resolve_device("npu")  # this also keeps torch_npu from compiling operators one by one
     weight = nn.Parameter(torch.ones(4, device=device))
     weight.grad = torch.ones_like(weight)
     for optimizer in (

@@ -40,7 +40,7 @@ def test_float32_is_equal_to_the_last_bit(train: Trainer, recipe: str, options: 
 
 @pytest.mark.parametrize("options", [(), SGD], ids=["AdamW", "SGD"])
 def test_float32_is_close_to_the_cpus_own_program(train: Trainer, options: tuple[str, ...]) -> None:
-    """On the CPU convolutions are channels last and optimizers fused: other rounding."""
+    """On the CPU, convolutions are channels last and optimizers fused, which rounds differently."""
     on_cpu, on_npu = (train(device, *options) for device in ("cpu", "npu"))
     for a, b in zip(on_npu, on_cpu, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
@@ -84,13 +84,13 @@ def test_a_skipped_step_leaves_every_tensor_as_it_is(train: Trainer) -> None:
     train("npu", *DYNAMIC, "--train.ema=0.9", steps=2, out="two")
     one, two = train.tensors("one"), train.tensors("two")
     changed = [a for a, b in zip(one, two, strict=True) if not torch.equal(a, b)]
-    # The loss scale halves. The average counts its updates, as a number, and takes in the same weights.
+    # The loss scale halves. The average counts an update and averages the same weights.
     assert [tensor.shape for tensor in changed] == [torch.Size([])]
 
 
 @pytest.mark.usefixtures("same_program", "lazy")
 def test_nothing_is_read_before_it_is_there(train: Trainer) -> None:
-    """With launches and copies put off until the host waits, the result is the same to the last bit."""
+    """The result is the same, bit by bit, if launches and copies are delayed until the host waits."""
     on_cpu, on_npu = (train(device, "--train.ema=0.9") for device in ("cpu", "npu"))
     assert [record["loss"] for record in on_npu] == [record["loss"] for record in on_cpu]
     for one, other in zip(train.tensors("npu"), train.tensors("cpu"), strict=True):

@@ -21,7 +21,7 @@ LIBRARIES = (
     *("acl_op_compiler", "acl_tdt_channel", "ascend_ml", "ge_runner", "graph", "hcomm"),
     *("msprofiler", "nnopbase", "runtime"),
 )
-"""Libraries that torch_npu links to and that hold no function of their own here."""
+"""Libraries that torch_npu links to. They are empty here."""
 
 C_TYPES = {
     "T": "void *", "R": "void *", "S": "void *", "L": "void *", "A": "void *", "B": "void *", "i": "int64_t ",
@@ -58,7 +58,7 @@ def launchers(names: set[str], without: set[str]) -> str:
 
 
 def symbols(path: Path, which: str) -> set[str]:
-    """Dynamic symbols of a library. which: ``defined`` or ``undefined``."""
+    """Return the dynamic symbols of a library. which: ``defined`` or ``undefined``."""
     command = ["nm", "-D", f"--{which}-only", path]
     found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return {line.split()[-1].split("@")[0] for line in found.splitlines() if line.strip()}

@@ -22,19 +22,19 @@ DTYPES = {
 """By aclDataType."""
 SCALARS = {0: "f", 2: "b", 3: "i", 4: "B", 6: "h", 9: "q", 11: "d", 12: "?"}
 TENSOR, SCALAR, INTS, FLOATS, BOOLS, TENSORS, SCALAR_LIST, LAUNCH = range(0x7E4501, 0x7E4509)
-"""What a handle is: its first four bytes (operators.c)."""
+"""Kinds of handles, by their first four bytes (operators.c)."""
 
 
 # -- from C to PyTorch -----------------------------------------------------------------------
 
 
 def words(address: int, count: int) -> tuple[int, ...]:
-    """``count`` 64-bit integers."""
+    """Return ``count`` 64-bit integers."""
     return struct.unpack(f"{count}q", ctypes.string_at(address, 8 * count))
 
 
 def tensor(address: int) -> torch.Tensor | None:
-    """The CPU tensor on the memory of a device tensor."""
+    """Return a CPU tensor on the memory of a device tensor."""
     if not address:
         return None
     head, *rest = words(address, 21)
@@ -52,7 +52,7 @@ def tensor(address: int) -> torch.Tensor | None:
 
 
 def scalar(address: int) -> Any:
-    """The number of an aclScalar."""
+    """Return the number of an aclScalar."""
     if not address:
         return None
     what, code = struct.unpack("ii", ctypes.string_at(address, 8))
@@ -63,7 +63,7 @@ def scalar(address: int) -> Any:
 
 
 def array(address: int, expected: int) -> list[Any] | None:
-    """The items of an array or a list of tensors."""
+    """Return the items of an array or a list of tensors."""
     if not address:
         return None
     what, count, items = words(address, 3)
@@ -89,7 +89,7 @@ class Found:
 
 
 def real(bits: int, letter: str) -> float:
-    """A floating-point number from its bits."""
+    """Return the floating-point number with these bits."""
     return struct.unpack_from(letter, struct.pack("q", bits))[0]
 
 
@@ -136,7 +136,7 @@ def install() -> None:
     ctypes.CDLL("libopapi.so").emulator_compute(callback)
 
 
-# -- for programs that look at what happens --------------------------------------------------
+# -- for programs that observe the device --------------------------------------------------
 
 
 def note(text: str) -> None:
@@ -145,13 +145,13 @@ def note(text: str) -> None:
 
 
 def lazy(yes: bool) -> None:
-    """Whether launches and copies are done only when the host waits."""
+    """Choose if launches and copies run only when the host waits."""
     library().emulator_lazy(int(yes))
 
 
 @contextlib.contextmanager
 def recording() -> Iterator[list[str]]:
-    """Record what is put on the device, a line each: ``LAUNCH aclnnAdd``, ``COPY host to device, 12``."""
+    """Record launches and copies, a line each: ``LAUNCH aclnnAdd``, ``COPY host to device, 12``."""
     end = library().emulator_log
     end.restype = ctypes.c_char_p
     lines: list[str] = []

@@ -46,7 +46,7 @@ def put(out, value) -> None:
 
 
 def gives(name: str, signature: str, function: Callable) -> None:
-    """One output, last of the arguments."""
+    """Decorate a kernel with one output, its last argument."""
 
     def kernel(*arguments) -> None:
         put(arguments[-1], function(*arguments[:-1]))
@@ -55,7 +55,7 @@ def gives(name: str, signature: str, function: Callable) -> None:
 
 
 def changes(name: str, signature: str, function: Callable) -> None:
-    """The first argument takes the result."""
+    """Decorate a kernel that writes its result to its first argument."""
 
     def kernel(*arguments) -> None:
         put(arguments[0], function(*arguments))
@@ -250,7 +250,7 @@ gives("IndexAdd", "TiTTST", lambda self, dim, index, source, alpha: self.index_a
 
 
 def given(indices: list) -> list:
-    """An empty tensor stands for a dimension that is not indexed."""
+    """An empty tensor means that the dimension is not indexed."""
     return [None if index.shape == (0,) else index for index in indices]
 
 
@@ -354,7 +354,7 @@ def layer_norm_backward(grad, input, shape, mean, rstd, weight, bias, wanted, *o
 
 @operator("MaxPool2dWithMask", "TAAAAbTT")
 def max_pool(self, kernel, stride, padding, dilation, ceil, out, mask) -> None:
-    """The mask stays as it is: the way back looks for the largest again."""
+    """Leave the mask unset: the backward kernel looks for the maximum again."""
     put(out, torch.nn.functional.max_pool2d(self, kernel, stride or None, padding, dilation, ceil))
 
 
