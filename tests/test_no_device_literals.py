@@ -20,7 +20,7 @@ ALLOWED = {
     # Files are read to the CPU. Tensors on other devices, such as meta, have no values to check.
     "checkpoints/memory.py": {"cpu"},
     # Results leave the device to be written, drawn or logged.
-    "annotation/draw.py": {".cpu"},
+    "detection/draw.py": {".cpu"},
     "scoring/evaluate.py": {".cpu"},
     "detection/picture.py": {".cpu"},
     "detection/views.py": {".cpu"},

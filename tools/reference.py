@@ -54,7 +54,7 @@ What each file of `src/fsaf/` is for, as it says itself. How they hang together:
 PARTS = (
     "fsaf.recipe.load_recipe",
     "fsaf.scoring.evaluate.evaluate",
-    "fsaf.annotation.draw.draw_result",
+    "fsaf.detection.draw.draw_result",
     "fsaf.exporting.export.export_detector",
     "fsaf.data.digits.write_digits",
     "fsaf.testing.Recorder",

@@ -12,7 +12,8 @@ from fsaf._version import __version__
 if TYPE_CHECKING:
     from fsaf.api import check, evaluate, export
     from fsaf.config import Config
-    from fsaf.detection.detector import Detector, Result, load
+    from fsaf.detection.detector import Detector, load
+    from fsaf.detection.result import Result
     from fsaf.errors import CheckpointError, DataError, DeviceError, RecipeError, UserError, WriteError
     from fsaf.model.detector import FSAF
     from fsaf.training.trainer import train
@@ -44,7 +45,7 @@ _HOMES = {
     "DeviceError": "fsaf.errors",
     "FSAF": "fsaf.model.detector",
     "RecipeError": "fsaf.errors",
-    "Result": "fsaf.detection.detector",
+    "Result": "fsaf.detection.result",
     "UserError": "fsaf.errors",
     "WriteError": "fsaf.errors",
     "check": "fsaf.api",

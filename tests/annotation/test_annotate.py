@@ -15,13 +15,13 @@ from PIL import Image
 from annotation.videos import write_frames
 from fsaf.annotation import annotate as module
 from fsaf.annotation.annotate import Output, annotate
-from fsaf.annotation.draw import draw_result
 from fsaf.annotation.sources import Source, find_sources
 from fsaf.annotation.video import Frame, VideoReader
 from fsaf.cli import main
 from fsaf.config import Config, DataConfig
 from fsaf.data import transforms
 from fsaf.detection.detector import Detector
+from fsaf.detection.draw import draw_result
 from fsaf.errors import Stopped, UserError
 from fsaf.model.detector import FSAF
 from synthetic import CLASSES, Picture, SeesColours, paint, tiny_model

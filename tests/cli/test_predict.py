@@ -11,9 +11,9 @@ from PIL import Image
 
 import fsaf
 from cli.commands import refused
-from fsaf.annotation.draw import draw_result
 from fsaf.cli import main
 from fsaf.detection.detector import Detector
+from fsaf.detection.draw import draw_result
 
 
 def test_json_lines(checkpoint: Path, root: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fsaf.annotation.draw import PALETTE
 from fsaf.config import Config
 from fsaf.data.readers.splits import open_split
 from fsaf.data.records import Classes, ImageRecord, Records
+from fsaf.detection.draw import PALETTE
 from fsaf.reporting import findings
 from fsaf.reporting.report import write_report
 from fsaf.reporting.worst import draw_mistakes

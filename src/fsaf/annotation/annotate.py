@@ -16,13 +16,14 @@ from PIL import Image
 from torch import Tensor
 
 from fsaf.annotation.crops import Crops
-from fsaf.annotation.draw import draw_result
 from fsaf.annotation.sources import Source, place_results
 from fsaf.annotation.video import Frame, VideoReader
 from fsaf.annotation.video_writer import VideoWriter, write_video
 from fsaf.data.progress import follow_iterator
 from fsaf.data.transforms import read_image
-from fsaf.detection.detector import Batch, Detector, Result
+from fsaf.detection.detector import Batch, Detector
+from fsaf.detection.draw import draw_result
+from fsaf.detection.result import Result
 from fsaf.errors import DataError, Stopped
 from fsaf.files import check_folder, remove_leftovers, whole
 from fsaf.processes.stop import StopRequest

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from PIL import Image
 
-from fsaf.detection.detector import Result
+from fsaf.detection.result import Result
 from fsaf.files import whole
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)

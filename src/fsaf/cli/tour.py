@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from fsaf.annotation.draw import contact_sheet, draw_result
 from fsaf.data.digits import write_digits
 from fsaf.data.readers.splits import open_split
 from fsaf.data.transforms import read_image
 from fsaf.detection.detector import load
+from fsaf.detection.draw import contact_sheet, draw_result
 from fsaf.exporting.export import export_detector
 from fsaf.files import whole, write_text
 from fsaf.recipe import load_recipe

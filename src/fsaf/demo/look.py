@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import torch
 from PIL import Image
 
-from fsaf.detection.detector import Detector, Result
+from fsaf.detection.detector import Detector
 from fsaf.detection.picture import Prepared, prepare, stack
 from fsaf.detection.postprocess import Candidates, suppress
+from fsaf.detection.result import Result
 from fsaf.detection.views import from_view
 
 LOWEST_SCORE = 0.05

@@ -9,9 +9,10 @@ from typing import Any
 
 from PIL import Image
 
-from fsaf.annotation.draw import draw_result
 from fsaf.demo.look import LOWEST_SCORE, Look, look
-from fsaf.detection.detector import Detector, Result, load
+from fsaf.detection.detector import Detector, load
+from fsaf.detection.draw import draw_result
+from fsaf.detection.result import Result
 from fsaf.errors import UserError
 
 UPLOAD = "20mb"

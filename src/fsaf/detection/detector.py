@@ -1,12 +1,12 @@
 """Detect objects in pictures, with a checkpoint or an exported file."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -22,77 +22,17 @@ from fsaf.detection.om import open_om
 from fsaf.detection.onnx import open_onnx
 from fsaf.detection.picture import Picture, open_picture, prepare_view, stack
 from fsaf.detection.postprocess import Detections
+from fsaf.detection.result import Result
 from fsaf.detection.views import Found, View, from_view, merge, plan_views
 from fsaf.errors import UserError
 from fsaf.model.convolution import use_winograd
 from fsaf.model.detector import FSAF
-
-if TYPE_CHECKING:
-    import supervision
 
 RUNTIMES = {".onnx": open_onnx, ".om": open_om}
 """Functions that open exported files, by suffix. All other files are checkpoints."""
 
 Batch: TypeAlias = list[tuple[int, int, View]]
 """Views that run together, each after the index of its picture and its own index in that picture."""
-
-
-@dataclass(kw_only=True)
-class Result:
-    """The n detections of one image, best first, in pixels of the original image.
-
-    boxes: (n, 4) float32, x1, y1, x2, y2. scores: (n,) float32. labels: (n,) int64, 0..C-1. names: the class
-    names of the n boxes. size: height and width of the image. path: the file of the image, None for an image
-    from memory. levels: (n,) int64, the pyramid level of each box in the view that it was found in, 0 for P3;
-    None for a file with suppression inside.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    names: list[str]
-    size: tuple[int, int]
-    path: str | None = None
-    levels: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain values for JSON: image, size, detections (box, score, label, name)."""
-        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names, strict=True)
-        return {
-            "image": self.path,
-            "size": list(self.size),
-            "detections": [
-                {"box": [round(v, 3) for v in box], "score": round(score, 6), "label": label, "name": name}
-                for box, score, label, name in rows
-            ],
-        }
-
-    def by_level(self) -> tuple[np.ndarray, list[str]]:
-        """Return labels and names for drawing by pyramid level: numbers from 0, and ``cat P3``.
-
-        Raises UserError if the levels are not known.
-        """
-        if self.levels is None:
-            raise UserError(
-                "a file with suppression inside does not give pyramid levels; take the checkpoint"
-            )
-        return self.levels, [f"{name} P{i + 3}" for name, i in zip(self.names, self.levels, strict=True)]
-
-    def to_supervision(self) -> "supervision.Detections":
-        """Convert to ``supervision.Detections``. Raises UserError if that package is not installed."""
-        try:
-            import supervision
-        except ImportError as error:
-            raise UserError("to_supervision needs the package: pip install supervision") from error
-        return supervision.Detections(
-            xyxy=self.boxes,
-            confidence=self.scores,
-            class_id=self.labels,
-            data={"class_name": np.array(self.names)},
-        )
 
 
 class Detector:

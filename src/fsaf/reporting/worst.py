@@ -5,10 +5,10 @@ import math
 import numpy as np
 from PIL import Image
 
-from fsaf.annotation.draw import draw_result, to_pil
 from fsaf.config import DataConfig
 from fsaf.data.records import ImageRecord, Records
 from fsaf.data.transforms import read_image
+from fsaf.detection.draw import draw_result, to_pil
 from fsaf.errors import UserError
 from fsaf.run_folder.read import jpeg_url
 from fsaf.scoring.analysis import SHOWN, Matches, Predictions, mistakes

@@ -1,0 +1,93 @@
+"""The detections of one picture: as numbers, as a table, drawn."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fsaf.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas
+    import supervision
+
+
+@dataclass(kw_only=True, repr=False)
+class Result:
+    """The n detections of one image, best first, in pixels of the original image.
+
+    boxes: (n, 4) float32, x1, y1, x2, y2. scores: (n,) float32. labels: (n,) int64, 0..C-1. names: the class
+    names of the n boxes. size: height and width of the image. path: the file of the image, None for an image
+    from memory. levels: (n,) int64, the pyramid level of each box in the view that it was found in, 0 for P3;
+    None for a file with suppression inside.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    names: list[str]
+    size: tuple[int, int]
+    path: str | None = None
+    levels: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        """Return one line: ``Result(photo.jpg, 640 x 480: 3 dog, 1 cat)``."""
+        counts = ", ".join(f"{count} {name}" for name, count in Counter(self.names).most_common())
+        where = f"{Path(self.path).name}, " if self.path else ""
+        return f"Result({where}{self.size[1]} x {self.size[0]}: {counts or 'nothing'})"
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values for JSON: image, size, detections (box, score, label, name)."""
+        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names, strict=True)
+        return {
+            "image": self.path,
+            "size": list(self.size),
+            "detections": [
+                {"box": [round(v, 3) for v in box], "score": round(score, 6), "label": label, "name": name}
+                for box, score, label, name in rows
+            ],
+        }
+
+    def by_level(self) -> tuple[np.ndarray, list[str]]:
+        """Return labels and names for drawing by pyramid level: numbers from 0, and ``cat P3``.
+
+        Raises UserError if the levels are not known.
+        """
+        if self.levels is None:
+            raise UserError(
+                "a file with suppression inside does not give pyramid levels; take the checkpoint"
+            )
+        return self.levels, [f"{name} P{i + 3}" for name, i in zip(self.names, self.levels, strict=True)]
+
+    def to_dataframe(self) -> "pandas.DataFrame":
+        """Return a row for each detection: image, name, label, score, x1, y1, x2, y2.
+
+        Raises UserError if pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise UserError("to_dataframe needs the package: pip install pandas") from error
+        table = pandas.DataFrame(self.boxes.reshape(-1, 4), columns=["x1", "y1", "x2", "y2"])
+        first = {"image": self.path, "name": self.names, "label": self.labels, "score": self.scores}
+        for place, (name, values) in enumerate(first.items()):
+            table.insert(place, name, values)
+        return table
+
+    def to_supervision(self) -> "supervision.Detections":
+        """Convert to ``supervision.Detections``. Raises UserError if that package is not installed."""
+        try:
+            import supervision
+        except ImportError as error:
+            raise UserError("to_supervision needs the package: pip install supervision") from error
+        return supervision.Detections(
+            xyxy=self.boxes,
+            confidence=self.scores,
+            class_id=self.labels,
+            data={"class_name": np.array(self.names)},
+        )
