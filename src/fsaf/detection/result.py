@@ -2,12 +2,18 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
+from torch import Tensor
 
+from fsaf.data.transforms import read_image
+from fsaf.detection.draw import draw_result
 from fsaf.errors import UserError
+from fsaf.files import whole
 
 if TYPE_CHECKING:
     import pandas
@@ -63,6 +69,42 @@ class Result:
                 "a file with suppression inside does not give pyramid levels; take the checkpoint"
             )
         return self.levels, [f"{name} P{i + 3}" for name, i in zip(self.names, self.levels, strict=True)]
+
+    def draw(
+        self, image: Image.Image | np.ndarray | Tensor | None = None, *, score_threshold: float = 0.0
+    ) -> Image.Image:
+        """Return the picture with the detections drawn.
+
+        image: the picture, as ``fsaf.detection.draw.draw_result`` takes it; by default the file ``path``.
+        score_threshold: leave out detections with lower scores. Raises UserError if the result is of a
+        picture from memory, or of a frame, and no ``image`` is given.
+        """
+        if image is None:
+            if self.path is None:
+                raise UserError("the result is of a picture from memory; give that to draw(image)")
+            image = read_image(Path(self.path), None, recorded=self.size, otherwise=True)
+        return draw_result(
+            image, self.boxes, self.labels, self.scores, self.names, score_threshold=score_threshold
+        )
+
+    def save(self, path: str | PathLike[str], image: Image.Image | np.ndarray | Tensor | None = None) -> None:
+        """Write the picture with the detections drawn; the suffix of ``path`` says in which format.
+
+        image: as in ``draw``. Raises UserError if the suffix is not one of a picture.
+        """
+        path = Path(path)
+        format = Image.registered_extensions().get(path.suffix.lower())
+        if format not in Image.SAVE:
+            raise UserError(f"{path}: give a name that ends in .png or .jpg")
+        with whole(path) as draft:
+            self.draw(image).save(draft, format)
+
+    def show(self, image: Image.Image | np.ndarray | Tensor | None = None) -> None:
+        """Show the picture with the detections drawn in a window. image: as in ``draw``.
+
+        In a notebook, ``result.draw()`` as the last line of a cell shows it there.
+        """
+        self.draw(image).show()
 
     def to_dataframe(self) -> "pandas.DataFrame":
         """Return a row for each detection: image, name, label, score, x1, y1, x2, y2.
