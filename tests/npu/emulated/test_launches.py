@@ -1,4 +1,4 @@
-"""Number of launches in a training step and a prediction, which decides the speed of small networks on an NPU."""
+"""Launches in a training step and a prediction, which decide the speed of small networks on an NPU."""
 
 import pytest
 from running import Trainer
