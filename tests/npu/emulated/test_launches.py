@@ -1,4 +1,4 @@
-"""Launches in a training step and a prediction, which decide the speed of small networks on an NPU."""
+"""Launches in a training step and in a prediction. They decide the speed of small networks on an NPU."""
 
 import pytest
 from running import Trainer
