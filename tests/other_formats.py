@@ -10,7 +10,7 @@ from fsaf.data.records import ImageRecord, Records
 
 
 def write_voc(folder: Path, splits: Mapping[str, Records]) -> Path:
-    """Write ``Annotations``, ``JPEGImages`` (links) and ``ImageSets/Main``; crowd regions are ``difficult``."""
+    """Write ``Annotations``, ``JPEGImages`` (links) and ``ImageSets/Main``; crowds are ``difficult``."""
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name, records in splits.items():

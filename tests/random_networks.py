@@ -18,7 +18,7 @@ SIZE = (64, 96)
 
 
 def random_network(config: Config = CONFIG) -> FSAF:
-    """Return a detector with random weights whose scores spread and whose boxes differ from place to place."""
+    """Return a detector with random weights, such that scores spread and boxes differ from place to place."""
     torch.manual_seed(0)
     model = FSAF(config.model, len(CLASSES))
     head = model.head

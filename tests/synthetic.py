@@ -150,8 +150,8 @@ def recipe(root: Path, out: Path, **overrides: Any) -> dict[str, Any]:
 class SeesColours(FSAF):
     """Stand-in for a trained network: detects the one rectangle of each category's exact colour.
 
-    The box is on the P3 location nearest to the rectangle's centre. Redder means a higher score. Labels are in order
-    of category id.
+    The box is on the P3 location nearest to the rectangle's centre. Redder means a higher score. Labels are
+    in order of category id.
     """
 
     def __init__(self) -> None:

@@ -69,7 +69,7 @@ def test_the_folder_alone_trains_evaluates_and_exports(
 
 
 def detector(records: Records) -> Detector:
-    """Return a poor detector of colours. Its labels are in order of category ids, unlike those of the data."""
+    """Return a poor detector of colours, with labels in order of category ids, unlike those of the data."""
     order = [NAMES[id_] for id_ in sorted(COLORS)]
     classes = Classes(
         names=tuple(order), ids=tuple(records.classes.ids[records.classes.names.index(n)] for n in order)
