@@ -1,5 +1,7 @@
 """Features of backbones, frozen parts, and errors for models that do not fit."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -9,16 +11,21 @@ from fsaf.errors import UserError
 from fsaf.model.backbone import Backbone, find_features
 
 
+def slow(*values: object) -> Any:
+    """Return the values of a parametrized test as a slow case: building a large network takes seconds."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("name", "channels"),
     [
         ("convnext_tiny", [192, 384, 768]),
-        ("cspdarknet53", [256, 512, 1024]),
-        ("csatv2", [32, 72, 168]),
-        ("dla34", [128, 256, 512]),
+        slow("cspdarknet53", [256, 512, 1024]),
+        slow("csatv2", [32, 72, 168]),
+        slow("dla34", [128, 256, 512]),
         ("mambaout_femto", [96, 192, 288]),
-        ("swin_tiny_patch4_window7_224", [192, 384, 768]),
-        ("swinv2_tiny_window8_256", [192, 384, 768]),
+        slow("swin_tiny_patch4_window7_224", [192, 384, 768]),
+        slow("swinv2_tiny_window8_256", [192, 384, 768]),
         ("vgg11", [512, 512, 512]),
     ],
 )
@@ -31,7 +38,7 @@ def test_features_of_the_strides_are_found_and_are_channels_first(name: str, cha
     assert [tuple(x.shape) for x in features] == shapes
 
 
-@pytest.mark.parametrize("name", ["test_mambaout", "dla34"])
+@pytest.mark.parametrize("name", ["test_mambaout", slow("dla34")])
 def test_features_are_those_that_timm_computes(name: str) -> None:
     """timm has two independent ways to get features: ``forward_intermediates`` and ``FeatureListNet``."""
     backbone = Backbone(name).eval()
@@ -55,8 +62,8 @@ def test_looking_for_features_draws_no_random_numbers() -> None:
     ("name", "channels"),
     [
         ("resnet50.tv_in1k", [512, 1024, 2048]),
-        ("resnet101.tv_in1k", [512, 1024, 2048]),
-        ("resnext101_64x4d.tv_in1k", [512, 1024, 2048]),
+        slow("resnet101.tv_in1k", [512, 1024, 2048]),
+        slow("resnext101_64x4d.tv_in1k", [512, 1024, 2048]),
         ("tf_efficientnet_lite0", [40, 112, 320]),
     ],
 )
@@ -99,9 +106,9 @@ def test_frozen_stages_of_an_efficientnet() -> None:
     [
         ("test_convnext", ("stem_", "stages_0.", "stages_1.")),
         ("repvgg_a0", ("stem.", "stages_0.")),
-        ("swin_tiny_patch4_window7_224", ("patch_embed.", "layers_0.", "layers_1.")),
-        ("davit_tiny", ("stem.", "stages_0.", "stages_1.")),
-        ("cspnext_s", ("model.stem.", "model.stages.0.")),
+        slow("swin_tiny_patch4_window7_224", ("patch_embed.", "layers_0.", "layers_1.")),
+        slow("davit_tiny", ("stem.", "stages_0.", "stages_1.")),
+        slow("cspnext_s", ("model.stem.", "model.stages.0.")),
     ],
 )
 def test_frozen_stages_of_networks_that_timm_takes_apart(name: str, parts: tuple[str, ...]) -> None:
@@ -164,10 +171,10 @@ def test_a_model_without_the_strides_is_refused(name: str, strides: str) -> None
     ("name", "reason"),
     [
         ("visformer_small", r"AssertionError: Input height \(128\) doesn't match model \(112\)\."),
-        ("maxvit_tiny_tf_224", r"AssertionError: height \(64\) must be divisible by window \(7\)"),
+        slow("maxvit_tiny_tf_224", r"AssertionError: height \(64\) must be divisible by window \(7\)"),
         ("halonet26t", "AssertionError"),
-        ("coatnet_0_224", "RuntimeError: .*"),
-        ("mobilevitv2_050", r"ValueError: .*\(256, 26, 42\).*\(256, 25, 42\).*"),
+        slow("coatnet_0_224", "RuntimeError: .*"),
+        slow("mobilevitv2_050", r"ValueError: .*\(256, 26, 42\).*\(256, 25, 42\).*"),
     ],
 )
 def test_a_model_that_fails_on_images_of_other_sizes_is_refused(name: str, reason: str) -> None:
@@ -189,6 +196,7 @@ def test_an_unknown_tag_of_a_known_model_is_refused() -> None:
         Backbone("resnet18.nobody")
 
 
+@pytest.mark.slow
 def test_stages_that_cannot_be_told_apart_cannot_be_frozen() -> None:
     with torch.device("meta"):
         Backbone("hrnet_w18_small", frozen_stages=-1)

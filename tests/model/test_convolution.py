@@ -165,6 +165,7 @@ class Flat(nn.Module):
         return tuple(outputs.tensors())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore::torch.jit.TracerWarning")
 @torch.no_grad()
 def test_a_traced_network_can_be_saved(detector: FSAF, tmp_path: Path) -> None:
@@ -176,7 +177,7 @@ def test_a_traced_network_can_be_saved(detector: FSAF, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
-@pytest.mark.parametrize("kind", ["grad", "vmap", "jvp"])
+@pytest.mark.parametrize("kind", ["grad", "vmap", pytest.param("jvp", marks=pytest.mark.slow)])
 def test_torch_func_transforms_the_network(detector: FSAF, kind: str) -> None:
     images, weights = 255 * torch.rand(1, 3, *SIZE), dict(detector.head.named_parameters())
     levels = [x.detach() for x in detector.pyramid(detector.backbone(detector.normalise(images, None)))]
