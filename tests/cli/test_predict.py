@@ -108,7 +108,7 @@ def test_drawing_follows_exif_rotation(
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (96, 64)).save(here / "a.jpg", exif=exif)
-    for option, size in (("false", (96, 64)), ("true", (64, 96))):
+    for option, size in (("false", (96, 64)), ("true", (64, 96)), ("null", (64, 96))):
         options = ["--data.exif_rotation", option, "--out", option]
         assert main(["predict", str(checkpoint), "a.jpg", *options]) == 0
         with Image.open(here / option / "a.png") as image:

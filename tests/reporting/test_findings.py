@@ -198,6 +198,7 @@ def test_colours_tell_right_wrong_and_missed(tmp_path: Path) -> None:
         labels=np.zeros(2, np.int64),
         crowd=np.zeros(2, bool),
     )
+    records = Records(images=[image], classes=Classes(names=("cell",), ids=(1,)), source=Path("a.json"))
     found = analysis.Predictions(
         image=np.full(3, 1),
         label=np.zeros(3, np.int64),
@@ -206,7 +207,7 @@ def test_colours_tell_right_wrong_and_missed(tmp_path: Path) -> None:
         level=np.zeros(3, np.int64),
     )
     truth, ignored = np.array([0, -1, -1]), np.zeros(3, bool)
-    drawn = np.asarray(draw_mistakes(image, found, truth, ignored, ("cell",), Config().data))
+    drawn = np.asarray(draw_mistakes(image, found, truth, ignored, records, Config().data))
     colours = {tuple(pixel) for pixel in drawn[18:82, 18:22].reshape(-1, 3).tolist()}
     assert PALETTE[0] in colours and PALETTE[1] not in colours  # right
     colours = {tuple(pixel) for pixel in drawn[50:82, 198:204].reshape(-1, 3).tolist()}
@@ -216,4 +217,4 @@ def test_colours_tell_right_wrong_and_missed(tmp_path: Path) -> None:
     assert (drawn[116:184, 116:184] == 120).all()  # the score is too low to be shown
     small = replace(image, path=tmp_path / "small.png")
     Image.new("RGB", (100, 50), (120, 120, 120)).save(small.path)
-    assert draw_mistakes(small, found, truth, ignored, ("cell",), Config().data).size == (400, 200)
+    assert draw_mistakes(small, found, truth, ignored, records, Config().data).size == (400, 200)

@@ -10,8 +10,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fsaf.config import Config, DataConfig, PredictConfig
+from fsaf.config import Config, DataConfig, PredictConfig, SplitConfig
 from fsaf.data.readers.coco import read_coco
+from fsaf.data.readers.splits import open_split
 from fsaf.data.records import Classes, Records
 from fsaf.detection.detector import Detector
 from fsaf.errors import UserError
@@ -84,6 +85,28 @@ def test_several_views_give_the_same_boxes(records: Records, monkeypatch: pytest
     monkeypatch.setattr(group, "gather", lambda mine: shares)
     assert evaluate(detector, records, DATA)[1] == found
     assert [len({e["image_id"] for batch in share for e in batch}) for share in shares] == [3, 1]
+
+
+@pytest.mark.parametrize("labelled", ["rotated", "stored"])
+@pytest.mark.parametrize("views", [False, True])
+def test_images_with_a_rotation_tag_are_read_as_they_were_labelled(
+    tmp_path: Path, labelled: str, views: bool
+) -> None:
+    annotations = write_coco(tmp_path, PICTURES[:2], "val")
+    for path in (tmp_path / "images" / "val").iterdir():
+        with Image.open(path) as image:
+            stored = image.transpose(Image.Transpose.ROTATE_90) if labelled == "rotated" else image.copy()
+        exif = Image.Exif()
+        exif[0x0112] = 6  # a viewer turns the stored pixels a quarter clockwise
+        stored.save(path, exif=exif)
+    data = DataConfig(
+        train=SplitConfig(),
+        val=SplitConfig(annotations=str(annotations), images=str(tmp_path / "images/val")),
+    )
+    detector = Detector(SeesColours().eval(), CLASSES, Config(data=DATA))
+    detector.config.predict = PredictConfig(flip=views)
+    metrics, _ = evaluate(detector, open_split(data, "val"), DATA)
+    assert metrics["AP50"] == 1.0
 
 
 def test_nothing_found_gives_zero_and_empty_predictions(records: Records) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fsaf.data.digits import write_digits
 from fsaf.data.readers.splits import open_split
-from fsaf.data.transforms import read_image
+from fsaf.data.samples import read_record
 from fsaf.detection.detector import load
 from fsaf.detection.draw import contact_sheet, draw_result
 from fsaf.exporting.export import export_detector
@@ -68,7 +68,7 @@ def tour(out: Path, overrides: Sequence[str], command: str) -> None:
     with stage("predict", f"{len(shown)} of them, drawn into {out / 'pictures'}"):
         drawn = []
         for record in shown:
-            image = read_image(record.path, config.data.exif_rotation)
+            image = read_record(record, records, config.data)
             result = detector.predict(image, score_threshold=0.3)
             picture = draw_result(image, result.boxes, result.labels, result.scores, result.names)
             with whole(out / "pictures" / f"{record.path.stem}.png") as draft:

@@ -61,8 +61,9 @@ class DataConfig:
     )
     exif_rotation: bool | None = key(
         None,
-        "Rotate images by their EXIF tag. If not given, the sizes in the annotations decide, since they tell "
-        "which picture was labelled; YOLO labels, which hold no sizes, refer to the rotated picture.",
+        "Rotate images by their EXIF tag. If not given, prediction rotates them, as viewers do; for a data "
+        "set, the sizes in the annotations tell which picture was labelled, and YOLO labels, which hold no "
+        "sizes, refer to the rotated picture.",
     )
     shapes: list[tuple[int, int]] | None = key(
         None, "Fixed batch shapes, (height, width). Each image goes into the shape that wastes least padding."

@@ -44,6 +44,15 @@ class Sample:
     """Time to read and transform the image."""
 
 
+def read_record(image: ImageRecord, records: Records, data: DataConfig) -> Tensor:
+    """Read an image of a split: (3, H, W) uint8 RGB, the picture that its boxes refer to, stored or rotated.
+
+    Raises UserError as ``read_image`` does.
+    """
+    recorded = (image.height, image.width)
+    return read_image(image.path, data.exif_rotation, data.max_pixels, recorded, records.turned)
+
+
 class Images(Dataset[Any]):
     """Reads images of a split and, for training, augments them."""
 
@@ -77,13 +86,7 @@ class Images(Dataset[Any]):
                 seconds=0.0,
             )
         record = self.records.images[draw.item]
-        image = read_image(
-            record.path,
-            self.data.exif_rotation,
-            self.data.max_pixels,
-            (record.height, record.width),
-            self.records.turned,
-        )
+        image = read_record(record, self.records, self.data)
         height, width = image.shape[1:]
         if self.augment and max(abs(height - record.height), abs(width - record.width)) > 1:
             raise DataError(

@@ -29,16 +29,16 @@ def read_image(
 ) -> Tensor:
     """Decode an image file to (3, H, W) uint8 RGB; grey-scale and palette images become RGB.
 
-    exif_rotation: rotate the pixels by the file's EXIF tag; False keeps the stored pixels; None rotates them
-    if ``recorded``, (height, width) of the annotations, is that of the rotated picture. otherwise: what None
-    means if the sizes do not tell.
+    exif_rotation: rotate the pixels by the file's EXIF tag, as viewers do; False keeps the stored pixels;
+    None rotates them unless ``recorded``, (height, width) of annotations, shows that the stored picture was
+    labelled. otherwise: what None means if these sizes do not tell.
     Raises UserError naming the file if it is missing, has more than ``max_pixels`` or does not decode.
     """
     with open_image(path, max_pixels) as image:
         tag = orientation(image)
         if exif_rotation is None:
             size = (image.height, image.width)
-            exif_rotation = is_turned(recorded, size, tag, otherwise) if recorded else otherwise
+            exif_rotation = recorded is None or is_turned(recorded, size, tag, otherwise)
         return to_tensor(turn(image, tag) if exif_rotation else image)
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from fsaf.config import DataConfig
 from fsaf.data.records import ImageRecord, Records
-from fsaf.data.transforms import read_image
+from fsaf.data.samples import read_record
 from fsaf.detection.draw import draw_result, to_pil
 from fsaf.errors import UserError
 from fsaf.run_folder.read import jpeg_url
@@ -43,7 +43,7 @@ def worst_pictures(
                 predictions.pick(np.arange(rows.start, rows.stop)),
                 np.where(matches.right[rows], matches.truth[rows] - starts[i], -1),
                 matches.ignored[rows],
-                records.classes.names,
+                records,
                 data,
             )
             url = jpeg_url(picture, _BYTES)
@@ -59,7 +59,7 @@ def draw_mistakes(
     predictions: Predictions,
     truth: np.ndarray,
     ignored: np.ndarray,
-    names: tuple[str, ...],
+    records: Records,
     data: DataConfig,
 ) -> Image.Image:
     """Draw the detections of an image from score ``SHOWN`` on, and its annotated boxes.
@@ -70,7 +70,7 @@ def draw_mistakes(
     predictions: those of the image. truth (P,): position of the box that each prediction matches, negative
     for none. ignored (P,): predictions in crowd regions, which are not drawn.
     """
-    picture = to_pil(read_image(image.path, data.exif_rotation, data.max_pixels))
+    picture = to_pil(read_record(image, records, data))
     grow = max(1, math.ceil(_LEAST / max(picture.size)))
     picture = picture.resize((picture.width * grow, picture.height * grow))
     rows = np.flatnonzero((predictions.score >= SHOWN) & ~ignored)
@@ -78,7 +78,7 @@ def draw_mistakes(
     seen = np.zeros(len(image.boxes), bool)
     seen[truth[rows][right]] = True
     captions = [
-        f"{names[label]} {score:.2f}"
+        f"{records.classes.names[label]} {score:.2f}"
         for label, score in zip(predictions.label, predictions.score, strict=True)
     ]
     return draw_result(

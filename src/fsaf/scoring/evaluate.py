@@ -11,7 +11,7 @@ from rich.progress import track
 
 from fsaf.config import DataConfig
 from fsaf.data.records import Records, ground_truth
-from fsaf.data.samples import Images
+from fsaf.data.samples import Images, read_record
 from fsaf.data.workers import make_loader
 from fsaf.detection.detector import Detector
 from fsaf.detection.views import to_original
@@ -106,7 +106,8 @@ def _view_batches(
     mine = chunks[group.rank() :: group.processes()]
     for chunk in track(mine, "evaluating", console=console, disable=_quiet(console), transient=True):
         before_batch()
-        results = detector.stream([record.path for record in chunk], batch_size=size)
+        pictures = (read_record(record, records, data) for record in chunk)
+        results = detector.stream(pictures, batch_size=size)
         yield [
             entry
             for record, found in zip(chunk, results, strict=True)
