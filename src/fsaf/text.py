@@ -15,6 +15,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return ``1 image`` or ``1,000 images``. many: the plural, by default ``one`` with an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def columns(rows: Sequence[Sequence[str]], alignment: str) -> str:
     """Return rows of cells as lines of aligned columns, two spaces apart.
 

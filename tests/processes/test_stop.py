@@ -96,7 +96,7 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_end(
     lines = said.splitlines()
     assert lines[-1] == (
         f"fsaf train: stopped by {name} after step {step or 4}; the last good checkpoint is "
-        f"{out / 'checkpoints' / 'last.pt'}: the same command with --resume true goes on"
+        f"{out / 'checkpoints' / 'last.pt'}; resume with: fsaf train --resume {out}"
     )
     assert "Traceback" not in said and said.count(f"{name}: stopping after this step") == 1
     last = load_checkpoint(out / "checkpoints" / "last.pt")
@@ -128,7 +128,7 @@ def test_several_processes_stop_after_the_same_step(root: Path, tmp_path: Path, 
             config = build_config(values(root, out, **settings, resume=resume), where="the test's recipe")
             arguments = [config, pid, signal.SIGTERM, 1, 0 if resume else step]
             if step and not resume:
-                with pytest.raises(Stopped, match=r"stopped by SIGTERM after step .*--resume true") as error:
+                with pytest.raises(Stopped, match=r"stopped by SIGTERM after step .*--resume ") as error:
                     group.launch(kills.train_signalled, arguments, 2, 3, start_method="forkserver")
                 assert error.value.signal == signal.SIGTERM
                 assert load_checkpoint(out / "checkpoints" / "last.pt").step in (2, 3)

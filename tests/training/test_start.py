@@ -12,7 +12,8 @@ from fsaf.data.records import Classes
 from fsaf.device import has_winograd
 from fsaf.errors import UserError
 from fsaf.model.convolution import Conv3x3
-from fsaf.training import start as module
+from fsaf.training import resume as module
+from fsaf.training.resume import find_earlier
 from fsaf.training.run import Run
 from fsaf.training.start import start_run
 from synthetic import tiny_model
@@ -24,7 +25,7 @@ IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 def start(out: Path, resume: Any = False, winograd: bool = True, **train: Any) -> Run:
     model = tiny_model(convs=0, frozen_stages=1)
     config = Config(out=str(out), resume=resume, winograd=winograd, model=model, train=TrainConfig(**train))
-    return start_run(config, CLASSES, torch.device("cpu"))
+    return start_run(config, CLASSES, torch.device("cpu"), find_earlier(config))
 
 
 def test_steps_that_fp16_skipped_do_not_stop_a_run_that_goes_on_in_another_precision(tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ def test_the_folder_is_the_main_process_alone(tmp_path: Path, monkeypatch: pytes
     start(tmp_path).save()
     with pytest.raises(UserError, match="holds a run already"):
         start(tmp_path)
-    monkeypatch.setattr(module.group, "from_main", lambda make: tmp_path)
+    monkeypatch.setattr(module.group, "from_main", lambda make: None)
     assert start(tmp_path).step == 0
 
 

@@ -266,7 +266,9 @@ def test_a_rate_far_too_high_ends_in_that_message(root: Path, tmp_path: Path) ->
 def test_an_existing_run_is_not_touched_without_resume(root: Path, tmp_path: Path) -> None:
     run(root, tmp_path, **QUIET, train__max_steps=1)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match=r"holds a run already; go on with --resume true, or give another"):
+    with pytest.raises(
+        UserError, match=r"holds a run already; resume it with fsaf train --resume .*, or give another"
+    ):
         run(root, tmp_path, **QUIET)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 

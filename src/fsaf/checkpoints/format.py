@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ VERSION = 1
 class Training:
     """Everything that resuming needs besides the network that is evaluated."""
 
-    best: float
-    """Highest AP so far."""
+    best: float | None = None
+    """Highest AP so far; None if none is defined."""
     best_epoch: int
     to_evaluate: bool = False
     """True if the epoch that has just ended is yet to be evaluated."""
@@ -42,6 +42,12 @@ class Training:
     """The weights that train, if ``Checkpoint.weights`` is their moving average."""
     average_updates: int | None = None
     """Updates of the moving average; None if there is none."""
+    position: int | None = None
+    """How far training has come, in steps of ``steps_per_epoch`` an epoch; None for as many as were made."""
+    steps_per_epoch: int | None = None
+    images_per_step: int | None = None
+    data: dict[str, str] = field(default_factory=dict)
+    """Fingerprints of the splits, by key: ``data.train`` and ``data.val``."""
 
 
 @dataclass(kw_only=True)
@@ -98,7 +104,7 @@ def to_content(checkpoint: Checkpoint) -> dict[str, Any]:
     if checkpoint.step is not None:
         content["training"] = {"step": checkpoint.step}
     if (training := checkpoint.training) is not None:
-        values = {field.name: getattr(training, field.name) for field in fields(training)}
+        values = {each.name: getattr(training, each.name) for each in fields(training)}
         content["launch"] = checkpoint.launch
         content["training"] = {"step": checkpoint.step} | {
             key: value for key, value in values.items() if value is not None
@@ -118,7 +124,7 @@ def from_content(content: Any, where: str) -> Checkpoint:
         raise _not_ours(where)
     training = None
     if "optimizer" in state:
-        known = {field.name for field in fields(Training)}
+        known = {each.name for each in fields(Training)}
         values = {key: value for key, value in state.items() if key in known}
         try:
             training = Training(**{"processes": [], **values})

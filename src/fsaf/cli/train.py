@@ -1,18 +1,26 @@
 """``fsaf train``."""
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsaf.cli.processes import check_devices, in_processes
 from fsaf.cli.report import draw_report
 from fsaf.cli.verb import Verb, add_devices
+from fsaf.errors import UserError
 
 if TYPE_CHECKING:
     from fsaf.config import Config
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG", help="YAML file of a recipe, or name of a shipped recipe")
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        nargs="?",
+        help="YAML file of a recipe, or name of a shipped recipe; not with --resume RUN",
+    )
     add_devices(parser)
     parser.add_argument(
         "--max-restarts",
@@ -29,20 +37,41 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from fsaf.recipe import load_recipe
-
-    config = load_recipe(args.config, args.overrides)
+    config = _config(args.config, args.overrides)
     if args.dry_run:
         _dry_run(config, args.devices)
     else:
         in_processes("train", _train, (config, args.command), args.devices, args.max_restarts)
 
 
+def _config(recipe: str | None, overrides: Sequence[str]) -> "Config":
+    """Return the recipe with overrides, or with ``--resume RUN`` the settings of that run with overrides."""
+    from fsaf.recipe import load_recipe
+
+    run = next((each.partition("=")[2] for each in reversed(overrides) if each.startswith("--resume=")), None)
+    if run is None or run.lower() in ("true", "false", "auto"):
+        if recipe is None:
+            hint = f"; --resume {run} belongs to a recipe with --out RUN" if run else ""
+            raise UserError(f"give a recipe, or --resume RUN to resume the run in folder RUN{hint}")
+        return load_recipe(recipe, overrides)
+    if recipe is not None and not Path(run).is_dir():
+        return load_recipe(recipe, overrides)  # which says that the word is wrong
+    if recipe is not None:
+        raise UserError(f"{recipe} --resume {run}: give either a recipe or --resume RUN, not both")
+    if any(each.startswith("--out=") for each in overrides):
+        raise UserError(f"--out: leave it out with --resume {run}, which goes on in that folder")
+    settings = Path(run) / "config.yaml"
+    if not settings.is_file():
+        raise UserError(f"--resume {run}: is not a run folder; it has no config.yaml")
+    others = [each for each in overrides if not each.startswith("--resume=")]
+    return load_recipe(str(settings), [*others, f"--out={run}", "--resume=true"])
+
+
 def _train(config: "Config", command: str) -> None:
     from fsaf.processes.group import is_main
     from fsaf.training.trainer import train
 
-    out = train(config)
+    out = train(config, command=command)
     if is_main():
         print(f"trained; everything is in {out}")
         draw_report(out)
@@ -70,6 +99,7 @@ VERB = Verb(
         "fsaf train lite0 --data.root DATA --out runs/mine",
         "fsaf train lite0 --data.root DATA --out runs/mine --dry-run",
         "fsaf train mine.yaml --train.precision bf16 --devices 4 --resume auto",
+        "fsaf train --resume runs/mine",
         "fsaf train lite0 --data.root DATA --init runs/other/checkpoints/best.pt",
     ),
 )

@@ -24,8 +24,8 @@ class Config:
     )
     resume: bool | Literal["auto"] = key(
         False,
-        "Continue from `last.pt` in the run folder; `auto` continues if there is one and starts anew "
-        "otherwise.",
+        "Resume from `last.pt` in the run folder; `auto` resumes if there is one and starts anew otherwise. "
+        "`fsaf train --resume RUN` resumes the run in folder RUN with its own settings.",
     )
     out: str | None = key(None, "Run folder (default: `runs/<recipe name>`).")
     device: str = key(

@@ -59,7 +59,7 @@ class DryRun:
     devices: int
     batches: Batches
     start: int
-    """The step that training starts from: 0, or that of the checkpoint."""
+    """The step of the schedule that training starts from: 0, or that of the checkpoint."""
     end: int
     """The step that training ends at."""
     flops: tuple[int, int]
@@ -113,7 +113,7 @@ def dry_run(config: Config, devices: int = 1, say: Callable[[str], None] = lambd
     session = open_session(config, device, processes=devices, workers=0)
     run, config = session.run, session.run.config
     _check_writable(run.out)
-    batches, start = count_batches(session.images, session.sampler), run.step
+    batches, start = count_batches(session.images, session.sampler), run.position
     height, width = batches.shape
     parts, rows = config.train.accumulate, config.data.batch_size
     say(f"trying steps of {parts * rows} images of {height} x {width} on {device}")
@@ -128,7 +128,7 @@ def dry_run(config: Config, devices: int = 1, say: Callable[[str], None] = lambd
         devices=devices,
         batches=batches,
         start=start,
-        end=session.last_step,
+        end=session.last_step - run.offset,
         flops=(forward * parts, both * parts),
         trial=_try(run, batch, make_step(run, session.tools, say)),
     )

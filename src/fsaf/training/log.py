@@ -98,7 +98,7 @@ class RunLog:
             yield
         except OSError as error:
             raise UserError(
-                f"{self.path}: cannot write the record ({error}); free some space, then --resume true"
+                f"{self.path}: cannot write the record ({error}); free some space, then resume the run"
             ) from error
 
 

@@ -1,5 +1,6 @@
 """The state of a run: everything that training changes and ``last.pt`` holds."""
 
+import shlex
 import signal
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,6 @@ import torch
 from fsaf.checkpoints.format import (
     Checkpoint,
     Training,
-    load_newest,
     load_weights,
     save_checkpoint,
 )
@@ -38,8 +38,10 @@ class Run:
     precision: Precision
     step: int = 0
     """Steps done."""
-    best: float = -1.0
-    """Highest AP so far."""
+    offset: int = 0
+    """Steps made beyond ``position``: not 0 if a resumed run has other steps than before in its epochs."""
+    best: float | None = None
+    """Highest AP so far; None if none is defined."""
     best_epoch: int = 0
     to_evaluate: bool = False
     """True if the last step ended an epoch that is yet to be evaluated."""
@@ -49,6 +51,21 @@ class Run:
     """Messages to print at the start: origin of the weights, how the run was resumed."""
     good: Path | None = None
     """The checkpoint that this run was resumed from, or wrote last."""
+    resumed: bool = False
+    steps_per_epoch: int | None = None
+    """Steps of an epoch, images of a step, and fingerprints of the splits (``fsaf.training.resume``). Until
+    ``take_up`` those of the checkpoint, if it holds them."""
+    images_per_step: int | None = None
+    data: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def position(self) -> int:
+        """How far training has come, in steps of this run's epochs."""
+        return self.step - self.offset
+
+    @position.setter
+    def position(self, value: int) -> None:
+        self.offset = self.step - value
 
     @property
     def last_pt(self) -> Path:
@@ -70,12 +87,17 @@ class Run:
         """Return a phrase that names the checkpoint to go back to."""
         return f"the last good checkpoint is {self.good}" if self.good else "no checkpoint yet"
 
+    @property
+    def how_to_resume(self) -> str:
+        """Return a phrase with the command that resumes this run."""
+        return f"resume with: fsaf train --resume {shlex.quote(str(self.out))}"
+
     def stop_if(self, number: int) -> None:
         """Raise Stopped for signal ``number``; do nothing for 0. Call it when everything is saved."""
         if number:
             raise Stopped(
-                f"stopped by {signal.Signals(number).name} after step {self.step}; {self.last_good}: "
-                "the same command with --resume true goes on",
+                f"stopped by {signal.Signals(number).name} after step {self.step}; {self.last_good}; "
+                f"{self.how_to_resume}",
                 number,
             )
 
@@ -112,6 +134,10 @@ class Run:
             processes=parts,
             model=self.model.state_dict() if self.average else None,
             average_updates=self.average.updates if self.average else None,
+            position=self.position,
+            steps_per_epoch=self.steps_per_epoch,
+            images_per_step=self.images_per_step,
+            data=self.data,
         )
         return replace(self._network(), training=training, launch=group.launch_id())
 
@@ -119,18 +145,6 @@ class Run:
         return Checkpoint(
             config=self.config, classes=self.classes, weights=self.evaluated.state_dict(), step=self.step
         )
-
-    def resume(self) -> None:
-        """Restore what ``last.pt`` holds, or the newest checkpoint before it that is whole.
-
-        Raises UserError if it does not fit this run.
-        """
-        checkpoint, path, faults = group.from_main(lambda: load_newest(self.last_pt))
-        self.good = path
-        if path != self.last_pt:
-            why = faults[0] if faults else f"{self.last_pt}: no such checkpoint"
-            self.notes.append(f"warning: {why}; resuming from the checkpoint before it, {path}")
-        self.load_state(checkpoint)
 
     def load_state(self, checkpoint: Checkpoint) -> None:
         """Restore what ``state`` returned. Raises UserError if it does not fit this run."""
@@ -155,7 +169,11 @@ class Run:
         self._load_optimizer(training.optimizer)
         self.precision.load_state_dict(training.scaler)
         self.step, self.to_evaluate = checkpoint.step, training.to_evaluate
-        self.best, self.best_epoch = training.best, training.best_epoch
+        self.position = self.step if training.position is None else training.position
+        self.steps_per_epoch, self.images_per_step = training.steps_per_epoch, training.images_per_step
+        self.data, self.resumed = training.data, True
+        defined = training.best is not None and training.best >= 0  # older files hold -1 for None
+        self.best, self.best_epoch = training.best if defined else None, training.best_epoch
         if len(training.processes) == group.processes():
             mine, device = training.processes[group.rank()], self.model.mean.device
             set_random_state(device, mine["random"])

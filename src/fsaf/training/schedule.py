@@ -5,17 +5,20 @@ import math
 from fsaf.config import OptimConfig
 
 
-def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int, total_steps: int) -> float:
+def learning_rate(
+    config: OptimConfig, step: int, steps_per_epoch: int, total_steps: int, made: int = 0
+) -> float:
     """Return the rate at ``step`` (from 0) as a share of the peak rate.
 
     Warm-up is linear from ``warmup_factor`` (mmengine's LinearLR). The schedule ``step`` decays at the
     milestones. After warm-up, ``one_cycle`` follows half a cosine from 1 to 0 at the last step, and
     ``constant`` stays at 1. If there are few steps, warm-up ends at the last step at the latest, with
-    ``one_cycle`` in the middle.
+    ``one_cycle`` in the middle. made: steps made, if that is more than ``step``, as in a run that was resumed
+    with larger batches; warm-up that is over does not begin again.
     """
     most = total_steps // 2 if config.schedule == "one_cycle" else total_steps - 1
     warmup = min(config.warmup_steps, most)
-    if step < warmup:
+    if max(step, made) < warmup:
         rise = step / max(warmup - 1, 1)
         ramp = config.warmup_factor + (1 - config.warmup_factor) * rise
     else:
@@ -23,8 +26,8 @@ def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int, total_st
     if config.schedule == "step":
         passed = sum(step >= milestone * steps_per_epoch for milestone in config.milestones)
         return ramp * config.decay**passed
-    if config.schedule == "one_cycle" and step >= warmup:
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total_steps - warmup, 1)))
+    if config.schedule == "one_cycle" and max(step, made) >= warmup:
+        return 0.5 * (1 + math.cos(math.pi * max(step - warmup, 0) / max(total_steps - warmup, 1)))
     return ramp
 
 

@@ -19,6 +19,7 @@ from fsaf.objective.objective import LossTerms
 from fsaf.processes import group
 from fsaf.training.graphs import CapturedStep, open_tools
 from fsaf.training.prepare import open_for_training
+from fsaf.training.resume import find_earlier, take_up
 from fsaf.training.run import Run
 from fsaf.training.schedule import learning_rate, peak_rate
 from fsaf.training.start import start_run
@@ -65,17 +66,35 @@ class Session:
     @property
     def last_step(self) -> int:
         """The step that training ends at."""
-        return min(self.all_steps, self.run.config.train.max_steps or self.all_steps)
+        last = self.all_steps + self.run.offset
+        return min(last, self.run.config.train.max_steps or last)
 
     @property
     def peak_rate(self) -> float:
         """The highest learning rate."""
         return peak_rate(self.run.config.optim, self.batch)
 
-    def rate(self, step: int) -> float:
-        """Return the learning rate at ``step``, from 0."""
-        config = self.run.config.optim
-        return self.peak_rate * learning_rate(config, step, self.steps_per_epoch, self.all_steps)
+    def rate(self, ahead: int) -> float:
+        """Return the learning rate of the step that comes after ``ahead`` others."""
+        run = self.run
+        share = learning_rate(
+            run.config.optim,
+            run.position + ahead,
+            self.steps_per_epoch,
+            self.all_steps,
+            made=run.step + ahead,
+        )
+        return self.peak_rate * share
+
+    @property
+    def epoch(self) -> int:
+        """The epoch, from 1, that the last step belongs to; 0 before the first."""
+        return -(-self.run.position // self.steps_per_epoch)
+
+    @property
+    def finished(self) -> bool:
+        """True if there is nothing left to do."""
+        return self.run.step >= self.last_step and not self.run.to_evaluate
 
 
 def open_session(
@@ -88,7 +107,7 @@ def open_session(
     """
     records, validation, notes = open_for_training(config)
     tools = open_tools(config, device, processes)
-    run = start_run(config, records.classes, device)
+    run = start_run(config, records.classes, device, find_earlier(config))
     run.to_evaluate = run.to_evaluate and validation is not None
     images = Images(records, config.data, augment=True, seed=config.train.seed)
     loader, sampler = make_loader(
@@ -100,6 +119,9 @@ def open_session(
         rank=rank,
         world=processes,
         pin_memory=is_accelerator(device),
+    )
+    take_up(
+        run, sampler.steps, sampler.total, {"train": records} | ({"val": validation} if validation else {})
     )
     return Session(
         records=records,

@@ -6,29 +6,28 @@ from pathlib import Path
 import torch
 
 from fsaf.checkpoints.any_format import read_checkpoint
-from fsaf.checkpoints.format import checkpoints_at, load_newest
 from fsaf.config import Config
 from fsaf.data.records import Classes
 from fsaf.device import place, use_exact_fp32
-from fsaf.errors import RecipeError, UserError
-from fsaf.files import check_folder
+from fsaf.errors import RecipeError
 from fsaf.model.convolution import use_winograd
 from fsaf.model.detector import FSAF
 from fsaf.model.weights import load_backbone_weights
 from fsaf.processes import group
 from fsaf.training.optim import MovingAverage, make_optimizer
 from fsaf.training.precision import Precision
+from fsaf.training.resume import Earlier, changed_settings
 from fsaf.training.run import Run
 from fsaf.training.transfer import plan_transfer
 
 
-def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
-    """Build the network with its initial or resumed weights, optimizer, moving average and precision.
+def start_run(config: Config, classes: Classes, device: torch.device, earlier: Earlier | None = None) -> Run:
+    """Build the network with its weights, optimizer, moving average and precision; nothing is written.
 
-    Raises UserError if the run folder holds another run or weights are not available; nothing is written.
+    earlier: of ``find_earlier``, to resume a run. Raises UserError if weights are not available or do not
+    fit.
     """
-    config = settle_resume(config)
-    out = group.from_main(lambda: _run_folder(config))
+    assert config.out is not None
     if config.train.accumulate > 1 and len(config.model.branches) > 1:
         raise RecipeError(
             f"train.accumulate = {config.train.accumulate}: works with one branch only, since the losses of "
@@ -38,13 +37,13 @@ def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
         use_exact_fp32(device)
     torch.manual_seed(config.train.seed)
     model = FSAF(config.model, len(classes))
-    notes = [] if config.resume else _initial_weights(model, classes, config)
+    notes = [] if earlier else _initial_weights(model, classes, config)
     model = place(model, device)
     use_winograd(model, config.winograd)
     run = Run(
-        config=replace(config, model=model.settings),
+        config=replace(config, model=model.settings, resume=earlier is not None),
         classes=classes,
-        out=out,
+        out=Path(config.out),
         model=model,
         optimizer=make_optimizer(model, config.optim, tensor_rate=config.train.graphs),
         average=MovingAverage(model, config.train.ema) if config.train.ema else None,
@@ -52,9 +51,19 @@ def start_run(config: Config, classes: Classes, device: torch.device) -> Run:
         notes=notes,
     )
     torch.manual_seed(config.train.seed + group.rank())  # dropout differs between processes
-    if config.resume:
-        run.resume()
+    if earlier:
+        _resume(run, earlier)
     return run
+
+
+def _resume(run: Run, earlier: Earlier) -> None:
+    """Restore the state of ``earlier``; note which file it is from and which settings have changed."""
+    run.good = earlier.path
+    if earlier.path != run.last_pt:
+        why = earlier.faults[0] if earlier.faults else f"{run.last_pt}: no such checkpoint"
+        run.notes.append(f"warning: {why}; resuming from the checkpoint before it, {earlier.path}")
+    run.load_state(earlier.checkpoint)
+    run.notes += changed_settings(earlier.checkpoint.config, run.config)
 
 
 def _initial_weights(model: FSAF, classes: Classes, config: Config) -> list[str]:
@@ -71,32 +80,3 @@ def _initial_weights(model: FSAF, classes: Classes, config: Config) -> list[str]
         return []
     model.load_state_dict(transfer.state, strict=False)
     return transfer.lines(config.init, len(model.state_dict()))
-
-
-def settle_resume(config: Config) -> Config:
-    """Return ``config`` with ``resume`` true or false.
-
-    ``auto`` resumes if there is a ``last.pt``. Processes that a launcher has restarted resume only from a
-    checkpoint that this launch wrote; otherwise a failed start would silently continue an older run.
-    """
-    restarted = max(group.gather_all(group.restarts())) > 0
-    if config.out is None or config.resume is True or not (config.resume == "auto" or restarted):
-        return config
-    last_pt = Path(config.out) / "checkpoints" / "last.pt"
-
-    def goes_on() -> bool:
-        if not checkpoints_at(last_pt):
-            return False
-        return config.resume == "auto" or load_newest(last_pt)[0].launch == group.launch_id()
-
-    return replace(config, resume=group.from_main(goes_on))
-
-
-def _run_folder(config: Config) -> Path:
-    if config.out is None:
-        raise UserError("out is not set; give the run folder with --out FOLDER")
-    out = Path(config.out)
-    if checkpoints_at(out / "checkpoints" / "last.pt") and not config.resume:
-        raise UserError(f"{out}: holds a run already; go on with --resume true, or give another --out FOLDER")
-    check_folder(out)
-    return out

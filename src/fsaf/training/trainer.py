@@ -1,5 +1,6 @@
 """Training: the loop, from top to bottom."""
 
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from fsaf.processes.stop import StopRequest
 from fsaf.run_folder.commands import note_command
 from fsaf.scoring.evaluate import evaluate
 from fsaf.scoring.results import write_evaluation
+from fsaf.text import counted
 from fsaf.training.log import NoLog, RunLog
 from fsaf.training.run import Run
 from fsaf.training.session import Session, Step, make_step, open_session
@@ -49,6 +51,10 @@ def train(config: Config, console: Console | None = None, *, command: str = "fsa
 def _train(session: Session, console: Console, command: str) -> None:
     run, validation = session.run, session.validation
     per_epoch, last_step = session.steps_per_epoch, session.last_step
+    if session.finished:
+        for line in [*run.notes, _finished(session)] if group.is_main() else []:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        return
     every = run.config.train.evaluate_every
     log_of_run = _start_log(run, last_step, console, command)  # from here on files are written
     with log_of_run as log, StopRequest() as request, _naming_last_good(run):
@@ -58,18 +64,18 @@ def _train(session: Session, console: Console, command: str) -> None:
         first_steps = FirstSteps(log.say) if run.config.train.compile else None
         while run.step < last_step or run.to_evaluate:
             if not run.to_evaluate:
-                epoch, start = divmod(run.step, per_epoch)
+                epoch, start = divmod(run.position, per_epoch)
                 session.sampler.set_epoch(epoch, start)
                 steps = min(per_epoch - start, last_step - run.step)
-                rates = [session.rate(run.step + i) for i in range(steps)]
+                rates = [session.rate(i) for i in range(steps)]
                 stopping = train_steps(run, session.loader, step, rates, epoch + 1, log, request, first_steps)
                 due = every and (epoch + 1) % every == 0
-                ended = (run.step % per_epoch == 0 and due) or run.step == last_step
+                ended = (run.position % per_epoch == 0 and due) or run.step == last_step
                 run.to_evaluate = bool(validation and ended)
                 save(run, log)
                 run.stop_if(stopping)
             if run.to_evaluate and validation:
-                validate(run, validation, -(-run.step // per_epoch), log, request)
+                validate(run, validation, session.epoch, log, request)
                 save(run, log)
 
 
@@ -84,9 +90,33 @@ def _introduction(session: Session) -> list[str]:
         f"{_count(run.model)} weights, {config.train.precision}, on {run.model.mean.device}; "
         f"run folder {run.out}",
         f"peak learning rate {session.peak_rate:g}{scaled}",
+        *([_resuming(session)] if run.resumed else []),
         *run.notes,
         *(f"note: {note}" for note in session.notes),
     ]
+
+
+def _resuming(session: Session) -> str:
+    """Return the line that says where a resumed run goes on."""
+    run, epochs = session.run, session.run.config.train.epochs
+    epoch = run.position // session.steps_per_epoch + 1
+    at = f"before the evaluation of epoch {session.epoch}" if run.to_evaluate else f"in epoch {epoch}"
+    return f"resuming after step {run.step}, {at} of {epochs}; {_best(run)}"
+
+
+def _finished(session: Session) -> str:
+    """Return the line about a run that has nothing left to do."""
+    run, epochs = session.run, session.run.config.train.epochs
+    if run.position >= session.all_steps:
+        done, key = "the epoch is" if epochs == 1 else f"all {epochs} epochs are", "--train.epochs"
+    else:
+        done, key = f"train.max_steps = {run.config.train.max_steps} is", "--train.max_steps"
+    where = f"fsaf train --resume {shlex.quote(str(run.out))} {key} N"
+    return f"finished: {done} done, {counted(run.step, 'step')}; {_best(run)}; train longer with: {where}"
+
+
+def _best(run: Run) -> str:
+    return "no AP yet" if run.best is None else f"best AP {run.best:.3f}, of epoch {run.best_epoch}"
 
 
 def train_steps(
@@ -138,7 +168,7 @@ def _naming_last_good(run: Run) -> Iterator[None]:
     try:
         yield
     except WorkerDied as error:
-        raise UserError(f"{error}; {run.last_good}; go on with --resume true") from error
+        raise UserError(f"{error}; {run.last_good}; {run.how_to_resume}") from error
 
 
 def save(run: Run, log: RunLog | NoLog) -> None:
@@ -163,7 +193,7 @@ def validate(run: Run, records: Records, epoch: int, log: RunLog | NoLog, reques
     run.to_evaluate = False
     score = metrics["AP"] or 0.0
     log.say(f"epoch {epoch}: AP {score:.3f}  AP50 {metrics['AP50'] or 0.0:.3f}")
-    if score > run.best:
+    if run.best is None or score > run.best:
         run.best, run.best_epoch = score, epoch
         run.save_best()
 
