@@ -28,6 +28,8 @@ from fsaf.errors import UserError
 from fsaf.measuring.inputs import random_batch, random_classes
 from fsaf.measuring.timing import measure, summary, wait
 from fsaf.processes import group
+from fsaf.processes.join import join
+from fsaf.processes.launch import launch
 from fsaf.recipe import load_recipe
 from fsaf.training.start import start_run
 from fsaf.training.step import ForwardLoss, train_step
@@ -39,7 +41,7 @@ def step_point(options: dict[str, Any]) -> dict[str, Any]:
     """Images a second of all processes, and peak memory of this one, of one training step."""
     if options["threads"]:
         torch.set_num_threads(options["threads"])
-    with group.join(options["device"]) as device, tempfile.TemporaryDirectory() as folder:
+    with join(options["device"]) as device, tempfile.TemporaryDirectory() as folder:
         config = load_recipe(options["recipe"], ["--model.weights=none", f"--out={folder}", *options["set"]])
         run = start_run(config, random_classes(options["classes"]), device)
         run.model.train()
@@ -133,7 +135,7 @@ def in_processes(options: dict[str, Any], count: int) -> dict[str, Any]:
         out = Path(folder) / "found.json"
         if count == 1:
             return alone(step_point, options) or {}
-        group.launch(_launched, (options, str(out)), count, 0)
+        launch(_launched, (options, str(out)), count, 0)
         return json.loads(out.read_text(encoding="utf-8"))
 
 

@@ -22,6 +22,7 @@ from fsaf.data.workers import make_loader
 from fsaf.detection.detector import Detector
 from fsaf.objective.objective import objective
 from fsaf.processes import group
+from fsaf.processes.join import join
 from fsaf.recipe import build_config
 from fsaf.scoring.evaluate import evaluate
 from fsaf.training import trainer
@@ -44,7 +45,7 @@ def gradients(values: dict[str, Any], normalise: str) -> dict[str, torch.Tensor]
     """Return the gradients of a recipe's first batch after averaging, set up as in training."""
     values = {**values, "objective": {"normalise": normalise}}
     config = build_config(values, where="the test's recipe")
-    with group.join("cpu") as device:
+    with join("cpu") as device:
         records = open_split(config.data, "train")
         run = start_run(config, records.classes, device)
         forward_loss = make_forward_loss(run)
@@ -70,7 +71,7 @@ def write_gradients(out: Path, values: dict[str, Any], normalise: str) -> None:
 def write_evaluation(out: Path, annotations: Path, images: Path, data: dict[str, Any]) -> None:
     """Write what ``evaluate`` returns to each process to its own file."""
     config = build_config({"data": data}, where="the test's recipe")
-    with group.join("cpu"):
+    with join("cpu"):
         detector = Detector(SeesBadly().eval(), CLASSES, config)
         found = evaluate(detector, read_coco(annotations, images), config.data)
     (out / f"{os.environ.get('RANK', 'alone')}.json").write_text(json.dumps(found))

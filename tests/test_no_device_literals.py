@@ -34,6 +34,7 @@ ALLOWED = {
     "cli/info.py": {"cpu"},
     "cli/machine.py": {"cpu"},
     "processes/group.py": {"cpu"},
+    "processes/join.py": {"cpu"},
     # This file detects such calls.
     "testing.py": {"cpu", ".cpu"},
 }

@@ -128,7 +128,7 @@ def test_each_of_several_processes_takes_its_own(path: Path, monkeypatch: pytest
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert load(path, "npu").network.device == "npu:1"
-    with pytest.raises(UserError, match=r"'npu:0': with several processes each takes its own; give npu"):
+    with pytest.raises(UserError, match=r"'npu:0': several processes need one device each; give npu"):
         load(path, "npu:0")
 
 

@@ -147,8 +147,8 @@ def test_a_picture_of_the_batch_that_does_not_decode(
 @pytest.mark.parametrize(
     ("device", "change", "told"),
     [
-        ("cuda:0", {}, "with several processes each takes its own; give cuda"),
-        ("cuda", {}, r"2 or more processes on this machine, which has 1 cuda devices"),
+        ("cuda:0", {}, "several processes need one device each; give cuda"),
+        ("cuda", {}, r"this machine has 1 cuda devices, too few for 2 or more processes"),
         ("cpu", {"train__cuda_graphs": True}, r"train\.graphs = true: works in one process"),
     ],
 )

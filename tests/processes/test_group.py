@@ -16,8 +16,8 @@ import many_processes
 from fsaf import cli
 from fsaf.checkpoints.format import load_checkpoint
 from fsaf.config import OptimConfig
-from fsaf.errors import UserError
-from fsaf.processes import group
+from fsaf.errors import DataError
+from fsaf.processes import launch
 from fsaf.training.schedule import peak_rate
 from synthetic import Picture, eight_pictures, recipe, write_coco
 
@@ -42,11 +42,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(function: Callable[..., None], arguments: list[Any], count: int, max_restarts: int = 0) -> None:
-    group.launch(function, arguments, count, max_restarts, start_method="forkserver")
+    launch.launch(function, arguments, count, max_restarts, start_method="forkserver")
 
 
 def spread(gradients: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
-    """Largest difference of a weight's gradient, as a share of its norm."""
+    """Return the largest difference of a gradient, relative to its norm."""
     assert gradients.keys() == expected.keys() and len(gradients) > 20
     return max(
         float((gradients[name] - expected[name]).norm() / (expected[name].norm() + 1e-6)) for name in expected
@@ -74,7 +74,7 @@ def test_the_same_total_batch_gives_the_same_gradients(root: Path, tmp_path: Pat
 
 @pytest.fixture(scope="module")
 def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Runs of 1, 2 and 4 processes with 8 images a step in all, each process in a folder of its own."""
+    """Train with 1, 2 and 4 processes, 8 images a step in all, each process in its own folder."""
     folders = {}
     for count in (1, 2, 4):
         out = folders[count] = tmp_path_factory.mktemp(f"by{count}")
@@ -103,7 +103,7 @@ def test_training_ends_at_the_weights_of_one_process(trained: dict[int, Path], c
 def test_accumulating_in_two_processes_ends_at_the_weights_of_larger_batches(
     root: Path, tmp_path: Path, normalise: str, trained: dict[int, Path]
 ) -> None:
-    """2 x 2 images on each of 2. With ``mean`` that is one process with all 8, else two with 4 each."""
+    """2 processes accumulate 2 x 2 images. Equal to one process with 8 (``mean``) or two with 4 each."""
     settings = {**TINY, "objective__normalise": normalise, "optim__name": "sgd"}
     settings |= {"optim__scale_lr": True, "optim__base_batch": 4}
     ends, folders = [], {"larger": trained[1]} if normalise == "mean" else {}
@@ -163,7 +163,7 @@ def test_the_log_says_what_all_do_and_what_each_does(trained: dict[int, Path], c
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("shapes", [[[64, 96]], None])
 def test_evaluation_gives_what_one_process_gives(root: Path, tmp_path: Path, count: int, shapes: Any) -> None:
-    """Seven images in batches of two: with four processes the last batch is short, with two one has less."""
+    """Seven images in batches of two. The last process gets a short batch, or one batch less."""
     data = {"batch_size": 2, "workers": 0, "short_side": 64, "long_side": 96, "shapes": shapes}
     arguments = [tmp_path, root / "annotations/val.json", root / "images/val", data]
     many_processes.write_evaluation(*arguments)
@@ -180,7 +180,7 @@ def test_evaluation_gives_what_one_process_gives(root: Path, tmp_path: Path, cou
 def test_a_killed_process_is_restarted_and_the_run_ends_the_same(
     root: Path, tmp_path: Path, rank: int, step: int, every: int
 ) -> None:
-    """Two steps an epoch; killed in the second or third epoch, or before there is a checkpoint.
+    """Two steps an epoch. Kill in the second or third epoch, or before the first checkpoint.
 
     every: steps between checkpoints, 0 for one an epoch.
     """
@@ -215,12 +215,15 @@ def test_one_that_keeps_dying_ends_the_run(root: Path, tmp_path: Path) -> None:
         start(many_processes.train_here, [tmp_path, values, (1, 2)], 2)
 
 
-LAUNCH = group.launch
+LAUNCH = launch.launch
 
 
 @pytest.fixture
 def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
-    """What the processes of the command line, which here start faster, have printed since the last call."""
+    """Return a function that reads what processes started by the CLI have printed since the last call.
+
+    They are forked, which is faster than to start them.
+    """
 
     def faster(function: Any, arguments: Any, *rest: int) -> None:
         folder = tmp_path / "said"
@@ -234,7 +237,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
             file.unlink()
         return text
 
-    monkeypatch.setattr(group, "launch", faster)
+    monkeypatch.setattr(launch, "launch", faster)
     return read
 
 
@@ -272,7 +275,7 @@ def test_a_mistake_is_said_once(
 
 
 def test_processes_of_torchrun_say_a_mistake_once(root: Path, tmp_path: Path) -> None:
-    """Each is then a command line of its own."""
+    """torchrun starts one command line per process."""
     file = tmp_path / "recipe.yaml"
     for first in (tmp_path / "none", root):  # the second is found after the processes have met
         file.write_text(json.dumps(recipe(first, tmp_path / "run", **TINY)))
@@ -287,11 +290,11 @@ def test_processes_of_torchrun_say_a_mistake_once(root: Path, tmp_path: Path) ->
 
 
 def test_a_mistake_that_one_process_finds_stops_all(root: Path, tmp_path: Path) -> None:
-    """An image that cannot be read: one process reads it, the others wait for that one's gradients."""
+    """One process reads an unreadable image; the others wait for its gradients."""
     write_coco(tmp_path, eight_pictures())
     (tmp_path / "images/train/0013.png").write_bytes(b"not a picture")
     values = recipe(tmp_path, tmp_path / "run", **TINY, data__batch_size=2)
-    with pytest.raises(UserError, match=r"0013\.png"):
+    with pytest.raises(DataError, match=r"0013\.png"):
         start(many_processes.train_here, [tmp_path, values], 2, max_restarts=2)
     assert not list(tmp_path.glob("said-*-1.txt"))  # nothing is started again for it
 
@@ -303,7 +306,7 @@ def test_numbers_that_cannot_be(option: list[str], capsys: pytest.CaptureFixture
 
 
 def test_torchrun(root: Path, tmp_path: Path) -> None:
-    """As on many machines: processes find each other by torchrun's environment."""
+    """As on many machines: processes find each other by the environment that torchrun sets."""
     file = tmp_path / "recipe.yaml"
     file.write_text(json.dumps(recipe(root, tmp_path / "run", **TINY, train__max_steps=1)))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

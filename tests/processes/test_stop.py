@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: everything is saved, one line says how to go on, and the rest is as if nothing was."""
+"""Ctrl-C and SIGTERM save everything and print how to resume; the resumed run ends the same."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 import kills
 from fsaf.checkpoints.format import load_checkpoint
 from fsaf.errors import Stopped
-from fsaf.processes import group
+from fsaf.processes.launch import launch
 from fsaf.recipe import build_config
 from many_processes import FORK, equal
 from synthetic import recipe, write_eight
@@ -31,7 +31,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def values(root: Path, out: Path, **overrides: Any) -> dict[str, Any]:
-    """One epoch of four steps, records after 3 and 4."""
+    """Return a recipe: one epoch of four steps, records after steps 3 and 4."""
     settings = {
         "model__backbone": "test_efficientnet",
         "data__batch_size": 2,
@@ -44,7 +44,7 @@ def values(root: Path, out: Path, **overrides: Any) -> dict[str, Any]:
 def fsaf(
     folder: Path, recipe: dict[str, Any], *options: str, send: str = "none", **how: Any
 ) -> tuple[int, str]:
-    """Status and output of ``fsaf train`` in a process of its own, for ``kills.command``."""
+    """Run ``fsaf train`` in its own process by ``kills.command``; return its status and output."""
     file, said = folder / "recipe.json", folder / "said.txt"
     file.write_text(json.dumps(recipe))
     said.write_text("")
@@ -58,7 +58,7 @@ def fsaf(
 
 
 def end(out: Path) -> Any:
-    """Weights, what resuming needs, and records, without times."""
+    """Return weights, training state and records of a run, without times."""
     last = load_checkpoint(out / "checkpoints" / "last.pt")
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     records = [(row["step"], row.get("loss"), row.get("level_share"), row.get("AP")) for row in rows]
@@ -108,7 +108,7 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_end(
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
 def test_a_second_signal_ends_it_at_once(root: Path, tmp_path: Path, number: int, status: int) -> None:
-    """A shell shows 143 for a process that SIGTERM has ended."""
+    """The status of a process that SIGTERM ends is 143 in a shell."""
     started = time.monotonic()
     how = {"send": "process", "number": number, "step": 2, "again": True}
     found, said = fsaf(tmp_path, values(root, tmp_path / "run"), **how)
@@ -129,10 +129,10 @@ def test_several_processes_stop_after_the_same_step(root: Path, tmp_path: Path, 
             arguments = [config, pid, signal.SIGTERM, 1, 0 if resume else step]
             if step and not resume:
                 with pytest.raises(Stopped, match=r"stopped by SIGTERM after step .*--resume ") as error:
-                    group.launch(kills.train_signalled, arguments, 2, 3, start_method="forkserver")
+                    launch(kills.train_signalled, arguments, 2, 3, start_method="forkserver")
                 assert error.value.signal == signal.SIGTERM
                 assert load_checkpoint(out / "checkpoints" / "last.pt").step in (2, 3)
             else:
-                group.launch(kills.train_signalled, arguments, 2, start_method="forkserver")
+                launch(kills.train_signalled, arguments, 2, start_method="forkserver")
         ends.append(end(out))
     assert equal(ends[0], ends[1])

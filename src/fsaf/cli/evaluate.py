@@ -37,6 +37,7 @@ def _evaluate(
     from fsaf.detection.detector import is_exported
     from fsaf.device import HOST
     from fsaf.processes import group
+    from fsaf.processes.join import join
     from fsaf.run_folder.commands import note_command
     from fsaf.run_folder.paths import is_file, run_folder
     from fsaf.scoring.evaluate import evaluate
@@ -48,7 +49,7 @@ def _evaluate(
         raise UserError(f"{path}: is not a file in a run folder; choose where to write with --out FOLDER")
     folder = Path(out) if out else run_folder(path)
     exported = is_exported(path)  # another runtime has the device; PyTorch need not know it
-    with group.join(HOST if exported else device or "auto") as own:
+    with join(HOST if exported else device or "auto") as own:
         detector = open_detector(checkpoint, overrides, device if exported else own)
         check_folder(folder)
         data = detector.config.data

@@ -105,6 +105,6 @@ def _prints() -> bool:
     """Return True in the process that prints the error: of several that stop at it, exactly one."""
     if "LOCAL_RANK" not in os.environ:
         return True
-    from fsaf.processes.group import tells
+    from fsaf.processes.join import prints_error
 
-    return tells()
+    return prints_error()

@@ -19,7 +19,7 @@ def in_processes(
         raise UserError(f"--max-restarts {max_restarts}: must be 0 or more")
     if devices == 1:
         return function(*arguments)
-    from fsaf.processes.group import launch
+    from fsaf.processes.launch import launch
 
     try:
         launch(function, arguments, devices, max_restarts)

@@ -21,6 +21,7 @@ from fsaf.measuring.batches import Batches, count_batches
 from fsaf.measuring.flops import step_flops
 from fsaf.measuring.timing import measure, wait
 from fsaf.processes import group
+from fsaf.processes.join import own_device
 from fsaf.training.graphs import WARM_UP
 from fsaf.training.run import Run
 from fsaf.training.session import Step, make_step, open_session
@@ -108,7 +109,7 @@ def dry_run(config: Config, devices: int = 1, say: Callable[[str], None] = lambd
         raise UserError("--dry-run: runs in one process; leave torchrun out and give --devices N instead")
     device = resolve_device(config.device)
     if is_accelerator(device) and devices > 1:
-        group.own_device(config.device, device.type, devices - 1, devices)
+        own_device(config.device, device.type, devices - 1, devices)
     say("reading annotations")
     session = open_session(config, device, processes=devices, workers=0)
     run, config = session.run, session.run.config

@@ -18,6 +18,7 @@ from fsaf.device import copy_images, memory_gb
 from fsaf.errors import UserError
 from fsaf.files import remove_leftovers, write_text
 from fsaf.processes import group
+from fsaf.processes.join import join
 from fsaf.processes.stop import StopRequest
 from fsaf.run_folder.commands import note_command
 from fsaf.scoring.evaluate import evaluate
@@ -42,7 +43,7 @@ def train(config: Config, console: Console | None = None, *, command: str = "fsa
     Raises UserError for mistakes in config or data, and if the loss is no longer finite; Stopped after Ctrl-C
     or SIGTERM, with everything saved.
     """
-    with group.join(config.device) as device:
+    with join(config.device) as device:
         session = open_session(config, device, processes=group.processes(), rank=group.rank())
         _train(session, console or Console(), command)
         return session.run.out
