@@ -20,7 +20,7 @@ class Key:
     """Its type in the schema."""
     default: Any
     text: str
-    """What it does, in a sentence or two; code is in single backticks."""
+    """One or two sentences about its effect; code is in single backticks."""
 
     @property
     def section(self) -> str:

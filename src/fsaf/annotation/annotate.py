@@ -154,7 +154,7 @@ def _detect(
     batch_size: int,
     follow: Callable[[list[Batch]], Iterable[Batch]] = iter,
 ) -> Iterator[tuple[T, P, Result]]:
-    """Yield each (thing, picture) with the detections in the picture; at most a batch is in memory."""
+    """Yield each (item, picture) with the detections in the picture; at most a batch is in memory."""
     waiting: deque[tuple[T, P]] = deque()
 
     def images() -> Iterator[P]:

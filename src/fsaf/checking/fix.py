@@ -158,7 +158,7 @@ def _sizes(records: Records) -> np.ndarray:
 
 
 class Move(NamedTuple):
-    """How to take boxes of an image from the recorded picture to the stored one."""
+    """Transform of an image's boxes from the recorded picture to the stored one."""
 
     scale: tuple[float, float]
     """Factors of x and y."""

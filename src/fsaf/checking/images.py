@@ -26,12 +26,12 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFile:
-    """What opening an image file showed."""
+    """Result of opening an image file."""
 
     kind: str | None = None
     """Kind of fault, None without one."""
     text: str = ""
-    """What is wrong."""
+    """The fault."""
     stored: tuple[int, int] | None = None
     """Height and width of the stored picture; None if the file was not opened or is unreadable."""
     tag: int = 1

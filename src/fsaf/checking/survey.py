@@ -22,11 +22,11 @@ class Survey:
     splits: dict[str, Split]
     """The splits by name, also those that are named but missing."""
     read: dict[str, Records]
-    """What was read of each split that is there, with all of its faults."""
+    """Contents and faults of each split that exists."""
     roles: Roles
     """The splits that training uses."""
     files: dict[str, list[ImageFile]] | None = None
-    """What opening the images showed; None if they were not opened."""
+    """Results of opening the images; None if they were not opened."""
     notes: list[str] = field(default_factory=list)
     """Sentences on how the data set was read."""
 

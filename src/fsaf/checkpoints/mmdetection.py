@@ -26,18 +26,18 @@ BACKBONES = {
 """The backbones of MMDetection's FSAF, told apart by names and shapes."""
 
 PUBLISHED = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
-"""How MMDetection's FSAF normalises R, G and B, if a checkpoint does not say."""
+"""Normalisation of R, G and B in MMDetection's FSAF, for checkpoints that do not state it."""
 
 KIND = "ResNet-50, ResNet-101 or ResNeXt-101-64x4d"
 
 
 def from_mmdetection(checkpoint: Any, where: str) -> tuple[dict[str, Tensor], ModelConfig, Classes]:
-    """Weights under our names, the network they belong to, and its classes.
+    """Return weights under our names, the network they belong to, and its classes.
 
-    checkpoint: what file ``where`` holds, as ``fsaf.checkpoints.pickles`` reads it.
-    Classes are those of the checkpoint's meta; where it names none, COCO's for 80 and else ``class_0``...
-    Category ids are COCO's for COCO's names, else 1..C: MMDetection does not store them.
-    Raises UserError where it is not an FSAF: missing, unknown and misshapen tensors are listed by name.
+    checkpoint: the content of file ``where``, as ``fsaf.checkpoints.pickles`` reads it.
+    Classes are those of the checkpoint's meta. If it has none, they are COCO's if there are 80, otherwise
+    ``class_0``... Category ids are COCO's for COCO's names, otherwise 1..C: MMDetection does not store them.
+    Raises UserError if it is not an FSAF; lists missing, unknown and misshapen tensors by name.
     """
     theirs = _tensors(checkpoint, where)
     meta = _meta(checkpoint)
@@ -50,7 +50,7 @@ def from_mmdetection(checkpoint: Any, where: str) -> tuple[dict[str, Tensor], Mo
 
 
 def import_checkpoint(checkpoint: Any, where: str) -> Checkpoint:
-    """Return what an MMDetection file ``where`` holds as a checkpoint.
+    """Return the content of an MMDetection file ``where`` as a checkpoint.
 
     A file that ``export_checkpoint`` made gives back its config and category ids too.
     """

@@ -8,7 +8,7 @@ from fsaf.config.fields import check, key
 
 @dataclass(kw_only=True)
 class ObjectiveConfig:
-    """What training minimises."""
+    """Losses that training minimises."""
 
     pos_scale: float = key(
         0.2, "A box scaled about its centre by this is its core. Locations there are positive."

@@ -82,7 +82,7 @@ def check_pixels(width: int, height: int, max_pixels: int, what: object) -> None
 
 
 class Header(NamedTuple):
-    """What the header of an image file holds."""
+    """Contents of the header of an image file."""
 
     size: tuple[int, int]
     """Height and width of the stored picture."""
@@ -102,7 +102,7 @@ def header_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
 
 def looks_like_image(path: Path) -> bool:
-    """Return True if the file begins like an image of a format that is opened, whatever its name."""
+    """Return True if the file's first bytes are those of a supported image format; its name does not matter."""
     try:
         with path.open("rb") as file:
             return _SIGNATURES.match(file.read(16)) is not None

@@ -71,7 +71,7 @@ def same_ratio(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 
 def is_turned(recorded: tuple[int, int], stored: tuple[int, int], tag: int, otherwise: bool) -> bool:
-    """Return True if boxes refer to the turned picture, told by the size that the annotations record.
+    """Return True if boxes refer to the rotated picture, judged by the size that the annotations record.
 
     otherwise: the answer if sizes do not tell, as for a tag that keeps them, or a square.
     """

@@ -89,7 +89,7 @@ class Fault:
     file: Path
     """The annotation file or the image."""
     text: str
-    """What is wrong, to print after the name of the file."""
+    """The fault, to print after the name of the file."""
     image: int | None = None
     """Image id."""
     boxes: int = 0

@@ -17,7 +17,7 @@ from fsaf.data.table import BoxTable, clip_boxes
 
 @dataclass(frozen=True, kw_only=True)
 class Classes:
-    """Class names and category ids; label i stands for ``names[i]`` and ``ids[i]``."""
+    """Class names and category ids; label i means ``names[i]`` and ``ids[i]``."""
 
     names: tuple[str, ...]
     ids: tuple[int, ...]

@@ -27,7 +27,7 @@ class BoxTable:
     entry: "array[int]" = field(default_factory=lambda: array("q"))
     """Position in the list ``annotations`` of a COCO file; -1 in other formats."""
     area: "array[float]" = field(default_factory=lambda: array("d"))
-    """Area that the file gives; NaN if it gives none."""
+    """Area in the file; NaN if it has none."""
     used: "array[int]" = field(default_factory=lambda: array("b"))
     """0 for a box that is read but not trained on (COCO's ``ignore``)."""
 

@@ -25,7 +25,7 @@ class Look:
     prepared: Prepared
     candidates: Candidates
     seconds: float
-    """What reading, resizing and the network took."""
+    """Seconds for reading, resizing and the network."""
 
     @torch.inference_mode()
     def choose(self, score_threshold: float, nms_iou: float) -> Result:

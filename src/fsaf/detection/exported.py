@@ -1,4 +1,4 @@
-"""Run an exported file, whatever library opens it: batches, padding, decoding and suppression on the host.
+"""Run an exported file with any library: batches, padding, decoding and suppression on the host.
 
 Shapes: N images of a run of the file, n images given, H and W of the padded images.
 """

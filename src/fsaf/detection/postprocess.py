@@ -52,10 +52,10 @@ class Candidates(NamedTuple):
 def postprocess(outputs: RawOutputs, sizes_b2: Tensor, config: PredictConfig) -> Detections:
     """Return the detections of a batch, chosen as in MMDetection 3.3's ``BaseDenseHead.predict_by_feat``.
 
-    On each level the best ``candidates`` (location, class) pairs with a score above the threshold go on;
-    their boxes are decoded and clipped, empty ones dropped; suppression within each class runs over all
-    levels, and both branches where there are two, together; scores of anchors then count
-    ``config.anchor_weight`` times. sizes_b2: (B, 2) height, width of each image inside its padding.
+    Take on each level the best ``candidates`` (location, class) pairs with a score above the threshold; decode
+    and clip their boxes, and drop empty ones; multiply scores of anchors by ``config.anchor_weight``; suppress
+    within each class, over all levels and branches together.
+    sizes_b2: (B, 2) height, width of each image inside its padding.
 
     The result is on the device of the outputs, or on the CPU if torchvision has no kernel for that device:
     suppression in fixed shapes launches some 2,500 operators, and one copy of the candidates takes less time.

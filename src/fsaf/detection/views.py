@@ -132,13 +132,13 @@ def to_original(boxes: np.ndarray, size: tuple[int, int], original: tuple[int, i
 def merge(parts: Sequence[tuple[View, Found]], size: tuple[int, int], settings: PredictConfig) -> Found:
     """Merge the detections of all views of a picture of ``size``.
 
-    As in MMDetection's DetTTAModel all are put together, and one suppression within each class chooses. Tiles
-    need more, as they cut objects in two:
+    As in MMDetection's DetTTAModel, detections are joined and suppressed within each class. Tiles cut objects
+    in two, so two rules come first:
 
-    - What another tile sees whole is left to it: a box that touches an inner edge of its tile goes where
-      another tile holds it, and more around it; a box from the whole picture goes where any tile does.
-    - Boxes that touch an inner edge and remain, of objects too large for what tiles share, take part after
-      all others: one goes where a detection of its class covers more than half of it.
+    - A box that touches an inner edge of its tile is dropped if another tile contains it, away from its own
+      inner edges. A box from the whole picture is dropped if any tile contains it.
+    - The remaining boxes that touch an inner edge, of objects larger than the overlap, are ranked after all
+      others. One is dropped if a detection of its class covers more than half of it.
     """
     if len(parts) == 1:
         return parts[0][1]

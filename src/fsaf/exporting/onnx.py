@@ -99,7 +99,7 @@ def export_onnx(
     remove_leftovers(path.parent)
     start = time.perf_counter()
     network = make_module(copy.deepcopy(model).cpu().float().eval(), outputs, config.predict, size).eval()
-    # A dynamic batch must not be 1 while tracing, where PyTorch takes 1 for a constant.
+    # Trace with more than one image: PyTorch treats a batch of 1 as a constant.
     count = 2 if dynamic_batch else batch
     dtype = torch.float32 if float_images else torch.uint8
     example = (torch.zeros(count, 3, *size, dtype=dtype), torch.tensor([size] * count))

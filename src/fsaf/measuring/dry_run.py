@@ -94,7 +94,7 @@ class DryRun:
 
     @property
     def seconds(self) -> float:
-        """Estimate the seconds of the whole training, from where it starts."""
+        """Estimate the seconds from the starting step to the end of training."""
         epochs = max(0, self.end - self.start) / self.batches.steps.total()
         return self.trial.first + epochs * self.epoch_seconds + self.evaluations * self.evaluation_seconds
 

@@ -25,9 +25,9 @@ class Series:
     points: list[Point]
     """(x, y), x rising."""
     style: str
-    """CSS class that gives the colour."""
+    """CSS class of the colour."""
     value: str | None = None
-    """What the legend says of it; by default where it ends."""
+    """Text in the legend; by default the last value."""
 
 
 def line_chart(

@@ -15,7 +15,7 @@ from fsaf.run_folder.read import finite, parse_settings, read_metrics, read_obje
 from fsaf.scoring.metrics import METRICS
 
 MOST = 8
-"""Number of runs that a page can tell apart by colour."""
+"""Number of runs that a page has colours for."""
 _NOT_COMPARED = ("out", "resume")
 
 

@@ -99,7 +99,7 @@ def _view_batches(
     console: Console | None,
     before_batch: Callable[[], None],
 ) -> Iterator[list[dict[str, Any]]]:
-    """As ``_plain_batches``, for detectors that look at several views of each image."""
+    """Do the same as ``_plain_batches`` for detectors that use several views of each image."""
     detector = Detector(detector.network, detector.classes, replace(detector.config, data=data))
     size = data.batch_size
     chunks = [records.images[start : start + size] for start in range(0, len(records.images), size)]

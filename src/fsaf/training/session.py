@@ -31,7 +31,7 @@ Step: TypeAlias = Callable[[Tensor, Boxes, float], tuple[LossTerms, Tensor]]
 
 @dataclass(kw_only=True)
 class Session:
-    """A training that is set up and has not begun."""
+    """Everything that a training needs, set up before its first step."""
 
     records: Records
     """The split to train on."""
@@ -41,7 +41,7 @@ class Session:
     """Notes on the data, to print at the start."""
     run: Run
     tools: GraphTools | None
-    """What captures the step; None if ``train.graphs`` is off."""
+    """Object that captures the step; None if ``train.graphs`` is off."""
     images: Images
     """``records`` as samples, augmented."""
     loader: Loader

@@ -95,7 +95,7 @@ class ImageList:
                 continue
             position[given] = len(images)
             images.append(ImageRecord(id=id_, path=path, width=size[1], height=size[0], entry=number))
-        if ambiguous:  # nothing tells which of the images their boxes belong to
+        if ambiguous:  # it is unknown which of the images their boxes belong to
             gone = {position.pop(id_) for id_ in ambiguous}
             kept = [place for place in range(len(images)) if place not in gone]
             new = {place: i for i, place in enumerate(kept)}

@@ -10,7 +10,7 @@ from fsaf.data.records import Split
 
 NAME = "COCO"
 LAYOUT = "JSON file with images, annotations and categories (COCO)"
-"""What is looked for, for the message if there is none."""
+"""Names that are looked for, for the message if there are none."""
 
 
 def find(data: Path) -> dict[str, Split]:

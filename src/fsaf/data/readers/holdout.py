@@ -34,7 +34,7 @@ class HeldOut:
 
     @property
     def ids_are_official(self) -> bool:
-        """As of the whole: both parts have its classes."""
+        """Classes of the whole set, which both parts have."""
         return True
 
     def original(self) -> dict[str, Any] | None:

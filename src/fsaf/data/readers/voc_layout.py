@@ -11,7 +11,7 @@ from fsaf.errors import DataError
 
 NAME = "Pascal VOC"
 LAYOUT = "folder of XML files (Pascal VOC)"
-"""What is looked for, for the message if there is none."""
+"""Names that are looked for, for the message if there are none."""
 
 
 def find(data: Path) -> dict[str, Split]:

@@ -11,7 +11,7 @@ from fsaf.errors import DataError, UserError
 
 NAME = "YOLO"
 LAYOUT = "data.yaml, obj.data or images with .txt labels (YOLO)"
-"""What is looked for, for the message if there is none."""
+"""Names that are looked for, for the message if there are none."""
 
 
 def find(data: Path) -> dict[str, Split]:
