@@ -102,7 +102,7 @@ def header_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
 
 def looks_like_image(path: Path) -> bool:
-    """Return True if the file's first bytes are those of a supported image format; its name does not matter."""
+    """Return True if the file begins like a supported image format; its name does not matter."""
     try:
         with path.open("rb") as file:
             return _SIGNATURES.match(file.read(16)) is not None

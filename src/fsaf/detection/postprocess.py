@@ -52,9 +52,9 @@ class Candidates(NamedTuple):
 def postprocess(outputs: RawOutputs, sizes_b2: Tensor, config: PredictConfig) -> Detections:
     """Return the detections of a batch, chosen as in MMDetection 3.3's ``BaseDenseHead.predict_by_feat``.
 
-    Take on each level the best ``candidates`` (location, class) pairs with a score above the threshold; decode
-    and clip their boxes, and drop empty ones; multiply scores of anchors by ``config.anchor_weight``; suppress
-    within each class, over all levels and branches together.
+    Take on each level the best ``candidates`` (location, class) pairs with a score above the threshold;
+    decode and clip their boxes, and drop empty ones; multiply scores of anchors by ``config.anchor_weight``;
+    suppress within each class, over all levels and branches together.
     sizes_b2: (B, 2) height, width of each image inside its padding.
 
     The result is on the device of the outputs, or on the CPU if torchvision has no kernel for that device:

@@ -99,7 +99,7 @@ def _modules_up_to(body: Any, stage: int) -> list[nn.Module]:
     stages = body.feature_info.info
     last = stages[stage]["module"] if stage < len(stages) else ""  # those that start at stride 4 have four
     modules = list(body.named_modules())
-    # timm takes some networks apart, so that "stages.0" becomes "stages_0", and wraps others: "model.stages.0".
+    # timm takes some networks apart ("stages.0" becomes "stages_0") and wraps others ("model.stages.0").
     starts = (f"{last}.", f"{last.replace('.', '_')}.", f"model.{last}.")
     inside = [i for i, (name, _) in enumerate(modules) if f"{name}.".startswith(starts)]
     if not last or not inside:
