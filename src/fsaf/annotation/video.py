@@ -80,7 +80,7 @@ class VideoReader:
         self.time_base: Fraction = self._stream.time_base
         self.rate: Fraction = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
         self.aspect: Fraction | None = self._stream.sample_aspect_ratio
-        """Width of a pixel divided by its height; None if unknown. From the first frame on, of the upright frame."""
+        """Width of a pixel divided by its height, as shown upright; None if unknown."""
 
     def __enter__(self) -> "VideoReader":
         return self
