@@ -4,7 +4,7 @@ import ast
 import re
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,9 @@ OTHER_PROGRAMS = {
     "hf": "another program",
     "atc": "Ascend's compiler",
     "python3": "Ascend's ais_bench",
+    "docker": "another program",
+    "df": "shows free space",
+    "du": "shows used space",
 }
 
 # Words of commands that are parsed but not run here.
@@ -126,9 +129,18 @@ def _parse_fsaf(words: tuple[str, ...]) -> None:
     assert unknown == []
     if args.verb in ("train", "benchmark", "quickstart"):
         name = getattr(args, "config", "digits_lite0")
-        load_recipe("lite0" if name == "mine.yaml" else name, args.overrides)
+        overrides = args.overrides
+        if name is None:
+            assert resumes(words), "neither a recipe nor --resume RUN"
+            overrides = [word for word in overrides if not word.startswith("--resume=")]
+        load_recipe("lite0" if name in (None, "mine.yaml", "DATA") else name, overrides)
     else:
         build_config({}, args.overrides, where="a checkpoint")
+
+
+def resumes(words: Sequence[str]) -> bool:
+    """Return True for ``fsaf train --resume RUN``, which takes its recipe from the run folder."""
+    return "--resume" in words and words[-1] not in ("--resume", "true", "false", "auto")
 
 
 def parse_make(words: list[str]) -> None:
@@ -233,7 +245,7 @@ def completed(first: str, words: list[str], page: Path) -> list[str] | None:
             words = [word for word in words if word not in ("--help", "--version", "VERB")]
             return [*words, *NEEDED.get(words[0], [])] if words else None
         verb, *rest = ("lite0" if word == "CONFIG" else word for word in words)
-        if not rest or rest[0].startswith("-"):
+        if not rest or (rest[0].startswith("-") and not resumes(words)):
             rest = [*NEEDED.get(verb, []), *rest]
         last = rest[-1] if rest else ""
         action = verbs()[verb]._option_string_actions.get(last) if verb in verbs() else None
