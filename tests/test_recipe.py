@@ -281,3 +281,66 @@ def test_an_old_name_of_a_key_is_taken_in_recipes_and_options(tmp_path: Path) ->
     assert build_config({}, ["--train.cuda_graphs", "true"], where="here").train.graphs
     with pytest.raises(UserError, match=r"here: has train.graphs and also its old name train.cuda_graphs"):
         build_config({"train": {"cuda_graphs": True, "graphs": True}}, where="here")
+
+
+ODD = [
+    "data: {batch_size: 2024-13-45}",  # no month has that number
+    "data: {batch_size: 2024-01-01}",
+    "data: {batch_size: 2024-01-01 10:00:00 +99:99}",
+    "data: {batch_size: 190:20:30}",
+    "data: {batch_size: 1e400}",
+    "data: {batch_size: .nan}",
+    "data: {batch_size: .inf}",
+    "data: {batch_size: !!binary aGk=}",
+    "data: {batch_size: !!binary x}",
+    "data: {batch_size: !!set {a, b}}",
+    "data: {batch_size: !!timestamp 7}",
+    "data: {batch_size: !!float x}",
+    "data: {shuffle: !!bool x}",
+    "data: {batch_size: !!int x}",
+    "data: {batch_size: !!python/name:os.system }",
+    "data: {batch_size: *nowhere}",
+    "data: {batch_size: &a [*a]}",
+    "data: {batch_size: null}",
+    "data: {batch_size: {}}",
+    "data: &a {batch_size: 2, train: *a}",
+    "data: {? [a, b] : 2}",
+    "data: {1: 2}",
+    "data: {null: 2}",
+    "data: {batch_size: 2, <<: 7}",
+    "data: [batch_size, 2]",
+    "optim: {lr: " + "1" * 400 + "}",
+    "optim: {lr: " + "1" * 5000 + "}",
+    "model: {backbone: null}",
+    "model: {backbone: ''}",
+    "model: {weights: 2024-01-01}",
+    "model: {mean: [.nan, 0, 0]}",
+    "model: {mean: [[1], [2], [3]]}",
+    "predict: {scales: " + str([1.0] * 2000) + "}",
+    "out: [a]",
+    "? ",
+    "--- a\n--- b",
+    "data: " + "[" * 5000 + "]" * 5000,
+    "data: " + "{a: " * 5000 + "}" * 5000,
+    "\x00",
+    "\x1b[2J: 1",
+    "a: &a [x, x, x, x, x, x, x, x]\n"
+    + "".join(f"{c}: &{c} [{', '.join([f'*{chr(ord(c) - 1)}'] * 8)}]\n" for c in "bcdefghijkl")
+    + "data: {batch_size: *l}",  # a billion of them
+]
+"""YAML that is none, or whose values no key has."""
+
+
+@pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
+def test_odd_yaml_is_refused_in_one_message(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        FSAF(load_recipe(str(path)).model, 1)
+    assert len(str(error.value)) < 3000
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(b"out: \xff\xfe")
+    with pytest.raises(UserError, match=r"mine\.yaml: not readable as YAML"):
+        load_recipe(str(tmp_path / "mine.yaml"))

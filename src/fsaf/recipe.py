@@ -17,7 +17,18 @@ import yaml
 from fsaf.config import RENAMED, Config
 from fsaf.errors import RecipeError, UserError
 from fsaf.keys import choices_of, nearest_key, recipe_keys, with_new_name
-from fsaf.text import nearest
+from fsaf.text import nearest, parse_yaml, short
+
+_PARSER_ERRORS = (
+    argparse.ArgumentError,
+    jsonargparse.ArgumentError,
+    TypeError,
+    ValueError,
+    OverflowError,  # an integer of hundreds of digits
+)
+
+LONGEST = 1000
+"""Largest number of items of a list in a recipe."""
 
 
 def find_recipe(name: str) -> Path:
@@ -53,8 +64,11 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
     """
     path = find_recipe(name)
     try:
-        base = yaml.load(path.read_text(encoding="utf-8"), Loader=_Recipe)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        base = parse_yaml(path.read_text(encoding="utf-8"), _Recipe)
+    except (
+        ValueError,
+        OSError,
+    ) as error:  # ValueError: also an impossible date, and bytes that are not UTF-8
         raise RecipeError(f"{path}: not readable as YAML ({error})") from error
     model = base.get("model") if isinstance(base, dict) else None
     if isinstance(model, dict) and any(word.partition("=")[0] == "--model.backbone" for word in overrides):
@@ -76,9 +90,9 @@ def build_config(base: Any, overrides: Sequence[str] = (), *, where: str) -> Con
     _check_overrides(overrides)
     parser = config_parser()
     try:
-        values = parser.parse_object(base)
+        values = parser.parse_object(copy.deepcopy(base))
         parser.instantiate(values)  # before the overrides, so that a message can name the file
-    except (argparse.ArgumentError, jsonargparse.ArgumentError, TypeError, ValueError) as error:
+    except _PARSER_ERRORS as error:
         raise RecipeError(f"{where}: {_one_line(error)}") from error
     try:
         # The parser prints its usage on errors; our message is enough.
@@ -87,13 +101,12 @@ def build_config(base: Any, overrides: Sequence[str] = (), *, where: str) -> Con
             return Config(**vars(parser.instantiate(values)))
     except UserError:
         raise
-    except (argparse.ArgumentError, jsonargparse.ArgumentError, TypeError, ValueError) as error:
+    except _PARSER_ERRORS as error:
         raise RecipeError(f"{_one_line(error)}; `fsaf train --help` lists every option") from error
 
 
 def _with_new_names(base: Any, where: str) -> Any:
-    """Copy ``base`` with the keys of ``RENAMED`` under their new names."""
-    base = copy.deepcopy(base)
+    """Return ``base`` with the keys of ``RENAMED`` under their new names."""
     for old, new in RENAMED.items():
         section, name = old.split(".")
         group = base.get(section) if isinstance(base, dict) else None
@@ -101,7 +114,8 @@ def _with_new_names(base: Any, where: str) -> Any:
             continue
         if (new_name := new.split(".")[1]) in group:
             raise RecipeError(f"{where}: has {new} and also its old name {old}; leave out {old}")
-        group[new_name] = group.pop(name)
+        group = {key: value for key, value in group.items() if key != name} | {new_name: group[name]}
+        base = {**base, section: group}
     return base
 
 
@@ -146,11 +160,13 @@ def config_parser() -> jsonargparse.ArgumentParser:
 
 
 def _check_groups(values: Any, schema: Any, where: str, prefix: str) -> None:
-    """Raise UserError for an unknown key, or a scalar in place of a group, which the parser would ignore."""
+    """Raise UserError for an unknown key, or a value that no key has, which the parser would ignore."""
     if not isinstance(values, dict):
-        raise RecipeError(f"{where}: {prefix or 'the recipe'} must be keys with values, not {values!r:.60}")
+        raise RecipeError(f"{where}: {prefix or 'the recipe'} must be keys with values, not {short(values)}")
     fields = {field.name: field for field in dataclasses.fields(schema)}
     for key, value in values.items():
+        if not isinstance(key, str):
+            raise RecipeError(f"{where}: {prefix}{short(key)} is no key; known here: {', '.join(fields)}")
         if key not in fields:
             near = nearest_key(f"{prefix}{key}", [key.name for key in recipe_keys()])
             raise RecipeError(f"{where}: unknown key {prefix}{key}{near}; known here: {', '.join(fields)}")
@@ -159,6 +175,20 @@ def _check_groups(values: Any, schema: Any, where: str, prefix: str) -> None:
             _check_groups(value, kind, where, f"{prefix}{key}.")
         elif isinstance(value, str):
             _check_word(f"{where}: {prefix}{key}", value, kind)
+        elif value is None and type(None) not in typing.get_args(kind):
+            raise RecipeError(f"{where}: {prefix}{key} = null: this key needs a value")
+        elif not _is_plain(value):
+            raise RecipeError(
+                f"{where}: {prefix}{key} = {short(value)}: must be a number, a text, true, false, null, or a "
+                f"list of up to {LONGEST}"
+            )
+
+
+def _is_plain(value: Any, depth: int = 2) -> bool:
+    """Return True for a scalar that JSON has too, and for a short list of them or of such lists."""
+    if isinstance(value, (list, tuple)):
+        return depth > 0 and len(value) <= LONGEST and all(_is_plain(each, depth - 1) for each in value)
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:
@@ -189,4 +219,5 @@ def _check_word(key: str, value: str, kind: Any) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    return text if len(text) <= 1000 else f"{text[:1000]} ..."

@@ -1,12 +1,50 @@
-"""Text that people read: safe to print, in columns, with the nearest word for a misspelt one."""
+"""Text from files and for people: safe to print, in columns, the nearest word for a misspelt one; JSON."""
 
+import json
+import reprlib
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 
 def printable(text: object) -> str:
     """Return ``text`` on one line, without control characters and broken Unicode that files may contain."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(text))
+
+
+def short(value: object) -> str:
+    """Return ``repr(value)``, cut to a line; the time that takes does not grow with the size of ``value``."""
+    try:
+        return printable(reprlib.repr(value))[:60]
+    except Exception:  # a value from a file may have a repr that fails
+        return f"a value of type {type(value).__name__}"
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON of any origin. Raises ValueError if it is damaged or nested too deep for Python."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+def parse_yaml(text: str, loader: type | None = None) -> Any:
+    """Parse YAML of any origin; raise ValueError if it is damaged or nested too deep for Python.
+
+    loader: a subclass of PyYAML's ``SafeLoader``, which is the default.
+    """
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=loader or yaml.SafeLoader)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    except (
+        yaml.YAMLError,
+        AttributeError,
+        LookupError,
+    ) as error:  # the latter two for a value of another tag
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

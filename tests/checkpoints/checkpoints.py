@@ -40,7 +40,7 @@ def rule(name: str, shape: list[int]) -> Tensor:
 
 
 def thin_state(backbone: str, classes: int, norm: Any = "none") -> dict[str, Tensor]:
-    """MMDetection's names, written out here as its modules are called; one storage for all zeros."""
+    """MMDetection's names, written out here as its modules are called; one storage for all tensors."""
     channels, convs = (64 if norm == "group" else 4), 2
     shapes: dict[str, tuple[int, ...]] = {}
     grouped = backbone.startswith("resnext")
@@ -85,8 +85,11 @@ def thin_state(backbone: str, classes: int, norm: Any = "none") -> dict[str, Ten
     for name, width in (("retina_cls", classes), ("retina_reg", 4)):
         shapes[f"bbox_head.{name}.weight"] = (width, channels, 3, 3)
         shapes[f"bbox_head.{name}.bias"] = (width,)
-    zeros = torch.zeros(max(math.prod(shape) for shape in shapes.values()))
-    return {name: zeros[: math.prod(shape)].view(shape) for name, shape in shapes.items()}
+    values = torch.linspace(-1, 1, max(math.prod(shape) for shape in shapes.values()))
+    return {
+        name: values[: math.prod(shape)].view(shape) if shape else torch.zeros((), dtype=torch.long)
+        for name, shape in shapes.items()
+    }
 
 
 def saved(path: Path, content: object, **options: Any) -> Path:

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from checkpoints.checkpoints import refusal, saved
+from fsaf.checkpoints import weights
 from fsaf.checkpoints.format import header
-from fsaf.config import Config, ModelConfig
+from fsaf.config import Config, DataConfig, ModelConfig, PredictConfig
 from fsaf.data.records import Classes
-from fsaf.detection import network
 from fsaf.detection.network import open_checkpoint
+from fsaf.detection.views import plan_views
 from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
 from fsaf.recipe import build_config
@@ -63,6 +64,12 @@ def test_a_compressed_archive_is_not_unpacked(tmp_path: Path) -> None:
         ("predict.tile", 10**9),
         ("predict.candidates", 10**9),
         ("predict.max_detections", 10**9),
+        ("predict.scales", [1.0] * 10**5),
+        ("data.batch_size", 10**9),
+        ("data.max_boxes", 10**9),
+        ("data.workers", 10**9),
+        ("model.mean", [float("nan"), 0.0, 0.0]),
+        ("model.std", [1e-300, 1.0, 1.0]),
     ],
 )
 def test_a_setting_that_would_take_all_memory_is_refused(key: str, value: object) -> None:
@@ -70,6 +77,43 @@ def test_a_setting_that_would_take_all_memory_is_refused(key: str, value: object
     with pytest.raises(UserError, match=rf"^a\.pt: .*{key}.* must be .*") as error:
         build_config({section: {name: value}}, where="a.pt")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "sides",
+    [{"short_side": 32_768, "long_side": 32_768}, {"shapes": [[32_768, 32_768]]}],
+)
+def test_images_of_a_billion_pixels_are_refused(sides: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"^a\.pt: data\..* must be .*67,108,864 pixels"):
+        build_config({"data": {"long_side": 32_768, **sides}}, where="a.pt")
+
+
+def test_so_are_scales_and_tiles_that_make_them(tmp_path: Path) -> None:
+    """A limit of each setting does not limit what two of them ask for together."""
+    data = DataConfig(short_side=4096, long_side=8192)
+    with pytest.raises(UserError, match=r"predict\.scales: 8 makes images of up to 32768 x 65536"):
+        plan_views((100, 100), data, PredictConfig(scales=[1.0, 8.0]))
+    with pytest.raises(UserError, match=r"a picture of 9000 x 9000 into 8,946,081 tiles; at most 10,000"):
+        plan_views((9000, 9000), data, PredictConfig(tile=32, tile_overlap=0.9))
+
+
+@pytest.mark.parametrize("form", ["fsaf", "mmdetection"])
+def test_more_classes_than_any_data_set_has_are_refused(tmp_path: Path, form: str) -> None:
+    count = 200_000
+    if form == "mmdetection":
+        weights = torch.zeros(count, 1, 1, 1)
+        content: Any = {
+            "bbox_head.retina_cls.weight": weights,
+            "bbox_head.retina_reg.weight": torch.zeros(4, 1, 1, 1),
+        }
+        content |= {
+            f"backbone.layer{i}.{j}.conv2.weight": torch.zeros(64, 64, 3, 3)
+            for i in range(1, 5)
+            for j in range((3, 4, 6, 3)[i - 1])
+        }
+    else:
+        content = header(Config(), Classes(names=("a",) * count, ids=tuple(range(count)))) | {"model": {}}
+    assert "has 200,000 classes" in refusal(saved(tmp_path / "a.pth", content))
 
 
 def test_a_network_that_is_not_that_of_the_weights_is_compared_without_memory(
@@ -87,7 +131,7 @@ def test_a_network_that_is_not_that_of_the_weights_is_compared_without_memory(
         built.append(str(torch.get_default_device()))
         return FSAF(config, classes)
 
-    monkeypatch.setattr(network, "FSAF", build)
+    monkeypatch.setattr(weights, "FSAF", build)
     with pytest.raises(UserError, match="does not fit the model"):
         open_checkpoint(path, "cpu")
     assert built == ["meta"]

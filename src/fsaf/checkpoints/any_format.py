@@ -3,18 +3,13 @@
 from pathlib import Path
 from typing import Literal, get_args
 
-from fsaf.checkpoints.format import (
-    FORMAT,
-    Checkpoint,
-    from_content,
-    save_checkpoint,
-    save_content,
-)
+from fsaf.checkpoints.format import Checkpoint, from_content, is_ours, save_checkpoint, save_content
 from fsaf.checkpoints.hub import PREFIX, fetch, read_folder
 from fsaf.checkpoints.mmdetection import export_checkpoint, import_checkpoint
 from fsaf.checkpoints.pickles import load_plain
 from fsaf.checkpoints.published import fetch_published, is_published
 from fsaf.checkpoints.safetensors import is_safetensors, read_safetensors, write_safetensors
+from fsaf.checkpoints.weights import check_network
 from fsaf.errors import CheckpointError, UserError
 
 Format = Literal["fsaf", "safetensors", "mmdetection"]
@@ -28,15 +23,22 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Formats: fsaf's ``.pt`` and safetensors, FSAF of MMDetection 2.x and 3.x, recognised by content; a folder
     for the Hugging Face hub, or ``hf:USER/NAME``, a repository there (``fsaf.checkpoints.hub``); the name of
     a published checkpoint (``fsaf.checkpoints.published``); a run folder, for its best checkpoint.
-    No code in the file is run. Raises UserError if it is missing, damaged or something else.
+    No code in the file is run. The weights are finite and fit the network of the config. Raises UserError if
+    the file is missing, damaged or something else.
     """
     path = local(path)
+    checkpoint = _read(path)
+    check_network(checkpoint.config.model, len(checkpoint.classes), checkpoint.weights, str(path))
+    return checkpoint
+
+
+def _read(path: Path) -> Checkpoint:
     if path.is_dir():
         return read_folder(path)
     if path.is_file() and is_safetensors(path):
         return read_safetensors(path)
     content = load_plain(path)
-    if isinstance(content, dict) and content.get("format") == FORMAT:
+    if is_ours(content):
         return from_content(content, str(path))
     return import_checkpoint(content, str(path))
 

@@ -5,14 +5,16 @@ import os
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, get_type_hints
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from fsaf.checkpoints.pickles import load_plain
-from fsaf.config import Config, to_dict
+from fsaf.checkpoints.structure import fits
+from fsaf.checkpoints.weights import check_values
+from fsaf.config import Config, limits, to_dict
 from fsaf.data.records import Classes
 from fsaf.device import to_host
 from fsaf.errors import CheckpointError, UserError
@@ -81,17 +83,42 @@ def read_header(content: Any, where: str) -> tuple[Config, Classes]:
 
     Raises UserError if something is missing or wrong, or a newer version has written it.
     """
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not fits(content, dict[str, Any]) or not is_ours(content):
         raise _not_ours(where)
     version, classes = content.get("version"), content.get("classes")
-    if isinstance(version, int) and version > VERSION:
+    if fits(version, int) and version > VERSION:
         raise CheckpointError(f"{where}: written by a newer fsaf (format {version}); upgrade fsaf")
-    if version != VERSION or not isinstance(content.get("config"), dict) or not isinstance(classes, dict):
+    if not fits(version, int) or version != VERSION or not fits(classes, dict[str, Any]):
         raise _not_ours(where)
-    names, ids = classes.get("names"), classes.get("ids")
-    if not isinstance(names, list) or not isinstance(ids, list) or len(names) != len(ids):
+    config = content.get("config")
+    if not isinstance(config, dict):
         raise _not_ours(where)
-    return build_config(content["config"], where=where), Classes(names=tuple(names), ids=tuple(ids))
+    return build_config(config, where=where), read_classes(classes.get("names"), classes.get("ids"), where)
+
+
+def is_ours(content: Any) -> TypeGuard[dict[str, Any]]:
+    """Return True if ``content`` of a file says that fsaf has written it."""
+    name = content.get("format") if isinstance(content, dict) else None
+    return isinstance(name, str) and name == FORMAT
+
+
+def read_classes(names: Any, ids: Any, where: str) -> Classes:
+    """Return the classes that ``where`` lists as names and ids; raise CheckpointError if they are damaged."""
+    if not fits(names, list[str]) or not fits(ids, list[int]) or len(names) != len(ids):
+        raise CheckpointError(
+            f"{where}: its classes are damaged; they must be two lists of one length, of names and of whole "
+            "numbers"
+        )
+    check_count(len(names), where)
+    if len(set(ids)) < len(ids) or not all(abs(id_) < 2**63 for id_ in ids):
+        raise CheckpointError(f"{where}: its category ids are damaged; each must occur once, within 64 bits")
+    return Classes(names=tuple(names), ids=tuple(ids))
+
+
+def check_count(classes: int, where: str) -> None:
+    """Raise CheckpointError unless the number of classes in ``where`` is between 1 and ``limits.CLASSES``."""
+    if not 1 <= classes <= limits.CLASSES:
+        raise CheckpointError(f"{where}: has {classes:,} classes; 1 to {limits.CLASSES:,} are possible")
 
 
 def _not_ours(where: str) -> UserError:
@@ -116,28 +143,39 @@ def to_content(checkpoint: Checkpoint) -> dict[str, Any]:
 def from_content(content: Any, where: str) -> Checkpoint:
     """Return the checkpoint that ``to_content`` turned into ``content``, read from ``where``.
 
-    Raises UserError as ``read_header``.
+    Raises UserError as ``read_header`` and ``check_values``, and for values of the wrong type.
     """
     config, classes = read_header(content, where)
-    weights, state = content.get("model"), content.get("training") or {}
-    if not isinstance(weights, dict) or not isinstance(state, dict):
+    state, launch = content.get("training"), content.get("launch", "")
+    if state is None:
+        state = {}
+    if not fits(state, dict[str, Any]) or not isinstance(launch, str):
         raise _not_ours(where)
-    training = None
-    if "optimizer" in state:
-        known = {each.name for each in fields(Training)}
-        values = {key: value for key, value in state.items() if key in known}
-        try:
-            training = Training(**{"processes": [], **values})
-        except TypeError as error:  # a part is missing
-            raise _not_ours(where) from error
+    step = state.get("step")
+    if not fits(step, int | None) or (step or 0) < 0:
+        raise _not_ours(where)
     return Checkpoint(
         config=config,
         classes=classes,
-        weights=weights,
-        step=state.get("step"),
-        training=training,
-        launch=content.get("launch", ""),
+        weights=check_values(content.get("model"), where),
+        step=step,
+        training=_training(state, where) if "optimizer" in state else None,
+        launch=launch,
     )
+
+
+def _training(state: dict[str, Any], where: str) -> Training:
+    """Return the training state of a file. Raises CheckpointError if a part is missing or of a wrong type."""
+    kinds = get_type_hints(Training)
+    values = {"processes": [], **{key: value for key, value in state.items() if key in kinds}}
+    if wrong := [key for key, value in values.items() if not fits(value, kinds[key])]:
+        raise CheckpointError(f"{where}: its training state is damaged: {', '.join(wrong)}")
+    if values.get("model") is not None:
+        values["model"] = check_values(values["model"], where)
+    try:
+        return Training(**values)
+    except TypeError as error:  # a part is missing
+        raise _not_ours(where) from error
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, keep: int = 1) -> None:
@@ -214,27 +252,3 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises UserError if the file is missing, damaged, or something else.
     """
     return from_content(load_plain(path), str(path))
-
-
-def load_weights(model: torch.nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Fill ``model``; raise UserError naming the tensors of file ``where`` that do not fit."""
-    check_weights(model, state, where)
-    model.load_state_dict(state)
-
-
-def check_weights(model: torch.nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Raise UserError naming the tensors of file ``where`` that do not fit ``model``, perhaps on ``meta``."""
-    wanted = model.state_dict()
-    missing = [name for name in wanted if name not in state]
-    extra = [name for name in state if name not in wanted]
-    wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
-    if missing or extra or wrong:
-        first = (wrong or missing or extra)[0]
-        detail = first
-        if wrong:
-            detail += f": {list(state[first].shape)} in the file, {list(wanted[first].shape)} in the model"
-        raise CheckpointError(
-            f"{where}: does not fit the model: {len(wrong)} tensors of another shape, "
-            f"{len(missing)} missing, {len(extra)} unknown ({detail}). "
-            "Is it of another model or number of classes?"
-        )

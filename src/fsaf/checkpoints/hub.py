@@ -11,11 +11,12 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from fsaf.checkpoints.format import FORMAT, Checkpoint, from_content, header, load_weights, read_header
+from fsaf.checkpoints.format import Checkpoint, from_content, header, is_ours, read_header
+from fsaf.checkpoints.weights import check_network
 from fsaf.config import Config, SplitConfig
 from fsaf.errors import CheckpointError, UserError, WriteError
 from fsaf.files import check_folder, whole_folder
-from fsaf.model.detector import FSAF
+from fsaf.text import parse_json
 
 PREFIX = "hf:"
 """``hf:USER/NAME``, or ``hf:USER/NAME@REVISION``, is a repository on the hub (``any_format.is_remote``)."""
@@ -38,7 +39,7 @@ def write_folder(folder: Path, checkpoint: Checkpoint, card: str) -> None:
     """
     check_free(folder)
     config, classes = checkpoint.config, checkpoint.classes
-    load_weights(FSAF(config.model, len(classes)), checkpoint.weights, "the checkpoint")
+    check_network(config.model, len(classes), checkpoint.weights, "the checkpoint")
     about = {"fsaf": header(without_places(config), classes)}
     weights = {name: tensor.contiguous() for name, tensor in checkpoint.weights.items()}
     with whole_folder(folder) as draft:
@@ -77,8 +78,9 @@ def read_folder(folder: Path) -> Checkpoint:
     Raises UserError if something else wrote the folder, or if it is damaged.
     """
     try:
-        about = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("fsaf")
-        if not isinstance(about, dict) or about.get("format") != FORMAT:
+        content = parse_json((folder / CONFIG).read_text(encoding="utf-8"))
+        about = content.get("fsaf") if isinstance(content, dict) else None
+        if not is_ours(about):
             raise CheckpointError(
                 f"{folder / CONFIG}: says nothing of classes and recipe, so it makes no detector; "
                 "give a folder that fsaf publish has written"
@@ -92,7 +94,7 @@ def read_folder(folder: Path) -> Checkpoint:
         ) from error
     except UserError:
         raise
-    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: not a readable folder of a detector ({error})") from error
 
 

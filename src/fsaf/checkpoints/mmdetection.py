@@ -1,6 +1,7 @@
-"""MMDetection 2.x and 3.x FSAF checkpoints, read and written bit by bit.
+"""Read and write FSAF checkpoints of MMDetection 2.x and 3.x, without changing a bit of their tensors.
 
-Their tensors are ours under other names (``FSAF`` in mmdet/models/detectors, ``FSAFHead`` in dense_heads).
+MMDetection has the same tensors under other names (``FSAF`` in mmdet/models/detectors, ``FSAFHead`` in
+dense_heads).
 """
 
 import re
@@ -11,10 +12,12 @@ import torch
 from torch import Tensor
 
 from fsaf.checkpoints.coco_classes import COCO
-from fsaf.checkpoints.format import Checkpoint, header, read_header
+from fsaf.checkpoints.format import Checkpoint, check_count, header, read_classes, read_header
+from fsaf.checkpoints.structure import fits
+from fsaf.checkpoints.weights import check_values
 from fsaf.config import Config, ModelConfig
 from fsaf.data.records import Classes
-from fsaf.errors import CheckpointError
+from fsaf.errors import CheckpointError, UserError
 from fsaf.model.detector import FSAF
 
 BACKBONES = {
@@ -23,7 +26,7 @@ BACKBONES = {
     ((3, 4, 23, 3), (64, 64, 3, 3)): "resnet101.tv_in1k",
     ((3, 4, 23, 3), (256, 4, 3, 3)): "resnext101_64x4d.gluon_in1k",
 }
-"""The backbones of MMDetection's FSAF, told apart by names and shapes."""
+"""The backbones of MMDetection's FSAF, recognised by the names and shapes of their tensors."""
 
 PUBLISHED = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 """Normalisation of R, G and B in MMDetection's FSAF, for checkpoints that do not state it."""
@@ -32,17 +35,19 @@ KIND = "ResNet-50, ResNet-101 or ResNeXt-101-64x4d"
 
 
 def from_mmdetection(checkpoint: Any, where: str) -> tuple[dict[str, Tensor], ModelConfig, Classes]:
-    """Return weights under our names, the network they belong to, and its classes.
+    """Return the weights under fsaf's names, the config of their network, and its classes.
 
-    checkpoint: the content of file ``where``, as ``fsaf.checkpoints.pickles`` reads it.
-    Classes are those of the checkpoint's meta. If it has none, they are COCO's if there are 80, otherwise
-    ``class_0``... Category ids are COCO's for COCO's names, otherwise 1..C: MMDetection does not store them.
-    Raises UserError if it is not an FSAF; lists missing, unknown and misshapen tensors by name.
+    checkpoint: the content of file ``where``, as returned by ``fsaf.checkpoints.pickles.load_plain``.
+    The class names are those of the checkpoint's meta. If it lists none, they are COCO's for 80 classes and
+    otherwise ``class_0``, ``class_1`` and so on. MMDetection does not store category ids: they are COCO's for
+    COCO's names, and otherwise 1..C.
+    Raises UserError if the file holds no FSAF; missing, unknown and misshapen tensors are listed by name.
     """
     theirs = _tensors(checkpoint, where)
     meta = _meta(checkpoint)
     config = _network(theirs, meta, where)
     num_classes = theirs["bbox_head.retina_cls.weight"].shape[0]
+    check_count(num_classes, where)
     prefixes = [(to, start) for start, to in _prefixes(config)]
     _check_tensors(theirs, config, num_classes, where)
     state = {_rename(name, prefixes): tensor for name, tensor in theirs.items()}
@@ -52,21 +57,22 @@ def from_mmdetection(checkpoint: Any, where: str) -> tuple[dict[str, Tensor], Mo
 def import_checkpoint(checkpoint: Any, where: str) -> Checkpoint:
     """Return the content of an MMDetection file ``where`` as a checkpoint.
 
-    A file that ``export_checkpoint`` made gives back its config and category ids too.
+    Config and category ids are restored from a file that ``export_checkpoint`` wrote. Raises UserError as
+    ``from_mmdetection`` and ``check_values``.
     """
     state, model, classes = from_mmdetection(checkpoint, where)
     config = Config(model=model)
     ours = _meta(checkpoint).get("fsaf")
-    if isinstance(ours, dict) and {"config", "classes"} <= ours.keys():
-        # Earlier versions wrote neither format nor version.
+    if fits(ours, dict[str, Any]) and {"config", "classes"} <= ours.keys():
+        # Early versions of fsaf wrote neither format nor version.
         config, classes = read_header({**header(config, classes), **ours}, where)
-    return Checkpoint(config=config, classes=classes, weights=state)
+    return Checkpoint(config=config, classes=classes, weights=check_values(state, where))
 
 
 def export_checkpoint(checkpoint: Checkpoint, where: str) -> dict[str, Any]:
     """Return a checkpoint (of file ``where``) in MMDetection's layout, for 2.x and 3.x alike.
 
-    Training state stays behind. Raises UserError if MMDetection's FSAF cannot be such a network.
+    Training state is left out. Raises UserError if MMDetection's FSAF has no such backbone or head.
     """
     config, classes = checkpoint.config, checkpoint.classes
     known = {name.split(".")[0] for name in BACKBONES.values()}
@@ -91,7 +97,7 @@ def export_checkpoint(checkpoint: Checkpoint, where: str) -> dict[str, Any]:
 
 
 def _prefixes(config: ModelConfig) -> list[tuple[str, str]]:
-    """Beginnings of tensor names, ours and theirs; every tensor has exactly one."""
+    """Return pairs of prefixes of tensor names, fsaf's and MMDetection's; each name has exactly one."""
     pairs = [("backbone.body.", "backbone.")]
     for i in range(3):
         pairs.append((f"pyramid.lateral.{i}.", f"neck.lateral_convs.{i}.conv."))
@@ -117,22 +123,20 @@ def _meta(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _tensors(checkpoint: Any, where: str) -> dict[str, Tensor]:
-    """The weights of a file, under MMDetection's names."""
+    """Return the state dict of a file, under MMDetection's names."""
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
-    ok = isinstance(state, Mapping) and state and all(isinstance(value, Tensor) for value in state.values())
-    if not ok:
+    if not fits(state, dict[str, Tensor]) or not state:
         raise CheckpointError(
             f"{where}: holds no 'state_dict' of tensors; not a checkpoint of MMDetection or fsaf"
         )
-    assert isinstance(state, Mapping)
-    # A parallel wrapper's prefix; and what 2.x's moving average left behind, which it had swapped with the
-    # weights before saving.
-    names = {str(name): re.sub(r"^module\.", "", str(name)) for name in state}
-    return {names[name]: tensor for name, tensor in state.items() if not names[name].startswith("ema_")}
+    # Drop the prefix of a parallel wrapper. Drop ``ema_*`` too: MMDetection 2.x saves the moving average
+    # under the plain names, and the weights before averaging under these.
+    found = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return {name: tensor for name, tensor in found.items() if not name.startswith("ema_")}
 
 
 def _network(theirs: Mapping[str, Tensor], meta: Mapping[str, Any], where: str) -> ModelConfig:
-    """The network that the tensors' names and shapes belong to."""
+    """Return the config of the network that has tensors of these names and shapes."""
     shapes = {name: tuple(tensor.shape) for name, tensor in theirs.items()}
     heads = [f"bbox_head.{name}.weight" for name in ("retina_cls", "retina_reg")]
     if not all(len(shapes.get(name, ())) == 4 for name in heads):
@@ -145,7 +149,7 @@ def _network(theirs: Mapping[str, Tensor], meta: Mapping[str, Any], where: str) 
     if outputs != 4:
         raise CheckpointError(
             f"{where}: not an FSAF of MMDetection but another detector: {heads[1]} has {outputs} outputs, "
-            f"{outputs / 4:g} anchors a location; FSAF has 4 distances"
+            f"for {outputs / 4:g} anchors per location; FSAF has 4 distances"
         )
     blocks = tuple(
         len({name.split(".")[2] for name in theirs if name.startswith(f"backbone.layer{stage}.")})
@@ -155,30 +159,34 @@ def _network(theirs: Mapping[str, Tensor], meta: Mapping[str, Any], where: str) 
     backbone = BACKBONES.get((blocks, width)) if width else None  # type: ignore[arg-type]
     if backbone is None:
         raise CheckpointError(
-            f"{where}: the backbone is none of {KIND}: its stages have {blocks} blocks, "
+            f"{where}: the backbone is not {KIND}: its stages have {blocks} blocks, "
             f"backbone.layer1.0.conv2.weight is {'missing' if width is None else list(width)}"
         )
     mean, std = _normalisation(meta, where)
     group = any(name.startswith("bbox_head.cls_convs.") and ".gn." in name for name in theirs)
-    return ModelConfig(
-        backbone=backbone,
-        weights="none",
-        channels=shapes[heads[0]][1],
-        convs=len({name.split(".")[2] for name in theirs if name.startswith("bbox_head.cls_convs.")}),
-        norm="group" if group else "none",
-        mean=mean,
-        std=std,
-    )
+    try:
+        return ModelConfig(
+            backbone=backbone,
+            weights="none",
+            channels=shapes[heads[0]][1],
+            convs=len({name.split(".")[2] for name in theirs if name.startswith("bbox_head.cls_convs.")}),
+            norm="group" if group else "none",
+            mean=mean,
+            std=std,
+        )
+    except UserError as error:  # such as too many channels
+        raise CheckpointError(f"{where}: {error}") from error
 
 
 def _normalisation(
     meta: Mapping[str, Any], where: str
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and deviation from the config that MMDetection stores as text, else the published ones.
+    """Return mean and standard deviation from the config that MMDetection stores as text, or ``PUBLISHED``.
 
-    Raises UserError for what tensors do not show: BGR input, strides in the first convolution of a block.
+    Raises UserError for settings that do not show in the tensors: BGR input, and Caffe's ResNet, whose blocks
+    have their stride in the first convolution.
     """
-    text = str(meta.get("config") or meta.get("cfg") or "")
+    text = next((each for each in (meta.get("config"), meta.get("cfg")) if isinstance(each, str)), "")
     for sign in ("style='caffe'", "to_rgb=False"):
         if sign in text:
             raise CheckpointError(
@@ -188,13 +196,22 @@ def _normalisation(
     found = []
     for key, default in PUBLISHED.items():
         texts = set(re.findall(rf"\b{key}=\[([\d., ]+)\]", text))
-        values = [tuple(float(part) for part in values.split(",") if part.strip()) for values in texts]
-        found.append(values[0] if len(values) == 1 and len(values[0]) == 3 else default)
+        values = [_three_numbers(values) for values in texts]
+        found.append(values[0] or default if len(values) == 1 else default)
     return found[0], found[1]
 
 
+def _three_numbers(text: str) -> tuple[float, float, float] | None:
+    parts = [part for part in text.split(",") if part.strip()]
+    try:
+        first, second, third = map(float, parts)
+    except ValueError:
+        return None
+    return first, second, third
+
+
 def _check_tensors(theirs: Mapping[str, Tensor], config: ModelConfig, num_classes: int, where: str) -> None:
-    """Compare names and shapes with those of the network. Raises UserError that lists what differs."""
+    """Raise UserError that lists the tensors whose names or shapes differ from the network's."""
     with torch.device("meta"):
         wanted = FSAF(config, num_classes).state_dict()
     prefixes = _prefixes(config)
@@ -221,6 +238,7 @@ def _some(names: list[str], count: int = 12) -> str:
 
 
 def _classes(meta: Mapping[str, Any], count: int, where: str) -> Classes:
+    """Return the classes that a file names, or default names; ``count`` is that of the weights."""
     dataset = meta.get("dataset_meta")
     names: Any = None
     for source, key in ((dataset, "classes"), (dataset, "CLASSES"), (meta, "CLASSES")):
@@ -231,7 +249,8 @@ def _classes(meta: Mapping[str, Any], count: int, where: str) -> Classes:
         if count == len(COCO):
             return COCO
         names = [f"class_{label}" for label in range(count)]
-    names = (names,) if isinstance(names, str) else tuple(str(name) for name in names)
+    names = (names,) if isinstance(names, str) else tuple(names)
+    names = tuple(str(name) if isinstance(name, int) else name for name in names)
     if len(names) != count:
         raise CheckpointError(
             f"{where}: its meta names {len(names)} classes, bbox_head.retina_cls.weight has {count}; "
@@ -239,4 +258,4 @@ def _classes(meta: Mapping[str, Any], count: int, where: str) -> Classes:
         )
     if names == COCO.names:
         return COCO
-    return Classes(names=names, ids=tuple(range(1, count + 1)))
+    return read_classes([*names], [*range(1, count + 1)], where)

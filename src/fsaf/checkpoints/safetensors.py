@@ -9,9 +9,10 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from fsaf.checkpoints.format import FORMAT, Checkpoint, from_content, header
+from fsaf.checkpoints.format import Checkpoint, from_content, header, is_ours
 from fsaf.errors import CheckpointError
 from fsaf.files import whole
+from fsaf.text import parse_json
 
 KEY = "fsaf"
 """Entry of the header's metadata that holds the JSON."""
@@ -39,13 +40,13 @@ def read_safetensors(path: Path) -> Checkpoint:
     """Read what ``write_safetensors`` wrote; raise UserError if it is damaged or from another program."""
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get(KEY, "null"))
+            about = parse_json((file.metadata() or {}).get(KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: not a readable safetensors file, perhaps cut short ({error})"
         ) from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
+    if not is_ours(about):
         raise CheckpointError(
             f"{path}: safetensors without fsaf's header, so network and classes are not known; "
             "weights of a backbone alone go to --model.weights"

@@ -89,9 +89,13 @@ class DataConfig:
     )
 
     def __post_init__(self) -> None:
-        check(self.batch_size >= 1, "data.batch_size", self.batch_size, "at least 1")
-        check(self.workers >= 0, "data.workers", self.workers, "0 or more")
-        check(self.max_boxes >= 1, "data.max_boxes", self.max_boxes, "at least 1")
+        for name, least, most in (
+            ("batch_size", 1, limits.BATCH),
+            ("workers", 0, limits.WORKERS),
+            ("max_boxes", 1, limits.BOXES),
+        ):
+            value = getattr(self, name)
+            check(least <= value <= most, f"data.{name}", value, f"between {least} and {most}")
         check(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1")
         for name in ("flip", "flip_vertical"):
             check(0 <= getattr(self, name) <= 1, f"data.{name}", getattr(self, name), "between 0 and 1")
@@ -105,13 +109,17 @@ class DataConfig:
             check(within, f"data.{name}", side, f"between {MULTIPLE} and {limits.SIDE} pixels")
         fits = self.short_side <= self.long_side
         check(fits, "data.short_side", self.short_side, f"at most data.long_side ({self.long_side})")
-        within = self.pad is None or 1 <= self.pad <= limits.SIDE
-        check(within, "data.pad", self.pad, f"between 1 and {limits.SIDE}")
+        area = self.short_side * self.long_side <= limits.AREA
+        sides = [self.short_side, self.long_side]
+        check(area, "data.short_side and data.long_side", sides, f"at most {limits.AREA:,} pixels together")
+        within = self.pad is None or 1 <= self.pad <= limits.PAD
+        check(within, "data.pad", self.pad, f"between 1 and {limits.PAD}")
         for height, width in self.shapes or []:
             ok = all(MULTIPLE <= side <= limits.SIDE and side % MULTIPLE == 0 for side in (height, width))
             check(
-                ok,
+                ok and height * width <= limits.AREA,
                 "data.shapes",
                 [height, width],
-                f"multiples of {MULTIPLE} up to {limits.SIDE}, [height, width]",
+                f"[height, width], multiples of {MULTIPLE} up to {limits.SIDE}, of at most {limits.AREA:,} "
+                "pixels together",
             )

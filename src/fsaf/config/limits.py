@@ -8,6 +8,23 @@ CHANNELS = 8192
 CONVS = 64
 """``model.convs``."""
 SIDE = 32_768
-"""Pixels: ``data.short_side``, ``long_side``, ``pad`` and ``shapes``, ``predict.tile``."""
+"""Pixels: ``data.short_side``, ``long_side`` and ``shapes``, ``predict.tile``."""
 DETECTIONS = 100_000
 """``predict.candidates`` of a level, ``predict.max_detections`` of an image."""
+AREA = 2**26
+"""Pixels: ``data.short_side`` times ``data.long_side``, also after ``predict.scales``; batch shapes of
+``data.shapes`` and of exported files."""
+PAD = 1024
+"""``data.pad``."""
+BATCH = 4096
+"""``data.batch_size``, and images per run of an exported file."""
+BOXES = 10_000
+"""``data.max_boxes``."""
+WORKERS = 256
+"""``data.workers``."""
+CLASSES = 100_000
+"""Classes of a detector."""
+SCALES = 16
+"""Number of ``predict.scales``."""
+TILES = 10_000
+"""Tiles of an image, by ``predict.tile`` and ``predict.tile_overlap``."""

@@ -61,4 +61,6 @@ class ModelConfig:
         within = 0 <= self.convs <= limits.CONVS
         check(within, "model.convs", self.convs, f"between 0 and {limits.CONVS}")
         check(-1 <= self.frozen_stages <= 4, "model.frozen_stages", self.frozen_stages, "between -1 and 4")
-        check(all(s > 0 for s in self.std or ()), "model.std", self.std, "above 0")
+        for name, least in (("mean", -1e6), ("std", 1e-3)):
+            within = all(least <= value <= 1e6 for value in getattr(self, name) or ())
+            check(within, f"model.{name}", getattr(self, name), f"between {least:g} and 1e6")

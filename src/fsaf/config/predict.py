@@ -43,10 +43,10 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         check(
-            bool(self.scales) and all(0 < scale <= 8 for scale in self.scales),
+            1 <= len(self.scales) <= limits.SCALES and all(0 < scale <= 8 for scale in self.scales),
             "predict.scales",
-            self.scales,
-            "factors above 0 and at most 8, one or more",
+            self.scales[: limits.SCALES],
+            f"1 to {limits.SCALES} factors above 0 and at most 8",
         )
         check(
             self.tile is None or MULTIPLE <= self.tile <= limits.SIDE,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fsaf.checkpoints.any_format import read_checkpoint
-from fsaf.checkpoints.format import check_weights, load_weights
+from fsaf.checkpoints.weights import load_weights
 from fsaf.config import Config, PredictConfig
 from fsaf.data.records import Classes
 from fsaf.detection.postprocess import Candidates, Detections, find_candidates, postprocess
@@ -91,9 +91,6 @@ def open_checkpoint(path: Path, device: str | torch.device | None) -> Opened:
     """
     checkpoint = read_checkpoint(path)
     config, classes = checkpoint.config, checkpoint.classes
-    with torch.device("meta"):  # without memory, which the file's config could ask too much of
-        shapes = FSAF(config.model, len(classes))
-    check_weights(shapes, checkpoint.weights, str(path))
     model = FSAF(config.model, len(classes))
     load_weights(model, checkpoint.weights, str(path))
     chosen = device if isinstance(device, torch.device) else resolve_device(device or "auto")

@@ -5,7 +5,6 @@ The file itself says nothing of classes and config: they are in the JSON file of
 """
 
 import importlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from fsaf.detection.file_info import FileInfo, read_info
 from fsaf.detection.network import Opened
 from fsaf.device import find_npu
 from fsaf.errors import CheckpointError, UserError
+from fsaf.text import parse_json
 
 TOOL = "https://github.com/Ascend/tools/tree/master/ais-bench_workload/tool/ais_bench"
 
@@ -75,7 +75,7 @@ def open_om(path: Path, device: str | torch.device | None = None) -> Opened:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path}: no such file; an OM file needs it: copy the JSON file that `fsaf export --for ascend` "

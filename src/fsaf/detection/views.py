@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fsaf.boxes import area, intersection, mirror_boxes
-from fsaf.config import DataConfig, PredictConfig
+from fsaf.config import DataConfig, PredictConfig, limits
 from fsaf.config.data import MULTIPLE
 from fsaf.data.augment import Region
 from fsaf.data.shapes import fit_image, padded_shape, round_up
@@ -75,16 +75,24 @@ def plan_views(size: tuple[int, int], data: DataConfig, settings: PredictConfig)
 
 
 def plan_tiles(size: tuple[int, int], settings: PredictConfig) -> list[Region]:
-    """Return overlapping tiles of one size that cover a picture of ``size``; none if it fits in one."""
+    """Return overlapping tiles of one size that cover a picture of ``size``; none if it fits in one.
+
+    Raises UserError for more than ``limits.TILES``.
+    """
     if settings.tile is None or max(size) <= settings.tile:
         return []
-    starts, sides = [], []
-    for length in size:
-        side = min(settings.tile, length)
-        step = max(1, int(side * (1 - settings.tile_overlap)))
-        count = -(-(length - side) // step) + 1
-        starts.append(np.linspace(0, length - side, count).round().astype(int).tolist())
-        sides.append(side)
+    sides = [min(settings.tile, length) for length in size]
+    steps = [max(1, int(side * (1 - settings.tile_overlap))) for side in sides]
+    counts = [-(-(length - side) // step) + 1 for length, side, step in zip(size, sides, steps, strict=True)]
+    if (total := counts[0] * counts[1]) > limits.TILES:
+        raise RecipeError(
+            f"predict.tile = {settings.tile} with predict.tile_overlap = {settings.tile_overlap:g}: cuts a "
+            f"picture of {size[1]} x {size[0]} into {total:,} tiles; at most {limits.TILES:,} are possible"
+        )
+    starts = [
+        np.linspace(0, length - side, count).round().astype(int).tolist()
+        for length, side, count in zip(size, sides, counts, strict=True)
+    ]
     return [Region(top, left, sides[0], sides[1]) for top in starts[0] for left in starts[1]]
 
 
@@ -97,6 +105,11 @@ def scale_data(data: DataConfig, factor: float) -> DataConfig:
         raise RecipeError(
             f"predict.scales: {factor:g} of data.short_side = {data.short_side} is {short} pixels; "
             f"at least {MULTIPLE} are needed"
+        )
+    if short * long > limits.AREA:
+        raise RecipeError(
+            f"predict.scales: {factor:g} makes images of up to {short} x {long}; at most {limits.AREA:,} "
+            "pixels are possible; take predict.tile instead"
         )
     shapes = data.shapes and [
         (round_up(round(h * factor)), round_up(round(w * factor))) for h, w in data.shapes

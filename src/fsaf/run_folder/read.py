@@ -10,11 +10,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import yaml
 from PIL import Image
 
 from fsaf.data.decode import open_image
 from fsaf.errors import UserError
+from fsaf.text import parse_yaml
 
 MOST_PICTURES = 12
 PICTURE_BYTES = 3_000_000
@@ -35,8 +35,8 @@ def read_text(path: Path, notes: list[str]) -> str | None:
 def parse_settings(text: str | None, notes: list[str]) -> Any:
     """Parse the text of ``config.yaml``; return None if it is empty or not readable."""
     try:
-        return yaml.safe_load(text or "")
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date
+        return parse_yaml(text or "")
+    except ValueError as error:
         notes.append(f"config.yaml is not readable: {error}")
         return None
 

@@ -8,12 +8,8 @@ from typing import Any
 
 import torch
 
-from fsaf.checkpoints.format import (
-    Checkpoint,
-    Training,
-    load_weights,
-    save_checkpoint,
-)
+from fsaf.checkpoints.format import Checkpoint, Training, save_checkpoint
+from fsaf.checkpoints.weights import load_weights
 from fsaf.config import Config
 from fsaf.data.records import Classes
 from fsaf.device import random_state, set_random_state
