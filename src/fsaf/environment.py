@@ -38,7 +38,7 @@ def check_builds() -> None:
     if found := re.search(r"^cuda\b.*=\s*'([\d.]+)'", text, re.M):
         raise DeviceError(
             f"torch-npu needs PyTorch's CPU build, and this is the build for CUDA {found[1]}, beside which "
-            f"Python aborts; install the CPU build (docs/ascend.md), or set {AUTOLOAD}=0 to do without NPUs"
+            f"Python aborts; install the CPU build (docs/ascend.md), or set {AUTOLOAD}=0 to run without NPUs"
         )
 
 
@@ -49,5 +49,5 @@ def explain(error: RuntimeError) -> str | None:
     cause = str(error.__cause__ or error.__context__ or error).splitlines()[0]
     return (
         f"torch-npu cannot be loaded ({cause}); run `source set_env.sh` of CANN in this shell, or set "
-        f"{AUTOLOAD}=0 to do without NPUs"
+        f"{AUTOLOAD}=0 to run without NPUs"
     )

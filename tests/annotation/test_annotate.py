@@ -191,7 +191,7 @@ def test_crops_are_not_written_over_what_is_given(sees: Detector, tmp_path: Path
     path.parent.mkdir(parents=True)
     Image.fromarray(scene(0)).save(path)
     sources, _ = find_sources([str(tmp_path / "crops")])
-    with pytest.raises(UserError, match=r"a\.png: lies where crops are written"):
+    with pytest.raises(UserError, match=r"a\.png: is in the folder that crops are written to"):
         annotate(sees, sources, Output(folder=tmp_path, crops=True))
 
 

@@ -150,7 +150,7 @@ def test_what_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("cut.mp4", "is it complete"),
         ("text.mp4", "does not open as a video"),
         ("none.mp4", "No such file"),
-        ("sound.mp4", "no moving picture"),
+        ("sound.mp4", "no video stream"),
     ):
         with pytest.raises(UserError, match=rf"{name}: .*{told}"):
             VideoReader(str(tmp_path / name))

@@ -275,7 +275,7 @@ def test_fix_overwrites_nothing(folder: Path, tmp_path: Path, capsys: pytest.Cap
     options = ["check", str(folder), *OPTIONS, "--fix"]
     assert main([*options, str(tmp_path / "fixed")]) == 0
     assert main([*options, str(tmp_path / "fixed")]) == 2
-    assert "instances_train.json: is there already" in capsys.readouterr().err
+    assert "instances_train.json: already exists" in capsys.readouterr().err
     (tmp_path / "file").write_text("x")
     assert main([*options, str(tmp_path / "file")]) == 2
     assert main([*options, str(tmp_path / "new"), "--no-images"]) == 2

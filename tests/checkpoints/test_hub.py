@@ -58,7 +58,7 @@ def test_a_folder_without_classes_is_no_detector(published: Path, tmp_path: Path
     alone.mkdir()
     (alone / WEIGHTS).write_bytes((published / WEIGHTS).read_bytes())
     (alone / CONFIG).write_text('{"num_classes": 3}')
-    with pytest.raises(UserError, match="says nothing of classes"):
+    with pytest.raises(UserError, match="has no classes and recipe"):
         fsaf.load(alone)
 
 
@@ -123,7 +123,7 @@ def test_folders_that_are_none(published: Path, tmp_path: Path) -> None:
     for folder, told in (
         (empty, r"holds no config\.json"),
         (poor, "not a checkpoint written by fsaf, or damaged"),
-        (other, "says nothing of classes"),
+        (other, "has no classes and recipe"),
         (damaged, "not a readable folder"),
         (newer, "newer fsaf"),
     ):
@@ -150,7 +150,7 @@ def test_mistakes_in_publishing(
     monkeypatch.setattr(huggingface_hub, "HfApi", never)
     last = str(trained_run / "checkpoints" / "last.pt")
     before = sorted(trained_run.rglob("*"))
-    refused(capsys, ["publish", last], f"{trained_run / 'hub'}: is there already")
+    refused(capsys, ["publish", last], f"{trained_run / 'hub'}: already exists")
     refused(capsys, ["publish", last, "--out", str(trained_run / "config.yaml")], "config.yaml: is a file")
     refused(capsys, ["publish", last, "--private"], "--private")
     refused(capsys, ["publish", "none.pt"], "none.pt: no such checkpoint")
@@ -244,7 +244,7 @@ def test_detectors_from_the_hub(
     refused(
         capsys,
         ["predict", "hf:me/gone", str(picture(trained_run))],
-        "hf:me/gone: cannot be had from the hub",
+        "hf:me/gone: cannot be downloaded from the hub",
         "no network",
     )
     for checkpoint in ("hf:me/mine", str(published)):

@@ -143,7 +143,7 @@ def test_without_its_json_file(ais_bench: None, copy: Path, capsys: pytest.Captu
         ("npu:2", "model.om: ais_bench cannot open it on npu:2 ([1][ACL: invalid device id 2])"),
         ("cpu", "device 'cpu': OM files run on an NPU only"),
         ("cuda:0", "device 'cuda:0': OM files run on an NPU only"),
-        ("npu:one", "'one' is no number"),
+        ("npu:one", "'one' is not a number"),
     ],
 )
 def test_devices_that_are_not_there(

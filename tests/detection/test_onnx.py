@@ -48,8 +48,8 @@ def test_without_an_accelerator_files_run_on_the_cpu(device: Any, path: Path) ->
     ("device", "message"),
     [
         ("tpu", "device 'tpu': ONNX files run on auto, cpu, cuda, npu"),
-        ("npu:x", "device 'npu:x': 'x' is no number"),
-        ("npu:", "device 'npu:': '' is no number"),
+        ("npu:x", "device 'npu:x': 'x' is not a number"),
+        ("npu:", "device 'npu:': '' is not a number"),
     ],
 )
 def test_names_that_are_no_device(device: str, message: str, path: Path) -> None:

@@ -139,7 +139,7 @@ def test_the_networks_of_the_recipes_can_be_read(name: str, tmp_path: Path) -> N
 
 def test_a_json_file_of_someone_else_stays(detector: Detector, tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text('{"AP": 0.4}')
-    with pytest.raises(UserError, match=r"evaluation\.json: is there already, and not of an export"):
+    with pytest.raises(UserError, match=r"evaluation\.json: already exists and is not an exported file"):
         export(detector, tmp_path / "evaluation.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
     assert (tmp_path / "evaluation.json").read_text() == '{"AP": 0.4}'

@@ -115,7 +115,7 @@ def test_it_tells_what_training_does_and_writes_nothing(
         (["--init", "none.pt"], "none.pt: no such checkpoint"),
         (["--out", "mine.yaml/run"], "is a file"),
         (["--devices", "0"], "--devices 0: must be at least 1"),
-        (["--train.graphs", "true"], "captures no graphs"),
+        (["--train.graphs", "true"], "does not support graphs"),
     ],
 )
 def test_it_refuses_what_training_refuses(

@@ -130,7 +130,7 @@ def test_where_there_are_no_graphs_training_says_so(
     status = main(["train", str(tmp_path / "tiny.yaml"), "--train.graphs=true", "--train.evaluate_every=0"])
     assert status == 2
     message = capsys.readouterr().err
-    assert "train.graphs = true: device cpu captures no graphs; leave it false" in message
+    assert "train.graphs = true: device cpu does not support graphs; leave it false" in message
     assert not (tmp_path / "run").exists()
 
 

@@ -62,7 +62,9 @@ def annotate(detector: Detector, sources: Sequence[Source], output: Output, batc
         crops = Crops(output.folder / "crops", detector.classes.names)
         for source in sources:
             if crops.folder.resolve() in Path(source.name).resolve().parents:
-                raise DataError(f"{source.name}: lies where crops are written; give another --out")
+                raise DataError(
+                    f"{source.name}: is in the folder that crops are written to; give another --out"
+                )
     pairs = list(zip(sources, place_results(sources, output.folder), strict=True))
     damaged = 0
     for moving, group in groupby(pairs, key=lambda pair: pair[0].video):

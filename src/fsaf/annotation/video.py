@@ -58,7 +58,7 @@ def is_video(path: Path) -> bool:
 class VideoReader:
     """Context manager that reads the frames of a video file or camera, rotated as the file asks.
 
-    Raises DataError naming the source if it cannot be opened, has no moving picture, or has frames of more
+    Raises DataError naming the source if it cannot be opened, has no video stream, or has frames of more
     than ``max_pixels``. Damage found later is listed in ``faults``; every frame that decodes is returned.
     """
 
@@ -69,7 +69,7 @@ class VideoReader:
         self._container = _open(name)
         try:
             if not self._container.streams.video:
-                raise DataError(f"{name}: has no moving picture")
+                raise DataError(f"{name}: has no video stream")
             self._stream = self._container.streams.video[0]
             width, height = self._stream.codec_context.width, self._stream.codec_context.height
             check_pixels(width, height, max_pixels, name)
@@ -110,7 +110,7 @@ class VideoReader:
             elif image.shape != size:
                 self.faults.append(
                     f"changes from {size[1]} x {size[0]} to {image.shape[1]} x {image.shape[0]} pixels after "
-                    f"frame {index - 1}; what follows is left out"
+                    f"frame {index - 1}; later frames are left out"
                 )
                 return
             else:
@@ -122,7 +122,7 @@ class VideoReader:
             yield Frame(index=index, ticks=ticks, time=float(ticks * self.time_base), image=image)
             index += 1
         if size is None:
-            raise DataError(f"{self.name}: not one frame of it decodes")
+            raise DataError(f"{self.name}: no frame can be decoded")
         self._judge(index, float((last - first) * self.time_base + 1 / self.rate))
 
     def _decode(self) -> Iterator[Any]:
@@ -155,7 +155,7 @@ class VideoReader:
         turns = round(frame.rotation / 90)
         if abs(frame.rotation - 90 * turns) > 1:  # FFmpeg cuts off fractions
             raise DataError(
-                f"{self.name}: asks to be turned by {frame.rotation} degrees; only steps of 90 are possible"
+                f"{self.name}: is rotated by {frame.rotation} degrees; only multiples of 90 are supported"
             )
         image = frame.to_ndarray(format="rgb24")
         return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
@@ -203,5 +203,5 @@ def _open(name: str) -> Any:
         reason = getattr(error, "strerror", None) or error
         raise DataError(
             f"{name}: no camera opens as /dev/video{camera} ({printable(reason)}); "
-            "`ls /dev/video*` shows those there are"
+            "`ls /dev/video*` lists the cameras"
         ) from error

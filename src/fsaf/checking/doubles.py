@@ -54,7 +54,7 @@ def add_doubles(
         if not any((~image.crowd).any() for image in splits[roles.train].images if image.id not in lost):
             return (
                 f"{roles.val} has the images of {roles.train} ({len(across):,} in both), so evaluation shows "
-                "how well they were learned by heart"
+                "how well they were memorised"
             )
     for name, image, text in across:
         splits[name].faults.add("in-two-splits", image.path, text, image=image.id)

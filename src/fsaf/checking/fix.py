@@ -67,7 +67,7 @@ def write_clean(out: Path, survey: Survey) -> tuple[dict[str, Path], int]:
     targets = {name: folder / f"instances_{name}.json" for name in survey.read}
     for file in (*targets.values(), out / "changes.json"):
         if file.exists():
-            raise DataError(f"{file}: is there already; give another --fix FOLDER")
+            raise DataError(f"{file}: already exists; give another --fix FOLDER")
     contents: dict[Path, Any] = {}
     changes: list[dict[str, Any]] = []
     for name, records in survey.read.items():
@@ -200,7 +200,7 @@ def _moves(records: Records, files: list[ImageFile], gone: set[int | None]) -> d
             raise DataError(
                 f"{image.path}: {size[1]} x {size[0]} pixels, but {recorded[1]} x {recorded[0]} in "
                 f"{records.source} (id {image.id}), which no scale and no EXIF tag explains, so its boxes "
-                "may be anywhere; correct its annotations or take the image out, then run --fix again"
+                "may be anywhere; correct its annotations or remove the image, then run --fix again"
             )
         if not same or file.turned:
             scale = (1.0, 1.0) if same else (size[1] / recorded[1], size[0] / recorded[0])

@@ -53,7 +53,7 @@ def check_free(folder: Path) -> None:
     """Raise UserError if ``folder`` holds something, such as a card that was edited by hand."""
     check_folder(folder)
     if folder.exists() and any(folder.iterdir()):
-        raise WriteError(f"{folder}: is there already; give another --out FOLDER, or remove it")
+        raise WriteError(f"{folder}: already exists; give another --out FOLDER, or remove it")
 
 
 def without_places(config: Config) -> Config:
@@ -82,8 +82,8 @@ def read_folder(folder: Path) -> Checkpoint:
         about = content.get("fsaf") if isinstance(content, dict) else None
         if not is_ours(about):
             raise CheckpointError(
-                f"{folder / CONFIG}: says nothing of classes and recipe, so it makes no detector; "
-                "give a folder that fsaf publish has written"
+                f"{folder / CONFIG}: has no classes and recipe, so it is not a detector of fsaf; "
+                "give a folder that fsaf publish wrote"
             )
         read_header(about, str(folder))  # before the weights, which may be large
         return from_content({**about, "model": load_file(folder / WEIGHTS)}, str(folder))
@@ -113,7 +113,7 @@ def fetch(name: str) -> Path:
     except Exception as error:  # the client raises many kinds: offline, not found, not allowed, a bad name
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(
-            f"{name}: cannot be had from the hub ({type(error).__name__}: {reason})"
+            f"{name}: cannot be downloaded from the hub ({type(error).__name__}: {reason})"
         ) from error
 
 

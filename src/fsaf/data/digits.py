@@ -30,7 +30,7 @@ _CREDITS = [
 
 
 def write_digits(folder: Path, *, train: int = 700, val: int = 150, seed: int = 0) -> Path:
-    """Write the data set into ``folder``, or reuse it if it is there already; return ``folder``.
+    """Write the data set into ``folder``, or reuse it if it exists; return ``folder``.
 
     Layout: ``annotations/train.json``, ``annotations/val.json`` (COCO), ``images/train/*.jpg`` and
     ``images/val/*.jpg``. train, val: numbers of pictures. The same arguments write the same files. The splits

@@ -230,5 +230,5 @@ class DetectionsFile(_File):
         ):
             raise CheckpointError(
                 f"{self.name}: was exported with {built_in}; only a higher score_threshold or fewer "
-                "max_detections can be asked of it; export the checkpoint again for others"
+                "max_detections are possible; export the checkpoint again for others"
             )

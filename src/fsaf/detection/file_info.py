@@ -75,9 +75,7 @@ def read_info(metadata: Mapping[str, Any], path: Path) -> FileInfo:
     Raises UserError, naming ``path``, if another program or a newer fsaf wrote it, or if it is damaged.
     """
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path}: not written by `fsaf export` (it carries no classes and config of ours)"
-        )
+        raise CheckpointError(f"{path}: not written by `fsaf export` (it has no classes and config of fsaf)")
     try:
         version, outputs = int(metadata["version"]), metadata["outputs"]
         classes, config = (

@@ -36,7 +36,7 @@ class OnnxSession:
         if self._session.get_providers()[0] != chosen.name:  # it only warns, and leaves all to the CPU
             raise CheckpointError(
                 f"{path}: onnxruntime cannot open it on {chosen.device}: its {chosen.name} does not start. "
-                f"Its own warning names what {chosen.package} lacks; or give --device cpu"
+                f"Its warning names what {chosen.package} lacks; or give --device cpu"
             )
         self.path, self.device = path, chosen.device
         first, *others = self._session.get_inputs()

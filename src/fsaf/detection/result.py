@@ -65,9 +65,7 @@ class Result:
         Raises UserError if the levels are not known.
         """
         if self.levels is None:
-            raise UserError(
-                "a file with suppression inside does not give pyramid levels; take the checkpoint"
-            )
+            raise UserError("a file with suppression inside has no pyramid levels; use the checkpoint")
         return self.levels, [f"{name} P{i + 3}" for name, i in zip(self.names, self.levels, strict=True)]
 
     def draw(
@@ -81,7 +79,7 @@ class Result:
         """
         if image is None:
             if self.path is None:
-                raise UserError("the result is of a picture from memory; give that to draw(image)")
+                raise UserError("the picture was not read from a file; pass it to draw(image)")
             image = read_image(Path(self.path), None, recorded=self.size, otherwise=True)
         return draw_result(
             image, self.boxes, self.labels, self.scores, self.names, score_threshold=score_threshold

@@ -73,7 +73,7 @@ class GraphTools:
         module = torch.get_device_module(device) if is_accelerator(device) else None
         name = GRAPHS.get(device.type, "")
         if not (hasattr(module, name) and hasattr(module, "graph")):
-            raise DeviceError(f"train.graphs = true: device {device} captures no graphs; leave it false")
+            raise DeviceError(f"train.graphs = true: device {device} does not support graphs; leave it false")
         self.module: Any = module
         self.new: Any = getattr(module, name)
 

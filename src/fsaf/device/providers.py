@@ -79,7 +79,7 @@ def split_device(device: str) -> tuple[str, int]:
     """
     kind, colon, number = device.partition(":")
     if colon and not number.isdecimal():
-        raise DeviceError(f"device {device!r}: {number!r} is no number; write {kind}:0")
+        raise DeviceError(f"device {device!r}: {number!r} is not a number; write {kind}:0")
     if colon and kind != "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise DeviceError(f"device {device!r}: several processes need one device each; give {kind}")
     return kind, int(number or os.environ.get("LOCAL_RANK", "0"))

@@ -70,9 +70,7 @@ def _check_free(path: Path) -> None:
     except (OSError, ValueError):
         ours = False
     if not ours:
-        raise UserError(
-            f"{path}: is there already, and not of an export; give the export another name (--out)"
-        )
+        raise UserError(f"{path}: already exists and is not an exported file; give another --out")
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -92,9 +92,7 @@ def export_onnx(
     config = replace(config, model=model.settings)
     _check_settings(path, size, batch, opset)
     if outputs == "raw" and config.model.branches != ["anchor_free"]:
-        raise UserError(
-            "raw: anchors' outputs are not written so; export a detector with anchors without --raw"
-        )
+        raise UserError("raw: not supported for detectors with anchors; leave out --raw")
     check_folder(path.parent)
     remove_leftovers(path.parent)
     start = time.perf_counter()
@@ -107,7 +105,7 @@ def export_onnx(
     program = _trace(network, example[: 1 if fixed_size else 2], names, dynamic_batch, opset)
     written = program.model.opset_imports[""]
     if opset is not None and written != opset:
-        raise UserError(f"opset {opset}: this PyTorch's exporter could write opset {written} only; take that")
+        raise UserError(f"opset {opset}: this PyTorch's exporter can only write opset {written}; use that")
     check_graph(program.model.graph)
     metadata = make_metadata(classes, config, size, outputs, fixed_size)
     program.model.producer_name, program.model.producer_version = "fsaf", __version__

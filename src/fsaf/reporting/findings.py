@@ -85,7 +85,9 @@ def open_splits(
             elif _has(settings_, name):
                 opened[title] = OpenSplit(open_split(settings_, name, _classes(evaluation)), settings_)
         except (UserError, OSError) as error:
-            notes.append(f"the {title} split could not be read, so what needs it is left out: {error}")
+            notes.append(
+                f"the {title} split could not be read, so sections that need it are left out: {error}"
+            )
     return opened
 
 

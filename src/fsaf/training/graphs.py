@@ -38,7 +38,7 @@ class _Captured:
 def open_tools(config: Config, device: torch.device, processes: int = 1) -> GraphTools | None:
     """Return what captures graphs on ``device``; None if ``train.graphs`` is off.
 
-    Raises UserError if the device captures no graphs, and for several processes.
+    Raises UserError if the device does not support graphs, and for several processes.
     """
     if not config.train.graphs:
         return None
