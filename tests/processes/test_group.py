@@ -176,13 +176,13 @@ def test_evaluation_gives_what_one_process_gives(root: Path, tmp_path: Path, cou
         assert {key: value for key, value in metrics.items() if key in alone} == alone
 
 
-@pytest.mark.parametrize(("rank", "step", "every"), [(1, 4, 0), (0, 5, 0), (1, 1, 0), (1, 4, 1)])
+@pytest.mark.parametrize(("rank", "step", "every"), [(1, 4, 2), (0, 5, 2), (1, 1, 2), (1, 4, 1)])
 def test_a_killed_process_is_restarted_and_the_run_ends_the_same(
     root: Path, tmp_path: Path, rank: int, step: int, every: int
 ) -> None:
     """Two steps an epoch. Kill in the second or third epoch, or before the first checkpoint.
 
-    every: steps between checkpoints, 0 for one an epoch.
+    every: steps between checkpoints.
     """
     settings = {**TINY, "data__batch_size": 2, "train__epochs": 3, "train__ema": 0.9}
     settings |= {"train__save_every": every, "log__every": 2, "train__evaluate_every": 1}
@@ -201,9 +201,7 @@ def test_a_killed_process_is_restarted_and_the_run_ends_the_same(
         ends.append((last.weights, vars(last.training) | {"step": last.step}, figures))
     assert not (tmp_path / "killed" / f"seen-{rank}-0.json").exists()  # it did die
     again = json.loads((tmp_path / "killed" / f"seen-{rank}-1.json").read_text())
-    assert len(again) == 6 - (
-        step - 1 if every else (step - 1) // 2 * 2
-    )  # it went on from the last checkpoint
+    assert len(again) == 6 - (step - 1) // every * every  # it resumed from the last checkpoint
     assert ends[0][1]["step"] == 6 and [row[0] for row in ends[0][2]] == [2, 2, 4, 4, 6, 6]
     assert many_processes.equal(ends[0], ends[1])
 

@@ -213,6 +213,45 @@ def test_a_loader_process_that_dies_is_told_with_its_image(root: Path, tmp_path:
     assert load_checkpoint(out / "checkpoints" / "last.pt").step == 4
 
 
+# -- when checkpoints are written --------------------------------------------------------------------------
+
+
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the steps of all checkpoints that are written from now on."""
+    steps: list[int] = []
+    save = run.save_checkpoint
+
+    def noting(path: Path, content: Any, *rest: Any) -> None:
+        if path.name == "last.pt":
+            steps.append(content.step)
+        save(path, content, *rest)
+
+    monkeypatch.setattr(run, "save_checkpoint", noting)
+    return steps
+
+
+def test_short_epochs_write_no_checkpoint_each(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty epochs of one step, each evaluated, take seconds: one checkpoint, at the end."""
+    steps = writes(monkeypatch)
+    settings = {"data__batch_size": 8, "train__epochs": 20, "train__save_every": 0}
+    train(root, tmp_path / "a", **settings, train__evaluate_every=1)
+    assert steps == [20]
+
+
+def test_a_checkpoint_is_never_older_than_asked_for(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes longer than the thousandth of a second after which a checkpoint is due."""
+    steps = writes(monkeypatch)
+    train(root, tmp_path / "a", train__save_every=0, train__save_minutes=1e-5)
+    assert steps == [1, 2, 3, 4]
+    steps.clear()
+    train(root, tmp_path / "b", train__save_every=3)
+    assert steps == [3, 4]
+
+
 # -- random numbers -----------------------------------------------------------------------------------------
 
 

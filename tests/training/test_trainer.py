@@ -75,7 +75,6 @@ def test_the_run_folder(root: Path, tmp_path: Path) -> None:
         "evaluation.json",
         "predictions.json",
         "checkpoints/last.pt",
-        "checkpoints/last-1.pt",
         "checkpoints/best.pt",
     }
     config = build_config(recipe(root, out, train__ema=0.9), where="")
@@ -229,12 +228,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     with pytest.raises(UserError) as error:
         run(root, tmp_path, **QUIET, resume=True)
     message = str(error.value)
-    assert message.startswith("the loss is not finite on images [")
-    named = json.loads(message[message.index("[") : message.index("]") + 1])
-    assert len(named) == 4 and set(named) <= set(range(11, 19))
+    assert message.startswith("the loss is not finite in step 3, at the learning rate 0.0")
+    folder = root / "images" / "train"
+    files = message[message.index(" on ") + 4 : message.index(";")].split(", ")
+    assert len(set(files)) == 4 and set(files) <= {str(path) for path in folder.iterdir()}
     assert f"the last good checkpoint is {last}" in message and "optim.lr" in message
     assert last.read_bytes() == before
-    with pytest.raises(UserError, match="no checkpoint yet"):
+    with pytest.raises(UserError, match="no good checkpoint yet"):
         run(root, tmp_path / "new", **QUIET)
     assert not (tmp_path / "new" / "checkpoints").exists()
 
@@ -251,16 +251,33 @@ def test_gradients_that_are_not_finite_never_reach_the_checkpoint(
         return terms._replace(loss=terms.loss + torch.sqrt(zero))  # the root's slope at zero is infinite
 
     monkeypatch.setattr(step, "objective", overflowing)
-    with pytest.raises(UserError, match=r"gradients are not finite on images \[.*no checkpoint yet"):
+    with pytest.raises(UserError, match=r"gradients are not finite in step 1, .*no good checkpoint yet"):
         run(root, tmp_path, **QUIET, train__max_steps=1)
     assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_rate_far_too_high_ends_in_that_message(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not finite on images"):
+    with pytest.raises(UserError, match="not finite in step"):
         run(
             root, tmp_path, **QUIET, optim__lr=1e30, optim__warmup_steps=0, optim__name="sgd", train__epochs=5
         )
+
+
+def test_the_last_good_checkpoint_is_one_with_a_healthy_loss(root: Path, tmp_path: Path) -> None:
+    """At this rate the loss grows for some steps, with a checkpoint after each, before it overflows."""
+    healthy = {**QUIET, "train__save_every": 1, "optim__name": "sgd", "optim__schedule": "constant"}
+    healthy |= {"train__epochs": 50, "optim__warmup_steps": 0}
+    run(root, tmp_path, **healthy, optim__lr=1e-3, train__max_steps=4)
+    checkpoints = tmp_path / "checkpoints"
+    with pytest.raises(UserError) as error:
+        run(root, tmp_path, **healthy, optim__lr=1e5, optim__clip_norm=0.0, resume=True)
+    assert f"the last good checkpoint is {checkpoints / 'last-1.pt'}" in str(error.value)
+    last, good = (load_checkpoint(checkpoints / name) for name in ("last.pt", "last-1.pt"))
+    assert last.training is not None and good.training is not None
+    assert last.training.losses["last"] > 10 * good.training.losses["last"]
+    assert good.step is not None and last.step is not None and last.step > good.step >= 4
+    said = run(root, tmp_path, **healthy, optim__lr=1e-3, train__max_steps=last.step, resume=True)
+    assert "training diverges: the loss was" in said and f"move {checkpoints / 'last.pt'} away" in said
 
 
 def test_an_existing_run_is_not_touched_without_resume(root: Path, tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ class Training:
     images_per_step: int | None = None
     data: dict[str, str] = field(default_factory=dict)
     """Fingerprints of the splits, by key: ``data.train`` and ``data.val``."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """Mean losses by name: of the first record, of the lowest, and the last."""
 
 
 @dataclass(kw_only=True)

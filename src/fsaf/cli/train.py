@@ -73,7 +73,6 @@ def _train(config: "Config", command: str) -> None:
 
     out = train(config, command=command)
     if is_main():
-        print(f"trained; everything is in {out}")
         draw_report(out)
 
 

@@ -76,9 +76,11 @@ class TrainConfig:
     accumulate: int = key(
         1, "Accumulate gradients over this many batches per step, equal to one batch of all their images."
     )
-    save_every: int = key(
-        1000,
-        "Save `last.pt` every this many steps, as well as at the end of each epoch; 0 for the latter only.",
+    save_every: int = key(1000, "Save `last.pt` every this many steps; 0 saves by time only.")
+    save_minutes: float = key(
+        10.0,
+        "Save `last.pt` at least this often, in minutes. The end of an epoch saves it after one minute, the "
+        "end of training always.",
     )
     keep: int = key(
         2, "Number of checkpoints to keep: `last.pt`, then `last-1.pt`, the one before, and so on."
@@ -96,6 +98,7 @@ class TrainConfig:
         for name in ("accumulate", "keep"):
             check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
         check(self.save_every >= 0, "train.save_every", self.save_every, "0 or more")
+        check(self.save_minutes > 0, "train.save_minutes", self.save_minutes, "above 0")
         check(0 <= self.ema < 1, "train.ema", self.ema, "in [0, 1)")
         check(self.evaluate_every >= 0, "train.evaluate_every", self.evaluate_every, "0 or more")
         check(0 <= self.seed < 2**63, "train.seed", self.seed, "0 or more, and below 2**63")

@@ -26,7 +26,7 @@ def evaluate(
     records: Records,
     data: DataConfig,
     console: Console | None = None,
-    before_batch: Callable[[], None] = lambda: None,
+    before_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Metrics, list[dict[str, Any]]]:
     """Detect on every image of a split, and return the metrics and the predictions.
 
@@ -34,7 +34,8 @@ def evaluate(
     all processes return them; only the main process returns the predictions.
 
     Predictions are in COCO's results format, with the pyramid ``level`` of each (3 for P3; absent for
-    exported files). console: show progress there. before_batch: called before each batch; it may raise.
+    exported files). console: show progress there. before_batch: called before each batch with
+    the number of batches done and of all, of this process; it may raise.
     """
     batches = _plain_batches if detector.config.predict.is_plain() else _view_batches
     start = time.perf_counter()
@@ -59,7 +60,7 @@ def _plain_batches(
     records: Records,
     data: DataConfig,
     console: Console | None,
-    before_batch: Callable[[], None],
+    before_batch: Callable[[int, int], None],
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the COCO results of each batch of this process; the loader's workers read the images."""
     loader, _ = make_loader(
@@ -72,8 +73,9 @@ def _plain_batches(
         pin_memory=detector.network.module is not None
         and is_accelerator(detector.network.module.mean.device),
     )
-    for batch in track(loader, "evaluating", console=console, disable=_quiet(console), transient=True):
-        before_batch()
+    batches = track(loader, "evaluating", console=console, disable=_quiet(console), transient=True)
+    for number, batch in enumerate(batches):
+        before_batch(number, len(loader))
         found = detector.detect(batch.images, batch.boxes.sizes)
         boxes, scores, labels, *levels = (tensor.cpu().numpy() for tensor in found if tensor is not None)
         sizes = batch.boxes.sizes.tolist()
@@ -97,15 +99,16 @@ def _view_batches(
     records: Records,
     data: DataConfig,
     console: Console | None,
-    before_batch: Callable[[], None],
+    before_batch: Callable[[int, int], None],
 ) -> Iterator[list[dict[str, Any]]]:
     """Do the same as ``_plain_batches`` for detectors that use several views of each image."""
     detector = Detector(detector.network, detector.classes, replace(detector.config, data=data))
     size = data.batch_size
     chunks = [records.images[start : start + size] for start in range(0, len(records.images), size)]
     mine = chunks[group.rank() :: group.processes()]
-    for chunk in track(mine, "evaluating", console=console, disable=_quiet(console), transient=True):
-        before_batch()
+    chunks_shown = track(mine, "evaluating", console=console, disable=_quiet(console), transient=True)
+    for number, chunk in enumerate(chunks_shown):
+        before_batch(number, len(mine))
         pictures = (read_record(record, records, data) for record in chunk)
         results = detector.stream(pictures, batch_size=size)
         yield [

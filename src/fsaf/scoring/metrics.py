@@ -69,6 +69,9 @@ class Metrics(TypedDict, total=False):
     """By class name."""
     boxes_by_size: dict[str, int]
     """Number of objects that the small, medium and large figures are measured on."""
+    epoch: int
+    step: int
+    """Epochs and steps of training behind the network; set by training."""
     images: int
     images_per_second: float
     """Speed of reading, network and post-processing; set by ``evaluate``."""

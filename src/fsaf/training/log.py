@@ -18,6 +18,9 @@ from fsaf.errors import UserError
 from fsaf.files import write_text
 from fsaf.processes import group
 
+EVERY = 60.0
+"""Seconds between lines on the progress of an evaluation, where there is no bar."""
+
 
 class RunLog:
     """Context manager that writes each record to the run folder and shows it."""
@@ -43,6 +46,9 @@ class RunLog:
             disable=not console.is_terminal,
         )
         self.task = self.bar.add_task("training", total=total_steps, completed=first_step)
+        self.evaluation_task = self.bar.add_task("evaluating", total=None, visible=False)
+        self.evaluation_start = self.evaluation_said = 0.0
+        self.hinted = False
 
     def __enter__(self) -> "RunLog":
         self.bar.start()
@@ -57,6 +63,28 @@ class RunLog:
     def say(self, text: str) -> None:
         """Print a line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def advance(self, done: int) -> None:
+        """Move the progress bar to ``done`` steps."""
+        self.bar.update(self.task, completed=done)
+
+    def evaluating(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` batches are evaluated; without a terminal once a minute."""
+        now = time.perf_counter()
+        if done == 0:
+            self.bar.reset(self.evaluation_task, total=total, visible=True)
+            self.evaluation_start = self.evaluation_said = now
+        self.bar.update(self.evaluation_task, completed=done)
+        if not self.console.is_terminal and now - self.evaluation_said >= EVERY:
+            self.evaluation_said = now
+            left = timedelta(seconds=int((now - self.evaluation_start) / done * (total - done)))
+            self.say(f"evaluating: batch {done} of {total}  ETA {left}")
+
+    def hint(self, text: str) -> None:
+        """Print advice, the first time that it is given."""
+        if not self.hinted:
+            self.say(f"hint: {text}")
+        self.hinted = True
 
     def step(self, done: int, record: dict[str, Any], epochs: int) -> None:
         """Write and show a training record made after ``done`` steps."""
@@ -76,6 +104,7 @@ class RunLog:
 
     def evaluation(self, done: int, record: dict[str, Any]) -> None:
         """Write the record of an evaluation made after ``done`` steps."""
+        self.bar.update(self.evaluation_task, visible=False)
         self._write(record, "val", done)
 
     def sync(self) -> None:
@@ -131,6 +160,15 @@ class NoLog:
         pass
 
     def say(self, text: str) -> None:
+        """Do nothing."""
+
+    def hint(self, text: str) -> None:
+        """Do nothing."""
+
+    def advance(self, done: int) -> None:
+        """Do nothing."""
+
+    def evaluating(self, done: int, total: int) -> None:
         """Do nothing."""
 
     def step(self, done: int, record: dict[str, Any], epochs: int) -> None:

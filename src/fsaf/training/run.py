@@ -2,6 +2,8 @@
 
 import shlex
 import signal
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,10 @@ from fsaf.model.detector import FSAF
 from fsaf.processes import group
 from fsaf.training.optim import MovingAverage, set_rate
 from fsaf.training.precision import Precision
-from fsaf.training.window import Window, check_finite
+from fsaf.training.window import Blame, Window, check_finite, mean_loss
+
+UNHEALTHY = 10.0
+"""A loss of so many times the lowest, and above the first, is that of a training that diverges."""
 
 
 @dataclass(kw_only=True)
@@ -45,8 +50,14 @@ class Run:
     """The steps since the last record."""
     notes: list[str] = field(default_factory=list)
     """Messages to print at the start: origin of the weights, how the run was resumed."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """Mean loss of the first record and the lowest; the last, also of steps that are not yet recorded."""
+    name_image: Callable[[int], str] = str
+    """Returns the file of an image id, for messages."""
     good: Path | None = None
-    """The checkpoint that this run was resumed from, or wrote last."""
+    """The last checkpoint with a healthy loss."""
+    saved_at: float = field(default_factory=time.monotonic)
+    """Time of the last checkpoint, or of the start."""
     resumed: bool = False
     steps_per_epoch: int | None = None
     """Steps of an epoch, images of a step, and fingerprints of the splits (``fsaf.training.resume``). Until
@@ -81,7 +92,27 @@ class Run:
     @property
     def last_good(self) -> str:
         """Return a phrase that names the checkpoint to go back to."""
-        return f"the last good checkpoint is {self.good}" if self.good else "no checkpoint yet"
+        return f"the last good checkpoint is {self.good}" if self.good else "no good checkpoint yet"
+
+    def blame(self) -> Blame:
+        """Return what to say if a step since the last record went wrong."""
+        return Blame(
+            step=self.step,
+            name_image=self.name_image,
+            last_good=self.last_good,
+            overflow_skipped=self.precision.skips_overflow,
+        )
+
+    def note_loss(self, loss: float) -> None:
+        """Take down the mean loss of a record."""
+        first, lowest = self.losses.get("first", loss), min(self.losses.get("lowest", loss), loss)
+        self.losses = {"first": first, "lowest": lowest, "last": loss}
+
+    @property
+    def is_healthy(self) -> bool:
+        """Return False if the last loss is that of a training that diverges, although it is finite."""
+        loss = self.losses
+        return not loss or loss["last"] <= max(loss["first"], UNHEALTHY * loss["lowest"])
 
     @property
     def how_to_resume(self) -> str:
@@ -102,11 +133,15 @@ class Run:
 
         Raises UserError if it cannot be written, or if a step since the last record went wrong.
         """
-        state = self.state()
+        state, keep = self.state(), self.config.train.keep
         if group.is_main():
-            # A damaged file must not replace the good one before it.
-            save_checkpoint(self.last_pt, state, self.config.train.keep if self.last_pt == self.good else 1)
-        self.good = self.last_pt
+            # A file that is damaged, or of a training that diverges, must not replace the good one before it.
+            save_checkpoint(self.last_pt, state, keep if self.last_pt == self.good else 1)
+        self.saved_at = time.monotonic()
+        if self.is_healthy:
+            self.good = self.last_pt
+        elif self.good == self.last_pt:
+            self.good = self.last_pt.with_name("last-1.pt") if keep > 1 else None
 
     def save_best(self) -> None:
         """Write the evaluated network alone to ``best.pt``. All processes may call it."""
@@ -120,7 +155,10 @@ class Run:
         """
         mine = {"random": random_state(self.model.mean.device), "window": self.window.state_dict()}
         parts = group.gather_all(mine)
-        check_finite([part["window"] for part in parts], self.last_good, self.precision.skips_overflow)
+        windows = [part["window"] for part in parts]
+        check_finite(windows, self.blame())
+        if (loss := mean_loss(windows)) is not None and self.losses:
+            self.losses = self.losses | {"last": loss}
         training = Training(
             best=self.best,
             best_epoch=self.best_epoch,
@@ -134,6 +172,7 @@ class Run:
             steps_per_epoch=self.steps_per_epoch,
             images_per_step=self.images_per_step,
             data=self.data,
+            losses=self.losses,
         )
         return replace(self._network(), training=training, launch=group.launch_id())
 
@@ -167,7 +206,7 @@ class Run:
         self.step, self.to_evaluate = checkpoint.step, training.to_evaluate
         self.position = self.step if training.position is None else training.position
         self.steps_per_epoch, self.images_per_step = training.steps_per_epoch, training.images_per_step
-        self.data, self.resumed = training.data, True
+        self.data, self.losses, self.resumed = training.data, training.losses, True
         defined = training.best is not None and training.best >= 0  # older files hold -1 for None
         self.best, self.best_epoch = training.best if defined else None, training.best_epoch
         if len(training.processes) == group.processes():

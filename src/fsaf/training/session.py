@@ -17,6 +17,7 @@ from fsaf.data.workers import Loader, make_loader
 from fsaf.device import GraphTools, is_accelerator
 from fsaf.objective.objective import LossTerms
 from fsaf.processes import group
+from fsaf.text import printable
 from fsaf.training.graphs import CapturedStep, open_tools
 from fsaf.training.prepare import open_for_training
 from fsaf.training.resume import find_earlier, take_up
@@ -120,6 +121,8 @@ def open_session(
         world=processes,
         pin_memory=is_accelerator(device),
     )
+    files = {image.id: image.path for image in records.images}
+    run.name_image = lambda id_: printable(files.get(id_, id_))
     take_up(
         run, sampler.steps, sampler.total, {"train": records} | ({"val": validation} if validation else {})
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from fsaf.checkpoints.any_format import read_checkpoint
+from fsaf.checkpoints.format import checkpoints_at
 from fsaf.config import Config
 from fsaf.data.records import Classes
 from fsaf.device import place, use_exact_fp32
@@ -64,6 +65,14 @@ def _resume(run: Run, earlier: Earlier) -> None:
         run.notes.append(f"warning: {why}; resuming from the checkpoint before it, {earlier.path}")
     run.load_state(earlier.checkpoint)
     run.notes += changed_settings(earlier.checkpoint.config, run.config)
+    if not run.is_healthy:
+        others = [path for path in checkpoints_at(run.last_pt) if path != earlier.path]
+        run.good = others[0] if others else None
+        before = f"; to resume from before that, from {run.good}, move {earlier.path} away" if others else ""
+        run.notes.append(
+            f"warning: training diverges: the loss was {run.losses['last']:.3g} at this checkpoint, "
+            f"{run.losses['lowest']:.3g} at its lowest; lower optim.lr{before}"
+        )
 
 
 def _initial_weights(model: FSAF, classes: Classes, config: Config) -> list[str]:

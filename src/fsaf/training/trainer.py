@@ -11,9 +11,7 @@ import yaml
 from rich.console import Console
 
 from fsaf.config import Config, to_dict
-from fsaf.data.records import Records
 from fsaf.data.workers import Loader, WorkerDied
-from fsaf.detection.detector import Detector
 from fsaf.device import copy_images, memory_gb
 from fsaf.errors import UserError
 from fsaf.files import remove_leftovers, write_text
@@ -21,14 +19,16 @@ from fsaf.processes import group
 from fsaf.processes.join import join
 from fsaf.processes.stop import StopRequest
 from fsaf.run_folder.commands import note_command
-from fsaf.scoring.evaluate import evaluate
-from fsaf.scoring.results import write_evaluation
 from fsaf.text import counted
 from fsaf.training.log import NoLog, RunLog
 from fsaf.training.run import Run
 from fsaf.training.session import Session, Step, make_step, open_session
 from fsaf.training.step import FirstSteps
+from fsaf.training.validate import validate
 from fsaf.training.window import Window
+
+AFTER_EPOCH = 60.0
+"""Seconds after a checkpoint from which on the end of an epoch is worth another."""
 
 
 def train(config: Config, console: Console | None = None, *, command: str = "fsaf.train(config)") -> Path:
@@ -73,11 +73,14 @@ def _train(session: Session, console: Console, command: str) -> None:
                 due = every and (epoch + 1) % every == 0
                 ended = (run.position % per_epoch == 0 and due) or run.step == last_step
                 run.to_evaluate = bool(validation and ended)
-                save(run, log)
+                if stopping or session.finished or is_due(run, AFTER_EPOCH):
+                    save(run, log)
                 run.stop_if(stopping)
             if run.to_evaluate and validation:
-                validate(run, validation, session.epoch, log, request)
-                save(run, log)
+                validate(run, validation, session.epoch, log, request, last=run.step >= last_step)
+                if session.finished or is_due(run, AFTER_EPOCH):
+                    save(run, log)
+        log.say(f"trained; everything is in {run.out}; {_result(session)}")
 
 
 def _introduction(session: Session) -> list[str]:
@@ -116,6 +119,16 @@ def _finished(session: Session) -> str:
     return f"finished: {done} done, {counted(run.step, 'step')}; {_best(run)}; train longer with: {where}"
 
 
+def _result(session: Session) -> str:
+    """Return the end of the last line: which network to use, and its AP."""
+    run = session.run
+    if session.validation is None:
+        return f"not evaluated: {run.last_pt}"
+    if run.best is None:
+        return f"AP is undefined, so best.pt is the latest: {run.best_pt}"
+    return f"{_best(run)} of {run.config.train.epochs}: {run.best_pt}"
+
+
 def _best(run: Run) -> str:
     return "no AP yet" if run.best is None else f"best AP {run.best:.3f}, of epoch {run.best_epoch}"
 
@@ -147,10 +160,13 @@ def train_steps(
         terms, norm = step(images, boxes, rate)
         if first_steps:
             first_steps.note(images[: config.data.batch_size], time.perf_counter() - started)
-        run.window.add(batch, terms, norm)
+        run.window.add(batch, terms, norm, rate)
+        log.advance(run.step)
         stopping = request.agreed()
-        if done == len(rates) or run.step % config.log.every == 0:
-            means = run.window.read(run.last_good, run.precision.skips_overflow)
+        recorded = done == len(rates) or run.step % config.log.every == 0
+        if recorded:
+            means = run.window.read(run.blame())
+            run.note_loss(means["loss"])
             record = {"step": run.step, "epoch": epoch, "lr": rate} | means
             record |= {"loss_scale": run.precision.loss_scale, "memory_gb": memory_gb(device)}
             log.step(run.step, record, config.train.epochs)
@@ -159,7 +175,7 @@ def train_steps(
             run.window = Window()
         if stopping:
             return stopping
-        if config.train.save_every and run.step % config.train.save_every == 0 and done < len(rates):
+        if done < len(rates) and is_due(run, 60 * config.train.save_minutes, ask=recorded):
             save(run, log)
     return 0
 
@@ -178,25 +194,16 @@ def save(run: Run, log: RunLog | NoLog) -> None:
     run.save()
 
 
-def validate(run: Run, records: Records, epoch: int, log: RunLog | NoLog, request: StopRequest) -> None:
-    """Score the run's network after ``epoch`` epochs; keep it as ``best.pt`` if none was better."""
-    group.copy_from_main(run.evaluated)  # batch-norm statistics may differ between processes
-    detector = Detector(run.evaluated.eval(), run.classes, run.config)
-    alone = group.processes() == 1  # several processes cannot agree on the batch to stop at
+def is_due(run: Run, seconds: float, ask: bool = True) -> bool:
+    """Return True after every ``train.save_every`` steps, and ``seconds`` after the last checkpoint.
 
-    def stop_here() -> None:
-        run.stop_if(request.number if alone else 0)
-
-    metrics, predictions = evaluate(detector, records, run.config.data, before_batch=stop_here)
-    if group.is_main():
-        write_evaluation(run.out, metrics, predictions, run.config.data, run.classes)
-    log.evaluation(run.step, {"step": run.step, "epoch": epoch} | metrics)
-    run.to_evaluate = False
-    score = metrics["AP"] or 0.0
-    log.say(f"epoch {epoch}: AP {score:.3f}  AP50 {metrics['AP50'] or 0.0:.3f}")
-    if run.best is None or score > run.best:
-        run.best, run.best_epoch = score, epoch
-        run.save_best()
+    All processes get the same answer. ask: False in steps in which several processes must not wait.
+    """
+    if run.config.train.save_every and run.step % run.config.train.save_every == 0:
+        return True
+    if group.processes() > 1 and not ask:
+        return False
+    return group.from_main(lambda: time.monotonic() - run.saved_at >= seconds)
 
 
 def _start_log(run: Run, last_step: int, console: Console, command: str) -> RunLog | NoLog:
