@@ -20,15 +20,14 @@ from fsaf.data.readers.splits import open_split
 from fsaf.errors import UserError
 from fsaf.training.prepare import open_for_training
 from other_formats import same_records, write_voc, write_yolo
-from synthetic import eight_pictures, write_coco
+from synthetic import write_eight
 
 OPTIONS = ["--short-side", "64", "--long-side", "96"]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_coco(tmp_path / "coco", eight_pictures())
-    write_coco(tmp_path / "coco", eight_pictures(1)[:3], "val", first_id=501)
+    write_eight(tmp_path / "coco")
     return tmp_path / "coco"
 
 

@@ -12,7 +12,7 @@ from fsaf.checkpoints.format import load_checkpoint, save_checkpoint
 from fsaf.cli import main
 from fsaf.recipe import build_config
 from fsaf.training import trainer
-from synthetic import eight_pictures, recipe, write_coco
+from synthetic import eight_pictures, recipe, write_coco, write_eight
 
 pytestmark = pytest.mark.slow
 
@@ -20,8 +20,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
-    write_coco(folder, eight_pictures())
-    write_coco(folder, eight_pictures(1)[:3], "val", first_id=501)
+    write_eight(folder)
     return folder
 
 

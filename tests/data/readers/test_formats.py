@@ -16,7 +16,7 @@ from fsaf.data.records import Records, to_coco
 from fsaf.errors import UserError
 from fsaf.training.prepare import open_for_training
 from other_formats import same_records, write_voc, write_yolo
-from synthetic import Picture, eight_pictures, write_coco
+from synthetic import Picture, eight_pictures, write_coco, write_eight
 
 DATA = DataConfig()
 
@@ -28,8 +28,7 @@ def read(folder: Path) -> dict[str, Records]:
 @pytest.fixture
 def coco(tmp_path: Path) -> Path:
     folder = tmp_path / "coco"
-    write_coco(folder, eight_pictures())
-    write_coco(folder, eight_pictures(1)[:3], "val", first_id=501)
+    write_eight(folder)
     return folder
 
 
