@@ -32,8 +32,7 @@ def evaluate(
     """
     detector = _opened(detector)
     settings = _data(detector.config.data, data)
-    records = splits.open_split(settings, "val", detector.classes)
-    splits.check_images(records, settings)
+    records = splits.check_images(splits.open_split(settings, "val", detector.classes), settings)
     metrics, _ = evaluate_records(detector, records, settings)
     return metrics
 

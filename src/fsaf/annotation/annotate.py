@@ -20,7 +20,7 @@ from fsaf.annotation.sources import Source, place_results
 from fsaf.annotation.video import Frame, VideoReader
 from fsaf.annotation.video_writer import VideoWriter, write_video
 from fsaf.data.progress import follow_iterator
-from fsaf.data.transforms import read_image
+from fsaf.data.transforms import read_file
 from fsaf.detection.detector import Batch, Detector
 from fsaf.detection.draw import draw_result
 from fsaf.detection.result import Result
@@ -85,7 +85,7 @@ def _pictures(
 ) -> None:
     data = detector.config.data
     start = time.perf_counter()
-    pictures = ((pair, read_image(Path(pair[0].name), data.exif_rotation, data.max_pixels)) for pair in pairs)
+    pictures = ((pair, read_file(Path(pair[0].name), data)) for pair in pairs)
     shows, tiles = _shows_progress(output), detector.config.predict.tile is not None
     results = _detect(detector, pictures, batch_size, _follow_tiles if shows and tiles else iter)
     if shows and not tiles:  # one bar at a time

@@ -12,7 +12,7 @@ from fsaf.config import DataConfig, ObjectiveConfig
 from fsaf.data.decode import is_file
 from fsaf.data.faults import Faults
 from fsaf.data.readers.rotation import settle_rotation
-from fsaf.data.records import Classes, Records, Split
+from fsaf.data.records import Classes, Records, Split, is_trained_on
 from fsaf.data.shapes import fit_image
 
 
@@ -48,16 +48,19 @@ def check_annotations(
     splits: Mapping[str, Records], data: DataConfig, objective: ObjectiveConfig, roles: Roles
 ) -> None:
     """Add the faults that annotations show, and missing images, to those found in reading."""
+    train, val = (splits.get(name or "") for name in roles)
     for records in splits.values():
         if not records.images:
             records.faults.add("no-images", records.source, "lists no images")
         for image in records.images:
+            unused = records is train and not is_trained_on(image, data)
             if not is_file(image.path):
-                records.faults.add("image-missing", image.path, "no such image", image=image.id)
+                kind = "image-unused" if unused else "image-missing"
+                records.faults.add(kind, image.path, "no such image", image=image.id)
             elif image.width * image.height > data.max_pixels:
                 text = f"{image.width} x {image.height} by {records.source}"
-                records.faults.add("image-too-large", image.path, text, image=image.id)
-    train, val = (splits.get(name or "") for name in roles)
+                kind = "image-unused" if unused else "image-too-large"
+                records.faults.add(kind, image.path, text, image=image.id)
     if train is not None:
         _check_training(train, data, objective)
         if val is not None and not _has_classes(val, train):
@@ -69,7 +72,7 @@ def _check_training(records: Records, data: DataConfig, objective: ObjectiveConf
     faults, source = records.faults, records.source
     for image in records.images:
         name, count = image.path.name, len(image.boxes)
-        if not count:
+        if not count and not data.keep_empty:
             faults.add("image-without-boxes", source, f"{name}: no boxes", image=image.id)
         if count > data.max_boxes:
             faults.add("boxes-over-limit", source, f"{name}: {count} boxes", image=image.id)
@@ -81,12 +84,22 @@ def _check_training(records: Records, data: DataConfig, objective: ObjectiveConf
     large = [image for image in records.images if min(image.width, image.height) >= data.min_size]
     if not any((~image.crowd).any() for image in records.images):
         faults.add("no-boxes", source, "no boxes at all; there is nothing to learn")
-    elif not any(data.keep_empty or len(image.boxes) for image in large):
+        return
+    if not any(is_trained_on(image, data) for image in large):
         text = f"every image is under {data.min_size} pixels (data.min_size) or without boxes"
         faults.add("no-boxes", source, text)
     for label in np.flatnonzero(count_classes(records) == 0).tolist():
         faults.add("class-without-boxes", source, f"class {records.classes.names[label]!r:.80}")
     _check_reach(replace(records, images=large), data, objective)
+
+
+def check_left(splits: Mapping[str, Records]) -> None:
+    """Add the fault of splits of which all images with boxes are skipped because they do not decode."""
+    for records in splits.values():
+        skipped = {fault.image for fault in records.faults.kept.get("image-skipped", [])}
+        had = [image for image in records.images if (~image.crowd).any()]
+        if had and all(image.id in skipped for image in had):
+            records.faults.add("no-boxes", records.source, "no image with boxes decodes")
 
 
 def count_classes(records: Records) -> np.ndarray:

@@ -31,8 +31,10 @@ CHANGES: dict[str, str] = {
     "image-missing": "removed with its boxes",
     "image-too-large": "removed with its boxes",
     "image-unreadable": "removed with its boxes",
+    "image-unused": "removed",
+    "image-skipped": "removed with its boxes",
     "size-differs": "width and height set to the file's, boxes scaled with them",
-    "size-differs-in-evaluation": "width and height set to the file's, boxes scaled with them",
+    "size-differs-unused": "width and height set to the file's, boxes scaled with them",
     "box-inverted": "removed",
     "box-empty": "removed",
     "box-outside": "removed",
@@ -49,7 +51,10 @@ CHANGES: dict[str, str] = {
 }
 """The change for each kind of fault; faults of other kinds are not changed."""
 
-_GONE = ("image-missing", "image-unreadable", "image-too-large", "in-two-splits", "image-twice")
+_GONE = (
+    *("image-missing", "image-unreadable", "image-too-large", "image-unused", "image-skipped"),
+    *("in-two-splits", "image-twice"),
+)
 """Kinds of images that are removed although the annotations list them."""
 
 

@@ -12,10 +12,11 @@ from PIL import Image
 
 from fsaf.checking.roles import Roles
 from fsaf.config import DataConfig
-from fsaf.data.decode import ImageTooLarge, is_file, open_image
+from fsaf.data.damaged import decodes_in_part
+from fsaf.data.decode import ImageTooLarge, fault_kind, is_file, open_image
 from fsaf.data.exif import is_turned, orientation, same_ratio, turned_size
 from fsaf.data.progress import follow_iterator
-from fsaf.data.records import ImageRecord, Records
+from fsaf.data.records import ImageRecord, Records, is_trained_on
 from fsaf.errors import UserError
 
 THUMB = 16
@@ -68,8 +69,11 @@ def decode_images(
             text = f"tag {file.tag}: boxes refer to the {'rotated' if file.turned else 'stored'} picture"
             faults.add("exif-rotated", image.path, text, image=image.id)
         if file.kind is not None:
-            evaluated = file.kind == "size-differs" and name != roles.train
-            kind = "size-differs-in-evaluation" if evaluated else file.kind
+            kind, used = file.kind, name == roles.train and is_trained_on(image, data)
+            if kind == "size-differs" and not used:
+                kind = "size-differs-unused"
+            elif kind in ("image-unreadable", "image-too-large") and name == roles.train and not used:
+                kind = "image-unused"
             faults.add(kind, image.path, file.text, image=image.id)
     return files
 
@@ -97,7 +101,14 @@ def _open(image: ImageRecord, records: Records, data: DataConfig) -> ImageFile:
     except ImageTooLarge as error:
         kind, text, stored = "image-too-large", str(error).removeprefix(f"{path}: "), None
     except UserError as error:
-        kind, text, stored = "image-unreadable", str(error).removeprefix(f"{path}: "), None
+        kind, text = (
+            fault_kind(path, error, data.on_bad_image == "skip"),
+            str(error).removeprefix(f"{path}: "),
+        )
+        if data.on_bad_image == "accept" and decodes_in_part(path, data):
+            kind = "image-cut-short"
+        else:
+            stored = None
     except OSError as error:
         kind, text, stored = "image-unreadable", str(error), None
     return ImageFile(kind=kind, text=text, stored=stored, tag=tag, turned=turned, digest=digest, thumb=thumb)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fsaf.checking.annotations import check_annotations, read_splits
+from fsaf.checking.annotations import check_annotations, check_left, read_splits
 from fsaf.checking.doubles import add_doubles
 from fsaf.checking.images import ImageFile, decode_images
 from fsaf.checking.roles import Roles, roles_of
@@ -68,6 +68,8 @@ def survey(config: Config, *, open_images: bool = True) -> Survey:
     check_annotations(found.read, config.data, config.objective, found.roles)
     if open_images:
         found.files = decode_images(found.read, config.data, found.roles)
+        if config.data.on_bad_image == "skip":
+            check_left(found.used)
         note = add_doubles(found.read, found.files, found.roles)
         found.notes += [note] if note else []
     return found

@@ -20,7 +20,8 @@ def verdict(survey: Survey, recipe: Sequence[str]) -> str:
             return "evaluation would take this"
         name, *options = recipe
         words = ["fsaf", "train", name, "--data.root", str(survey.root), *options]
-        return f"training would take this: {shlex.join(words)}"
+        known = "" if survey.files is not None else " as far as its annotations tell"
+        return f"training would take this{known}: {shlex.join(words)}"
     if survey.roles.train is None:
         missing = next((split.missing for split in survey.splits.values() if split.missing), None)
         only = f"no split to train on, only {', '.join(survey.read)}"

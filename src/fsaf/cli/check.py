@@ -15,6 +15,7 @@ from fsaf.text import printable
 KEYS = (
     *(f"data.{name}" for name in ("min_size", "max_boxes", "keep_empty", *RESIZING)),
     *(f"data.{split}.{name}" for split in ("train", "val") for name in ("annotations", "images")),
+    *("data.val_share", "data.val_seed", "data.on_bad_image"),
     "objective.pos_scale",
     "model.branches",
 )
@@ -30,6 +31,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--shapes", type=int, metavar="N", help="plan N batch shapes and show their padding")
     parser.add_argument("--fix", metavar="OUT", help="write cleaned COCO JSON files into this folder")
+    parser.add_argument(
+        "--split", metavar="OUT", help="of an unsplit data set: write train.txt and val.txt into this folder"
+    )
     parser.add_argument("--report", metavar="FILE", help="write all findings to this file, as JSON")
     parser.add_argument("--json", action="store_true", help="print all findings as JSON")
     parser.add_argument("--details", action="store_true", help="print tables of box sizes and pyramid levels")
@@ -39,6 +43,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Return exit status 2 if training would refuse the data."""
     from fsaf.checking.fix import write_clean
+    from fsaf.checking.lists import lists_command, write_lists
     from fsaf.checking.survey import open_survey, survey
     from fsaf.checking.text import (
         MOST_CLASSES,
@@ -77,6 +82,11 @@ def run(args: argparse.Namespace) -> int:
         for note in found.notes:
             print(f"note: {printable(note)}")
     stream = sys.stderr if args.json else sys.stdout
+    if args.split:
+        lists = write_lists(Path(args.split), found)
+        for name, file in lists.items():
+            print(f"{len(found.read[name].images):,} images listed in {file}", file=stream)
+        print(f"to train on them: {lists_command(found, lists, recipe)}", file=stream)
     if args.fix:
         written, changes = write_clean(Path(args.fix), found)
         print(f"{changes:,} changes, listed in {Path(args.fix) / 'changes.json'}; written:", file=stream)
@@ -105,6 +115,7 @@ VERB = Verb(
         "data.short_side": "--short-side",
         "data.long_side": "--long-side",
         "data.max_pixels": "--max-pixels",
+        "data.exif_rotation": "--exif-rotation",
     },
     note="Exit status: 0 if training would accept the data (it may leave out boxes or images, and says so), "
     "2 if it would refuse them. docs/your-data.md lists what is refused, left out or warned about.",

@@ -53,8 +53,7 @@ def _evaluate(
         detector = open_detector(checkpoint, overrides, device if exported else own)
         check_folder(folder)
         data = detector.config.data
-        records = open_split(data, "val", detector.classes)
-        check_images(records, data)
+        records = check_images(open_split(data, "val", detector.classes), data)
         for note in notes_on(records) if group.is_main() else []:
             print(f"note: {printable(note)}", file=sys.stderr)
         metrics, predictions = evaluate(detector, records, data, Console(stderr=True))

@@ -1,6 +1,7 @@
 """Keys of the section ``data``: images, boxes, and how they are put into batches."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fsaf.config import limits
 from fsaf.config.fields import check, key, section
@@ -84,6 +85,12 @@ class DataConfig:
         0.2, "Share of the images held out for evaluation if the data set has no splits; 0 trains on all."
     )
     val_seed: int = key(0, "Choose other images to hold out.")
+    on_bad_image: Literal["refuse", "skip", "accept"] = key(
+        "refuse",
+        "What to do about images that do not decode, such as files with bytes missing at their end: refuse "
+        "the data; skip these images (all are decoded before training to find them); or accept what there is"
+        " of them, with the rest grey.",
+    )
     max_pixels: int = key(
         100_000_000, "Refuse images with more pixels before decoding them, as protection against image bombs."
     )

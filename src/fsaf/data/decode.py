@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from fsaf.data.exif import orientation
 from fsaf.errors import DataError, UserError
@@ -31,7 +31,7 @@ _SIGNATURES = re.compile(
 )
 """First bytes of the files that are opened."""
 
-_pillow_limit = threading.Lock()
+_pillow_setting = threading.Lock()
 
 
 class ImageTooLarge(DataError):
@@ -40,18 +40,21 @@ class ImageTooLarge(DataError):
 
 @contextmanager
 def open_image(
-    path: Path, max_pixels: int = MAX_PIXELS, content: bytes | None = None
+    path: Path, max_pixels: int = MAX_PIXELS, content: bytes | None = None, cut_short: bool = False
 ) -> Iterator[Image.Image]:
     """Open an image and read its header; errors in the body (load, convert) are reported like errors here.
 
-    content: the bytes of the file, if they are read already.
-
+    content: the bytes of the file, if they are read already. cut_short: decode what there is of a file that
+    is cut short; the rest is grey or black.
     Raises UserError, naming the file, if it is missing, larger than ``max_pixels`` (before it is decoded), or
     does not decode.
     """
     try:
         with _open(path if content is None else BytesIO(content), max_pixels) as image:
             check_pixels(image.width, image.height, max_pixels, path)
+            if cut_short:
+                with _cut_short():
+                    image.load()
             yield image
     except UserError:
         raise
@@ -101,18 +104,43 @@ def header_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     return read_header(path, max_pixels).size
 
 
+def begins_like_image(head: bytes) -> bool:
+    """Return True if the first 16 bytes of a file are those of a format that is opened."""
+    return _SIGNATURES.match(head) is not None
+
+
 def looks_like_image(path: Path) -> bool:
     """Return True if the file begins like a supported image format; its name does not matter."""
     try:
         with path.open("rb") as file:
-            return _SIGNATURES.match(file.read(16)) is not None
+            return begins_like_image(file.read(16))
     except (OSError, ValueError):
         return False
 
 
+def fault_kind(path: Path, error: UserError, skip: bool = False) -> str:
+    """Return the kind of fault of an image that ``open_image`` refused. skip: those that do not decode go."""
+    if not is_file(path):
+        return "image-missing"
+    if isinstance(error, ImageTooLarge):
+        return "image-too-large"
+    return "image-skipped" if skip else "image-unreadable"
+
+
+@contextmanager
+def _cut_short() -> Iterator[None]:
+    """Have Pillow decode files that are cut short; its setting is global to the process."""
+    with _pillow_setting:
+        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
 def _open(source: Path | BytesIO, max_pixels: int) -> Image.Image:
     # Pillow's limit is global to the process; replace it by the setting, which also covers tiles.
-    with _pillow_limit, warnings.catch_warnings():
+    with _pillow_setting, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
         try:

@@ -49,6 +49,11 @@ class ImageRecord:
     """Position in the list ``images`` of a COCO file; -1 in other formats."""
 
 
+def is_trained_on(image: ImageRecord, data: DataConfig) -> bool:
+    """Return True if training uses an image: large enough, with boxes unless ``data.keep_empty``."""
+    return min(image.width, image.height) >= data.min_size and (data.keep_empty or len(image.boxes) > 0)
+
+
 @dataclass(kw_only=True)
 class Records:
     """A split of a data set."""

@@ -50,7 +50,8 @@ def read_record(image: ImageRecord, records: Records, data: DataConfig) -> Tenso
     Raises UserError as ``read_image`` does.
     """
     recorded = (image.height, image.width)
-    return read_image(image.path, data.exif_rotation, data.max_pixels, recorded, records.turned)
+    accept = data.on_bad_image == "accept"
+    return read_image(image.path, data.exif_rotation, data.max_pixels, recorded, records.turned, accept)
 
 
 class Images(Dataset[Any]):

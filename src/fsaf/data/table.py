@@ -56,6 +56,17 @@ class BoxTable:
         self.area.append(area)
         self.used.append(used)
 
+    def pick(self, images: Sequence[int]) -> "BoxTable":
+        """Return the boxes of the images at positions ``images``, which become 0, 1, 2, ..."""
+        new = {old: i for i, old in enumerate(images)}
+        rows = [i for i, position in enumerate(self.image) if position in new]
+        boxes = np.asarray(self.xywh, np.float64).reshape(-1, 4)[rows]
+        part = BoxTable(image=array("q", [new[self.image[i]] for i in rows])).with_boxes(boxes)
+        for name in ("label", "crowd", "item", "entry", "area", "used"):
+            column = getattr(self, name)
+            setattr(part, name, array(column.typecode, [column[i] for i in rows]))
+        return part
+
     def with_boxes(self, xywh: np.ndarray) -> "BoxTable":
         """Return the same table with other boxes, (N, 4) x, y, width, height."""
         return replace(self, xywh=array("d", xywh.reshape(-1).tolist()))

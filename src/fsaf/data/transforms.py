@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from fsaf.data.decode import MAX_PIXELS, open_image
+from fsaf.config import DataConfig
+from fsaf.data.decode import MAX_PIXELS, ImageTooLarge, open_image
 from fsaf.data.exif import is_turned, orientation, turn
+from fsaf.errors import DataError
 
 STRIP = 1_000_000
 """Pixels that are converted to 8 bits at a time."""
@@ -26,20 +28,36 @@ def read_image(
     max_pixels: int = MAX_PIXELS,
     recorded: tuple[int, int] | None = None,
     otherwise: bool = False,
+    cut_short: bool = False,
 ) -> Tensor:
     """Decode an image file to (3, H, W) uint8 RGB; grey-scale and palette images become RGB.
 
     exif_rotation: rotate the pixels by the file's EXIF tag, as viewers do; False keeps the stored pixels;
     None rotates them unless ``recorded``, (height, width) of annotations, shows that the stored picture was
-    labelled. otherwise: what None means if these sizes do not tell.
+    labelled. otherwise: what None means if these sizes do not tell. cut_short: accept damaged files.
     Raises UserError naming the file if it is missing, has more than ``max_pixels`` or does not decode.
     """
-    with open_image(path, max_pixels) as image:
-        tag = orientation(image)
-        if exif_rotation is None:
-            size = (image.height, image.width)
-            exif_rotation = recorded is None or is_turned(recorded, size, tag, otherwise)
-        return to_tensor(turn(image, tag) if exif_rotation else image)
+
+    def read(accept: bool) -> Tensor:
+        with open_image(path, max_pixels, cut_short=accept) as image:
+            tag, size = orientation(image), (image.height, image.width)
+            rotate = exif_rotation
+            if rotate is None:
+                rotate = recorded is None or is_turned(recorded, size, tag, otherwise)
+            return to_tensor(turn(image, tag) if rotate else image)
+
+    try:
+        return read(False)
+    except DataError as error:
+        if not cut_short or isinstance(error, ImageTooLarge):
+            raise
+    return read(True)
+
+
+def read_file(path: Path, data: DataConfig) -> Tensor:
+    """Read an image file as ``read_image`` does, with the settings of ``data``."""
+    accept = data.on_bad_image == "accept"
+    return read_image(path, data.exif_rotation, data.max_pixels, cut_short=accept)
 
 
 def to_tensor(image: Image.Image) -> Tensor:

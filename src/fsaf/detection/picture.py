@@ -14,7 +14,7 @@ from torch import Tensor
 from fsaf.config import DataConfig, PredictConfig
 from fsaf.data.batch import stack_images
 from fsaf.data.decode import check_pixels
-from fsaf.data.transforms import read_image, to_tensor
+from fsaf.data.transforms import read_file, to_tensor
 from fsaf.detection.views import View, plan_views, take_view
 from fsaf.errors import DataError
 
@@ -53,7 +53,7 @@ class Prepared:
 def open_picture(picture: Picture, data: DataConfig) -> Opened:
     """Read a picture. Raises UserError if it is not a picture."""
     if isinstance(picture, (str, PathLike)):
-        image = read_image(Path(picture), data.exif_rotation, data.max_pixels)
+        image = read_file(Path(picture), data)
         return Opened(image=image, path=str(picture))
     return Opened(image=_as_tensor(picture, data.max_pixels), path=None)
 

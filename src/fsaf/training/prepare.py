@@ -9,7 +9,7 @@ from fsaf.config import Config, DataConfig, SplitConfig
 from fsaf.data.faults import FAULT_KINDS
 from fsaf.data.readers.formats import choose_split
 from fsaf.data.readers.splits import check_images, notes_on, open_split, splits_of
-from fsaf.data.records import Records
+from fsaf.data.records import Records, is_trained_on
 from fsaf.errors import DataError, UserError
 
 
@@ -30,8 +30,7 @@ def open_for_training(config: Config) -> tuple[Records, Records | None, list[str
         return records, None, notes
     if (why := _no_validation(config.data)) is not None:
         return records, None, [*notes, f"{why}, so nothing is evaluated and there is no best.pt"]
-    validation = open_split(config.data, "val", records.classes)
-    check_images(validation, config.data)
+    validation = check_images(open_split(config.data, "val", records.classes), config.data)
     both = {image.path for image in validation.images} & {image.path for image in records.images}
     if both:
         notes.append(f"evaluation is on {len(both)} images of training, so AP does not show overfitting")
@@ -66,13 +65,12 @@ def for_training(records: Records, data: DataConfig) -> tuple[Records, list[str]
     if boxes == 0:
         raise DataError(f"{records.source}: no boxes at all; there is nothing to learn")
     large = [image for image in records.images if min(image.width, image.height) >= data.min_size]
-    kept = [image for image in large if data.keep_empty or len(image.boxes)]
+    kept = [image for image in records.images if is_trained_on(image, data)]
     notes = []
     if len(large) < len(records.images):
         notes.append(f"{len(records.images) - len(large)} images under {data.min_size} pixels left out")
     if len(kept) < len(large):
         notes.append(f"{len(large) - len(kept)} images without boxes left out")
-    notes += notes_on(records)
     if not large:
         raise DataError(f"{records.source}: every image is under {data.min_size} pixels (data.min_size)")
     if not kept:
@@ -80,8 +78,10 @@ def for_training(records: Records, data: DataConfig) -> tuple[Records, list[str]
             f"{records.source}: every image is under {data.min_size} pixels (data.min_size) or without boxes "
             "(data.keep_empty)"
         )
-    left = replace(records, images=kept)
-    check_images(left, data)
-    if over := sum(len(image.boxes) > data.max_boxes for image in kept):
+    left = check_images(replace(records, images=kept), data)
+    if not any((~image.crowd).any() for image in left.images):
+        raise DataError(f"{records.source}: every image with boxes is damaged (data.on_bad_image: skip)")
+    notes += notes_on(left)
+    if over := sum(len(image.boxes) > data.max_boxes for image in left.images):
         notes.append(f"{over} {FAULT_KINDS['boxes-over-limit'].title}")
     return left, notes

@@ -1,14 +1,17 @@
 """COCO JSON: read the list of images, and find their files."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from fsaf.config import DataConfig
-from fsaf.data.decode import ImageTooLarge, is_file, read_header
+from fsaf.data.decode import fault_kind, is_file, read_header
 from fsaf.data.exif import turned_size
 from fsaf.data.faults import Faults
 from fsaf.data.readers.coco_json import whole
+from fsaf.data.readers.image_files import walk
+from fsaf.data.readers.layout import DEEPEST
 from fsaf.data.records import ImageRecord, inside
 from fsaf.errors import DataError, UserError
 
@@ -27,10 +30,14 @@ class ImageList:
         self.folder = folders[0] if folders else file.parent
 
     def choose_folder(self, entries: list[Any]) -> None:
-        """Take the first folder that holds one of the first images. Raises UserError if none does."""
+        """Take the first folder that holds one of the first images, else any folder below the data set's.
+
+        Raises UserError if none does.
+        """
         given = [entry.get("file_name") for entry in entries[:20] if isinstance(entry, dict)]
         names = [name for name in given if isinstance(name, str)]
-        for folder in self.folders:
+        below = (folder for folder, _ in walk(self.root, DEEPEST))
+        for folder in chain(self.folders, below):
             if any((path := self._locate(name, folder)) and is_file(path) for name in names):
                 self.folder = folder
                 return
@@ -119,8 +126,7 @@ class ImageList:
         try:
             stored, tag = read_header(path, self.data.max_pixels)
         except UserError as error:
-            kind = "image-unreadable" if is_file(path) else "image-missing"
-            kind = "image-too-large" if isinstance(error, ImageTooLarge) else kind
+            kind = fault_kind(path, error, self.data.on_bad_image == "skip")
             text = str(error).removeprefix(f"{path}: ")
             self.faults.add(kind, path, f"{text}, and {self.file} gives no size", image=id_)
             return None

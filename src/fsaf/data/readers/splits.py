@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from fsaf.config import DataConfig, SplitConfig
+from fsaf.data.damaged import settle_damaged
 from fsaf.data.decode import ImageTooLarge, check_pixels, is_file
 from fsaf.data.faults import BOXES_DROPPED, FAULT_KINDS, Faults
 from fsaf.data.readers.formats import choose_split, find_splits, given_split, is_unsplit
-from fsaf.data.readers.holdout import HeldOut
+from fsaf.data.readers.holdout import HeldOut, Listed, is_image_list
 from fsaf.data.readers.rotation import settle_rotation
 from fsaf.data.records import Classes, Records, Split
 from fsaf.errors import DataError
@@ -23,7 +24,7 @@ def splits_of(data: DataConfig) -> dict[str, Split]:
         given: SplitConfig = getattr(data, name)
         if given.annotations is not None:
             images = None if given.images is None else root / given.images
-            named[name] = given_split(root / given.annotations, images, name)
+            named[name] = _given(root, root / given.annotations, images, name)
     if named:
         return named
     splits = find_splits(root)
@@ -36,6 +37,20 @@ def splits_of(data: DataConfig) -> dict[str, Split]:
         "train": HeldOut(whole=whole, evaluation=False),
         "val": HeldOut(whole=whole, evaluation=True),
     }
+
+
+def _given(root: Path, annotations: Path, images: Path | None, name: str) -> Split:
+    """Return the split that a config names. A list of images belongs to the data found in ``root``."""
+    if images is not None or not is_image_list(annotations):
+        return given_split(annotations, images, name)
+    splits = find_splits(root)
+    if not is_unsplit(splits):
+        raise DataError(
+            f"{annotations}: lists images, for a data set that is not split, but {root} has the splits "
+            f"{', '.join(splits)}; leave --data.{name}.annotations out"
+        )
+    (whole,) = splits.values()
+    return Listed(whole=whole, source=annotations)
 
 
 def open_split(data: DataConfig, name: str, classes: Classes | None = None) -> Records:
@@ -65,7 +80,7 @@ def find_split(data: DataConfig, name: str) -> Split:
     given: SplitConfig = getattr(data, name)
     if given.annotations is not None:
         images = None if given.images is None else root / given.images
-        return given_split(root / given.annotations, images, name)
+        return _given(root, root / given.annotations, images, name)
     splits = splits_of(DataConfig(root=data.root, val_share=data.val_share))
     chosen = choose_split(splits, name, root)
     if chosen is not None:
@@ -91,8 +106,11 @@ def notes_on(records: Records) -> list[str]:
     return notes
 
 
-def check_images(records: Records, data: DataConfig) -> None:
-    """Raise UserError if an image file is missing, or too large according to the annotations."""
+def check_images(records: Records, data: DataConfig) -> Records:
+    """Return the split without the damaged images that ``data.on_bad_image`` skips.
+
+    Raises UserError if an image file is missing, too large according to the annotations, or damaged.
+    """
     for image in records.images:
         try:
             check_pixels(image.width, image.height, data.max_pixels, image.path)
@@ -100,3 +118,4 @@ def check_images(records: Records, data: DataConfig) -> None:
             raise DataError(f"{error} (listed in {records.source}, id {image.id})") from error
         if not is_file(image.path):
             raise DataError(f"{image.path}: no such image (listed in {records.source}, id {image.id})")
+    return settle_damaged(records, data)

@@ -10,7 +10,7 @@ from pathlib import Path, PureWindowsPath
 from xml.etree import ElementTree
 
 from fsaf.config import DataConfig
-from fsaf.data.decode import ImageTooLarge, is_file, read_header
+from fsaf.data.decode import fault_kind, is_file, read_header
 from fsaf.data.exif import turned_size
 from fsaf.data.faults import Faults
 from fsaf.data.progress import follow
@@ -165,8 +165,7 @@ def _read_file(
         try:
             stored, tag = read_header(path, data.max_pixels)
         except UserError as error:
-            kind = "image-unreadable" if is_file(path) else "image-missing"
-            kind = "image-too-large" if isinstance(error, ImageTooLarge) else kind
+            kind = fault_kind(path, error, data.on_bad_image == "skip")
             text = f"has no width and height, and they cannot be read from the image: {error}"
             faults.add(kind, file, text, image=number, boxes=len(root.findall("object")))
             return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsaf.config import DataConfig
-from fsaf.data.decode import ImageTooLarge, is_file, read_header
+from fsaf.data.decode import fault_kind, is_file, read_header
 from fsaf.data.exif import turned_size
 from fsaf.data.faults import Faults
 from fsaf.data.progress import follow
@@ -67,8 +67,7 @@ class YoloSplit:
             try:
                 stored, tag = read_header(path, data.max_pixels)
             except UserError as error:
-                kind = "image-unreadable" if is_file(path) else "image-missing"
-                kind = "image-too-large" if isinstance(error, ImageTooLarge) else kind
+                kind = fault_kind(path, error, data.on_bad_image == "skip")
                 lost = sum(map(bool, _lines_of(label))) if is_file(label) else 0
                 faults.add(kind, path, str(error).removeprefix(f"{path}: "), image=number, boxes=lost)
                 continue
