@@ -126,7 +126,7 @@ def check_finite(parts: list[dict[str, Any]], blame: Blame) -> None:
             raise UserError(
                 f"the {what} not finite in step {step}, at the learning rate {part['rates'][row]:.3g}, on "
                 f"{images}; {blame.last_good}. Lower optim.lr, check the boxes of these images, or use "
-                "another train.precision"
+                "another train.precision; see docs/troubleshooting.md"
             )
 
 
