@@ -17,6 +17,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.retinanet import RetinaNetHead
 
+from fsaf.checkpoints.backbone import load_backbone_weights
 from fsaf.config import Config
 from fsaf.data.batch import Batch
 from fsaf.data.samples import Images
@@ -26,7 +27,6 @@ from fsaf.device import resolve_device
 from fsaf.model.backbone import Backbone
 from fsaf.model.points import STRIDES
 from fsaf.model.pyramid import Pyramid
-from fsaf.model.weights import load_backbone_weights
 from fsaf.scoring.metrics import coco_metrics
 from fsaf.scoring.results import to_coco_results, write_evaluation
 from fsaf.training.optim import MovingAverage, make_optimizer, set_rate

@@ -44,6 +44,11 @@ def find_features(name: str) -> Features:
         raise RecipeError(
             f"model.backbone {name!r}: timm has no such model{'; near: ' + near if near else ''}"
         )
+    plain, _, tag = name.partition(".")
+    known = [each.partition(".")[2] for each in timm.list_pretrained(plain + ".*")]
+    if tag and tag not in known:
+        near = ", ".join(f"{plain}.{each}" for each in get_close_matches(tag, known, n=3, cutoff=0.3))
+        raise _refusal(name, f"timm has no weights {tag!r} of {plain}{'; near: ' + near if near else ''}")
     try:
         with torch.device("meta"):
             body: Any = timm.create_model(name, features_only=True, out_indices=(0,))

@@ -18,8 +18,8 @@ from fsaf.model.pyramid import Pyramid
 class FSAF(nn.Module):
     """FSAF detector: backbone, feature pyramid and head (Zhu, He and Savvides, CVPR 2019, section 3.1).
 
-    Its weights are random: ``fsaf.model.weights`` loads a pretrained backbone, and ``fsaf.load`` opens a
-    trained detector, whose ``model`` is such a network.
+    Its weights are random. ``fsaf.checkpoints.backbone`` loads a pretrained backbone, and ``fsaf.load`` opens
+    a trained detector, whose ``model`` is such a network.
     Raises UserError if the backbone does not fit (``fsaf.model.backbone``).
 
     >>> import torch

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from fsaf.checkpoints.any_format import read_checkpoint
+from fsaf.checkpoints.backbone import load_backbone_weights
 from fsaf.checkpoints.format import checkpoints_at
 from fsaf.config import Config
 from fsaf.data.records import Classes
@@ -13,7 +14,6 @@ from fsaf.device import place, use_exact_fp32
 from fsaf.errors import RecipeError
 from fsaf.model.convolution import use_winograd
 from fsaf.model.detector import FSAF
-from fsaf.model.weights import load_backbone_weights
 from fsaf.processes import group
 from fsaf.training.optim import MovingAverage, make_optimizer
 from fsaf.training.precision import Precision

@@ -14,9 +14,9 @@ from timm.data import ImageNetInfo
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from fsaf.checkpoints.backbone import lite0_from_package, load_backbone_weights
 from fsaf.errors import UserError
 from fsaf.model.backbone import Backbone
-from fsaf.model.weights import lite0_from_package, load_backbone_weights
 
 LITE0 = "tf_efficientnet_lite0"
 TINY = "test_efficientnet"
@@ -192,3 +192,34 @@ def test_file_never_runs_code(
     with pytest.raises(UserError, match="not a readable weight file"):
         load_backbone_weights(tiny_backbone, TINY, str(tmp_path / "weights.pth"))
     assert "unpickled" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensor: tensor * float("nan"), "NaN or infinite"),
+        (lambda tensor: tensor.to(torch.int8), "int8 instead of float32"),
+        (lambda tensor: tensor.to(torch.complex64), "is complex64"),
+    ],
+)
+def test_values_that_no_training_makes(
+    tiny_backbone: Backbone, tmp_path: Path, suffix: str, change: Any, message: str
+) -> None:
+    before = {key: value.clone() for key, value in tiny_backbone.body.state_dict().items()}
+    path = tmp_path / f"weights{suffix}"
+    _save(path, before | {"conv_stem.weight": change(before["conv_stem.weight"])})
+    with pytest.raises(UserError, match=rf"model\.weights .*conv_stem\.weight.* {message}"):
+        load_backbone_weights(tiny_backbone, TINY, str(path))
+    _save(path, {key: torch.zeros_like(value) for key, value in before.items()})
+    with pytest.raises(UserError, match=r"model\.weights .*are equal; this is not a trained network"):
+        load_backbone_weights(tiny_backbone, TINY, str(path))
+    for key, value in tiny_backbone.body.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_a_view_of_one_number(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    """The checks of checkpoints hold for weights of a backbone too."""
+    torch.save({"conv_stem.weight": torch.zeros(1).expand(10**9, 256)}, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=r"weights\.pth.*\[1000000000, 256\].* bytes, but 4 are stored"):
+        load_backbone_weights(tiny_backbone, TINY, str(tmp_path / "weights.pth"))

@@ -1,14 +1,15 @@
 """Pretrained backbone weights: from the Hugging Face hub, from an installed package, or from a file."""
 
-import pickle
 from pathlib import Path
 
 import timm
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fsaf.checkpoints.pickles import load_plain
+from fsaf.checkpoints.structure import fits
+from fsaf.checkpoints.weights import check_values, load_weights
 from fsaf.errors import CheckpointError, UserError
 from fsaf.model.backbone import Backbone
 
@@ -40,7 +41,8 @@ def load_backbone_weights(backbone: Backbone, name: str, source: str) -> None:
             f"model.weights {source!r} does not fit model.backbone {name!r}: "
             f"{len(missing or wrong)} of {len(wanted)} tensors are {what}"
         )
-    backbone.body.load_state_dict(state)
+    check_values({f"backbone.{key}": tensor for key, tensor in state.items()}, f"model.weights {source!r}")
+    load_weights(backbone.body, state, f"model.weights {source!r}")
 
 
 def _plain(name: str) -> str:
@@ -93,10 +95,13 @@ def _from_file(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise CheckpointError(f"model.weights {str(path)!r}: not a readable weight file ({error})") from error
+        state = load_plain(path)
+    except (SafetensorError, OSError, ValueError) as error:  # CheckpointErrors are ValueErrors
+        reason = str(error).removeprefix(f"{path}: ")
+        raise CheckpointError(
+            f"model.weights {str(path)!r}: not a readable weight file ({reason})"
+        ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not fits(state, dict[str, Tensor]):
         raise CheckpointError(f"model.weights {str(path)!r}: holds no plain dictionary of tensors")
     return state
