@@ -51,6 +51,7 @@ RUN_ELSEWHERE = {
     "demo": "serves until it is stopped; tests/demo opens it in a browser",
     "quickstart": "tests/cli/test_quickstart.py",
     "benchmark": "tests/measuring/test_benchmark.py",
+    "fsaf_r50_coco": "is downloaded; tests/checkpoints/test_published.py",
     "hf:USER/NAME": "needs the network; tests/checkpoints/test_hub.py",
 }
 
@@ -62,6 +63,7 @@ RUN_PAGES = (
     "docs/report.md",
     "docs/hub.md",
     "docs/predicting.md",
+    "docs/troubleshooting.md",
 )
 """Pages whose commands are run, in this order. The others need COCO, an accelerator or many machines."""
 
