@@ -11,6 +11,7 @@ import yaml
 from fsaf.errors import UserError
 from fsaf.reporting.compare import names_of, write_comparison
 from fsaf.scoring.metrics import METRICS
+from run_folder.run_folders import write_run as write_whole_run
 
 
 def write_run(run: Path, ap: float | None, lr: float, **evaluation: Any) -> Path:
@@ -112,3 +113,37 @@ def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         write_comparison([run], run / "config.yaml" / "page.html")
     assert not page.exists()
+
+
+def test_differences_are_told_from_chance(tmp_path: Path) -> None:
+    """The second run detects one class alone; the boxes of the third are less than a pixel off."""
+    for name in ("whole", "half", "alike"):
+        write_whole_run(tmp_path / name)
+    for name, change in (("half", first_class), ("alike", nudged)):
+        path = tmp_path / name / "run" / "predictions.json"
+        path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    runs = [tmp_path / name / "run" for name in ("whole", "half", "alike")]
+    source = compare(*runs)
+    cells = {run.parent.name: row(source, f"{run.parent.name}/run") for run in runs}
+    assert cells["whole"] == []
+    assert cells["half"][0][1].startswith("-0.") and "more than chance" in source
+    assert source.count("within chance") == 1
+
+
+def first_class(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [entry for entry in found if entry["category_id"] == found[0]["category_id"]]
+
+
+def nudged(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for i, entry in enumerate(found):
+        entry["bbox"][0] += 0.4 * (-1) ** i
+    return found
+
+
+def test_predictions_of_other_images_are_not_compared(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_whole_run(tmp_path / name)
+    path = tmp_path / "b" / "run" / "predictions.json"
+    path.write_text(json.dumps([{**entry, "image_id": 10**6} for entry in json.loads(path.read_text())]))
+    source = compare(tmp_path / "a" / "run", tmp_path / "b" / "run")
+    assert "not compared image by image" in source and "than chance" not in source

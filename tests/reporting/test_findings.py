@@ -20,11 +20,13 @@ from fsaf.reporting import findings
 from fsaf.reporting.report import write_report
 from fsaf.reporting.worst import draw_mistakes
 from fsaf.scoring import analysis
+from fsaf.scoring.matching import match_boxes, tabulate
 from run_folder.run_folders import CLASSES, write_run
 
 SECTIONS = (
     "Precision and recall",
     "Confusion",
+    "Kinds of error",
     "Do scores mean what they say?",
     "Pyramid levels of detections",
     "Worst images",
@@ -61,19 +63,19 @@ def test_every_section_is_there(run: Path, whole: tuple[Path, Config]) -> None:
     source, headings = said(run)
     assert {*SECTIONS, "Data"} <= headings and "Notes" not in headings
     records = open_split(whole[1].data, "val", CLASSES)
-    found = analysis.tabulate(records, json.loads((run / "predictions.json").read_text()))
+    found = tabulate(records, json.loads((run / "predictions.json").read_text()))
     shown = re.findall(r'<td style="--share:([\d.]+)".*?>([\d,]+)</td>', source)
     matrix = analysis.confusion(records, found)
     assert [int(count) for _, count in shown] == matrix.ravel()[:-1].tolist()
     assert [float(share) for share, _ in shown[:4]] == pytest.approx(matrix[0] / matrix[0].sum(), abs=6e-4)
-    false, missed = analysis.mistakes(records, found, analysis.match_boxes(records, found))
+    false, missed = analysis.mistakes(records, found, match_boxes(records, found))
     captions = re.findall(r"<figcaption>\d+.png: .*?\((\d+) wrong, (\d+) missed\)", source)
     assert captions[0] == (str(false.max()), str(missed[np.lexsort((-missed, -false))[0]]))
     assert int(captions[4][1]) == max(
         m for i, m in enumerate(missed) if i not in np.lexsort((-missed, -false))[:4]
     )
     assert source.count("data:image/jpeg") == len(captions) > 4
-    curves = analysis.precision_recall(records, found, analysis.match_boxes(records, found))
+    curves = analysis.precision_recall(records, found, match_boxes(records, found))
     for curve in curves:
         assert f"{curve.name} <b>{curve.precision.mean():.3f}</b>" in source
     boxes = sum(len(image.boxes) for image in records.images)

@@ -21,7 +21,7 @@ OPTIONS = [
 ]
 SECTIONS = {
     "report": [
-        *("Accuracy", "Accuracy of each class", "Precision and recall", "Confusion"),
+        *("Accuracy", "Accuracy of each class", "Precision and recall", "Confusion", "Kinds of error"),
         *("Do scores mean what they say?", "Pyramid levels of detections", "Worst images", "Pictures"),
         *("Training", "Speed", "Data", "Export", "Commands", "Settings"),
     ],

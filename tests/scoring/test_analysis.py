@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from fsaf.data.records import Classes, ImageRecord, Records, to_coco
 from fsaf.errors import UserError
 from fsaf.scoring import analysis
-from fsaf.scoring.analysis import Matches, Predictions
+from fsaf.scoring.matching import Matches, Predictions, match_boxes, tabulate
 
 CLASSES = Classes(names=("a", "b", "c", "none"), ids=(3, 17, 90, 40))
 Prediction = dict[str, Any]
@@ -76,8 +76,8 @@ def assert_as_pycocotools(records: Records, predictions: list[Prediction]) -> li
         scored.evaluate()
         scored.accumulate()
     expected = scored.eval["precision"][0, :, :, 0, 2]
-    found = analysis.tabulate(records, predictions)
-    curves = analysis.precision_recall(records, found, analysis.match_boxes(records, found))
+    found = tabulate(records, predictions)
+    curves = analysis.precision_recall(records, found, match_boxes(records, found))
     for curve in curves:
         column = scored.params.catIds.index(CLASSES.ids[CLASSES.names.index(curve.name)])
         np.testing.assert_allclose(curve.precision, expected[:, column], atol=1e-9)
@@ -108,18 +108,18 @@ def test_of_an_image_and_class_the_best_hundred_count() -> None:
     right = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 50, 50], "score": 0.4}
     other = {"image_id": 1, "category_id": 17, "bbox": [0, 0, 50, 50], "score": 0.1}
     for more, kept in ((99, True), (100, False)):
-        found = analysis.tabulate(records, [other] + [far] * more + [right])
-        assert analysis.match_boxes(records, found).right.any() == kept and len(found.score) == 101
+        found = tabulate(records, [other] + [far] * more + [right])
+        assert match_boxes(records, found).right.any() == kept and len(found.score) == 101
 
 
 def test_best_threshold_by_hand() -> None:
     records = split(record(1, [[0, 0, 50, 50], [100, 0, 150, 50]], [0, 0]))
     places = ((0, 0.9), (300, 0.8), (100, 0.6), (400, 0.5))  # right, wrong, right, wrong
-    found = analysis.tabulate(
+    found = tabulate(
         records,
         [{"image_id": 1, "category_id": 3, "bbox": [x, 0, 50, 50], "score": s} for x, s in places],
     )
-    (curve,) = analysis.precision_recall(records, found, analysis.match_boxes(records, found))
+    (curve,) = analysis.precision_recall(records, found, match_boxes(records, found))
     assert (curve.best_f1, curve.best_score) == (pytest.approx(2 * 2 / (3 + 2)), 0.6)
     np.testing.assert_allclose(curve.precision, np.r_[np.ones(51), np.full(50, 2 / 3)])
 
@@ -152,10 +152,10 @@ def test_confusion_is_that_of_a_slow_loop(seed: int) -> None:
                 wrong[image.id] += 1
         for i in left:
             expected[boxes[i][1], 4] += 1
-    found = analysis.tabulate(records, predictions)
+    found = tabulate(records, predictions)
     np.testing.assert_array_equal(analysis.confusion(records, found), expected)
     assert expected[4].sum() > 5 and expected[:, 4].sum() > 5 and np.trace(expected) > 5
-    by_any = analysis.match_boxes(records, found, by_class=False)
+    by_any = match_boxes(records, found, by_class=False)
     false, missed = analysis.mistakes(records, found, by_any)
     assert false.tolist() == [wrong[image.id] for image in records.images]
     assert missed.sum() == expected[:, 4].sum()
@@ -205,11 +205,11 @@ def test_mistakes_by_hand() -> None:
         record(9, [], []),
     )
     rows = ((5, 3, 0, 0.29), (2, 17, 0, 0.9), (2, 17, 100, 0.8), (2, 90, 210, 0.7))
-    found = analysis.tabulate(
+    found = tabulate(
         records,
         [{"image_id": i, "category_id": c, "bbox": [x, 0, 50, 50], "score": s} for i, c, x, s in rows],
     )
-    false, missed = analysis.mistakes(records, found, analysis.match_boxes(records, found))
+    false, missed = analysis.mistakes(records, found, match_boxes(records, found))
     assert false.tolist() == [0, 1, 0] and missed.tolist() == [1, 1, 0]
 
 
@@ -217,13 +217,13 @@ def test_boxes_of_three_numbers_are_not_put_together_anew() -> None:
     records = split(record(5, [[0, 0, 50, 50]], [0]))
     wrong = {"image_id": 5, "category_id": 3, "bbox": [0, 0, 1], "score": 1}
     with pytest.raises(UserError, match="not in COCO's results format"):
-        analysis.tabulate(records, [wrong] * 4)
+        tabulate(records, [wrong] * 4)
 
 
 def test_no_predictions_at_all() -> None:
     records = split(record(5, [[0, 0, 50, 50]], [0]))
-    found = analysis.tabulate(records, [])
-    matches = analysis.match_boxes(records, found)
+    found = tabulate(records, [])
+    matches = match_boxes(records, found)
     (curve,) = analysis.precision_recall(records, found, matches)
     assert curve.precision.tolist() == [0.0] * 101 and curve.best_f1 == 0
     assert analysis.confusion(records, found)[0, 4] == 1
@@ -244,4 +244,4 @@ def test_no_predictions_at_all() -> None:
 )
 def test_predictions_of_something_else_are_refused(prediction: Any, told: str) -> None:
     with pytest.raises(UserError, match=told):
-        analysis.tabulate(split(record(5, [[0, 0, 50, 50]], [0])), [prediction])
+        tabulate(split(record(5, [[0, 0, 50, 50]], [0])), [prediction])

@@ -47,13 +47,13 @@ def assert_same(data: dict[str, Any], predictions: list[dict[str, Any]], image_i
     metrics = coco_metrics(data, predictions, image_ids)
     stats, each = reference(data, predictions, image_ids)
     ours = [-1.0 if metrics[key] is None else metrics[key] for key in METRICS]
-    assert ours == pytest.approx(stats, abs=1e-6)
+    assert ours == pytest.approx(stats, abs=1e-12)
     names = {entry["id"]: entry["name"] for entry in data["categories"]}
     assert list(metrics["per_class"]) == [names[id_] for id_ in sorted(names)]
     for id_, expected in each.items():
         row = metrics["per_class"][names[id_]]
         assert [-1.0 if row[key] is None else row[key] for key in ("AP", "AP50")] == pytest.approx(
-            expected, abs=1e-6
+            expected, abs=1e-12
         )
     return metrics
 

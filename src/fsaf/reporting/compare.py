@@ -1,5 +1,6 @@
 """Several runs side by side on one page: figures, curves, differences of their configs, speed."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +8,16 @@ from typing import Any
 
 from markupsafe import Markup
 
+from fsaf.data.records import ground_truth
 from fsaf.errors import UserError
 from fsaf.reporting.charts import Series, line_chart
+from fsaf.reporting.findings import open_splits
 from fsaf.reporting.page import write_page
 from fsaf.reporting.report import recipe_line, speed_facts
 from fsaf.run_folder.read import finite, parse_settings, read_metrics, read_object, read_text
-from fsaf.scoring.metrics import METRICS
+from fsaf.scoring.confidence import difference
+from fsaf.scoring.matching import tabulate
+from fsaf.scoring.metrics import METRICS, coco_metrics
 
 MOST = 8
 """Number of runs that a page has colours for."""
@@ -59,6 +64,7 @@ def write_comparison(runs: Sequence[Path], path: Path) -> Path:
             for i, (run, record) in enumerate(zip(runs, records, strict=True))
         ],
         metrics=_figures(records),
+        chance=_chance(runs, records, notes),
         classes=_classes(records),
         charts=_charts(records),
         differences=_differences(records),
@@ -116,11 +122,51 @@ FigureRow = tuple[str, str, list[tuple[str, bool]]]
 """Name, meaning, and for each run the figure as text and whether it is the best."""
 
 
+ChanceRow = tuple[str, str, str, bool]
+"""Name of a run, its AP minus the first one's, the 95% interval of that, and whether it leaves out 0."""
+
+
 def _figures(records: Sequence[RunRecord]) -> list[FigureRow]:
     return [
         (key, meaning, _mark([record.evaluation.get(key) for record in records]))
         for key, meaning in METRICS.items()
     ]
+
+
+def _chance(runs: Sequence[Path], records: Sequence[RunRecord], notes: list[str]) -> list[ChanceRow]:
+    """Compare the AP of each run with the first one's, on draws of the same images.
+
+    Returns nothing if predictions are missing or do not fit; notes: gets a sentence then.
+    """
+    found = [_read_predictions(run / "predictions.json") for run in runs]
+    if any(each is None for each in found):
+        return []
+    split = open_splits(records[0].evaluation, None, notes).get("validation")
+    if split is None:
+        return []
+    try:
+        tables = [tabulate(split.records, each or []) for each in found]
+    except UserError as error:
+        notes.append(f"AP is not compared image by image: {error}")
+        return []
+    truth = ground_truth(split.records)
+    scored = [(table, coco_metrics(truth, each or [])) for table, each in zip(tables, found, strict=True)]
+    rows = []
+    for record, each in zip(records[1:], scored[1:], strict=True):
+        change = difference(split.records, scored[0], each)
+        if change is not None:
+            low, high = change.interval
+            rows.append((record.name, f"{change.ap:+.3f}", f"{low:+.3f} to {high:+.3f}", change.is_clear))
+    return rows
+
+
+def _read_predictions(path: Path) -> list[dict[str, Any]] | None:
+    """Return the predictions in a file; None if there are none or they are not readable."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, list) and all(isinstance(each, dict) for each in found) else None
 
 
 def _classes(records: Sequence[RunRecord]) -> list[FigureRow]:

@@ -20,7 +20,9 @@ from fsaf.reporting.charts import Series, line_chart
 from fsaf.reporting.worst import worst_pictures
 from fsaf.run_folder.read import parse_settings
 from fsaf.scoring import analysis
-from fsaf.scoring.analysis import RECALLS, SIZES, Curve, Predictions
+from fsaf.scoring.analysis import RECALLS, SIZES, Curve
+from fsaf.scoring.errors import ErrorKind, error_kinds
+from fsaf.scoring.matching import IOU, Predictions, match_boxes, tabulate
 from fsaf.scoring.metrics import unique_names
 
 MOST_CLASSES = 12
@@ -42,6 +44,7 @@ class Findings:
     """Names of the columns, and for each row its name with counts and their shares of the row."""
     confused: list[tuple[str, str, int]]
     """The most frequent confusions (annotated, predicted, count), if the matrix is too large to show."""
+    errors: list[ErrorKind]
     calibration: Markup
     calibration_error: float
     levels: list[tuple[str, list[tuple[str, int, list[float]]]]]
@@ -114,11 +117,11 @@ def find(split: OpenSplit, predictions: Any, notes: list[str]) -> Findings | Non
     """
     records = split.records
     try:
-        table = analysis.tabulate(records, predictions)
+        table = tabulate(records, predictions)
     except UserError as error:
         notes.append(f"predictions.json does not fit: {error}")
         return None
-    matches = analysis.match_boxes(records, table)
+    matches = match_boxes(records, table)
     curves = analysis.precision_recall(records, table, matches)
     bins = analysis.calibration(table, matches)
     points = [(each.score, each.right) for each in bins]
@@ -130,6 +133,7 @@ def find(split: OpenSplit, predictions: Any, notes: list[str]) -> Findings | Non
         thresholds=[(each.name, each.best_f1, each.best_score) for each in curves],
         confusion=(names, _rows(matrix, names)) if small else None,
         confused=[] if small else _confused(matrix, names),
+        errors=error_kinds(records, predictions),
         calibration=line_chart(
             "Share of right detections by score",
             [
@@ -158,7 +162,7 @@ def _curves(curves: Sequence[Curve]) -> Markup:
         mean = np.mean([precision for _, precision in lines], axis=0)
         lines = [("mean of all classes", mean), *lines[:_EXTREMES], *lines[-_EXTREMES:]]
     return line_chart(
-        f"Precision over recall at IoU {analysis.IOU}",
+        f"Precision over recall at IoU {IOU}",
         [
             Series(
                 name=name,

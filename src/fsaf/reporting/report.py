@@ -110,13 +110,22 @@ def _tiles(
     tiles = []
     for key in ("AP", "AP50", "AR100"):
         if (value := finite((evaluation or {}).get(key))) is not None:
-            tiles.append((key, f"{value:.3f}", METRICS[key]))
+            tiles.append((key, f"{value:.3f}", METRICS[key] + _interval(evaluation, key)))
     if (rate := finite((evaluation or {}).get("images_per_second"))) is not None:
         tiles.append(("Images / s", number(rate), "evaluation: reading, network and post-processing"))
     seconds = dict(stages).get("train") or training_seconds(steps)
     if seconds:
         tiles.append(("Training", duration(seconds), f"{int(steps[-1]['step']):,} steps" if steps else ""))
     return tiles
+
+
+def _interval(evaluation: dict[str, Any] | None, key: str) -> str:
+    """Return the 95% interval of a figure, for its meaning; an empty text if the evaluation has none."""
+    ranges = (evaluation or {}).get("intervals")
+    ends = ranges.get(key) if isinstance(ranges, dict) else None
+    if not isinstance(ends, list) or len(ends) != 2 or None in (ends := [finite(end) for end in ends]):
+        return ""
+    return f"; {ends[0]:.3f} to {ends[1]:.3f} on other images (95%)"
 
 
 def training_seconds(steps: list[dict[str, Any]]) -> float:

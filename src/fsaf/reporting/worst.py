@@ -11,7 +11,8 @@ from fsaf.data.samples import read_record
 from fsaf.detection.draw import draw_result, to_pil
 from fsaf.errors import UserError
 from fsaf.run_folder.read import jpeg_url
-from fsaf.scoring.analysis import SHOWN, Matches, Predictions, mistakes
+from fsaf.scoring.analysis import SHOWN, mistakes
+from fsaf.scoring.matching import Matches, Predictions
 
 EACH = 4
 """Number of pictures with most wrong detections, and of those with most missed boxes."""

@@ -17,6 +17,8 @@ from fsaf.detection.detector import Detector
 from fsaf.detection.views import to_original
 from fsaf.device import is_accelerator
 from fsaf.processes import group
+from fsaf.scoring.confidence import intervals
+from fsaf.scoring.matching import tabulate
 from fsaf.scoring.metrics import Metrics, coco_metrics
 from fsaf.scoring.results import to_coco_results
 
@@ -49,6 +51,7 @@ def evaluate(
     def score() -> Metrics:
         metrics = coco_metrics(ground_truth(records), predictions, category_ids=detector.classes.ids)
         metrics["images"] = len(records.images)
+        metrics["intervals"] = intervals(records, tabulate(records, predictions), metrics)
         metrics["images_per_second"] = len(records.images) / seconds
         return metrics
 

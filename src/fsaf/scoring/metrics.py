@@ -4,15 +4,13 @@ Index letters of the accumulated arrays, as in COCO's evaluation code: T IoU thr
 R recall points, K classes, A area ranges, M detection limits.
 """
 
-import contextlib
-import gc
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
+import hotcoco
 import numpy as np
-from faster_coco_eval import COCO, COCOeval_faster
 
 from fsaf.data.readers.coco import read_json
 from fsaf.errors import DataError
@@ -72,6 +70,8 @@ class Metrics(TypedDict, total=False):
     epoch: int
     step: int
     """Epochs and steps of training behind the network; set by training."""
+    intervals: dict[str, tuple[float, float]]
+    """95% intervals of AP and AP50 (``fsaf.scoring.confidence``); set by ``evaluate``."""
     images: int
     images_per_second: float
     """Speed of reading, network and post-processing; set by ``evaluate``."""
@@ -91,42 +91,20 @@ def coco_metrics(
     of boxes leave out crowd regions.
     Raises DataError for an image id that the annotations do not have.
     """
-    with _no_collection():
-        return _coco_metrics(annotations, predictions, image_ids, category_ids)
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Disable the cyclic garbage collector, which would scan millions of small dicts again and again."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _coco_metrics(
-    annotations: Path | Mapping[str, Any],
-    predictions: Sequence[Mapping[str, Any]],
-    image_ids: Sequence[int] | None,
-    category_ids: Sequence[int] | None,
-) -> Metrics:
     source = str(annotations) if isinstance(annotations, Path) else "the annotations"
     data = read_json(annotations) if isinstance(annotations, Path) else annotations
     truth = _truth(data, source)
     images = _chosen(image_ids, [image["id"] for image in truth["images"]], "image", source)
     categories = _chosen(category_ids, [entry["id"] for entry in truth["categories"]], "category", source)
-    found = _found(predictions, {image["id"] for image in truth["images"]}, source)
+    _check(predictions, {image["id"] for image in truth["images"]}, source)
 
-    evaluation = COCOeval_faster(
-        COCO(truth), COCO({**truth, "annotations": found}), iouType="bbox", print_function=_silent
-    )
+    known = hotcoco.COCO(truth)
+    evaluation = hotcoco.COCOeval(known, known.load_res([dict(entry) for entry in predictions]), "bbox")
     evaluation.params.imgIds, evaluation.params.catIds = images, categories
     evaluation.params.maxDets = list(LIMITS)
     evaluation.evaluate()
     evaluation.accumulate()
+    assert evaluation.eval is not None
     precision_trkam = np.asarray(evaluation.eval["precision"])
     recall_tkam = np.asarray(evaluation.eval["recall"])
 
@@ -168,10 +146,7 @@ def _coco_metrics(
 
 
 def _truth(data: Any, source: str) -> dict[str, Any]:
-    """Copy what box metrics need, since the library changes its input.
-
-    Ids start from 1, because COCO's code takes an annotation with id 0 for "no match".
-    """
+    """Return what box metrics need, with defaults filled in and ids from 1: pycocotools matches no id 0."""
     try:
         return {
             "images": [{"id": int(image["id"])} for image in data["images"]],
@@ -197,24 +172,11 @@ def _truth(data: Any, source: str) -> dict[str, Any]:
         raise DataError(f"{source}: not COCO JSON with boxes ({type(error).__name__}: {error})") from error
 
 
-def _found(predictions: Sequence[Mapping[str, Any]], images: set[int], source: str) -> list[dict[str, Any]]:
-    """Return the detections for the library, with numbers as given: converting them takes 7% of the time."""
-    found = []
+def _check(predictions: Sequence[Mapping[str, Any]], images: set[int], source: str) -> None:
+    """Raise DataError for a prediction of an image that the annotations do not have."""
     for i, entry in enumerate(predictions, start=1):
         if entry["image_id"] not in images:
             raise DataError(f"prediction {i} is of image {entry['image_id']!r}, which {source} does not list")
-        box = entry["bbox"]
-        found.append(
-            {
-                "id": i,
-                "image_id": entry["image_id"],
-                "category_id": entry["category_id"],
-                "bbox": box,
-                "score": entry["score"],
-                "area": box[2] * box[3],
-            }
-        )
-    return found
 
 
 def _chosen(wanted: Sequence[int] | None, known: list[int], what: str, source: str) -> list[int]:
@@ -236,7 +198,3 @@ def _mean(values: np.ndarray) -> float | None:
     """Return the mean without the entries of classes without objects, which are -1 in COCO's arrays."""
     values = values[values > -1]
     return float(values.mean()) if values.size else None
-
-
-def _silent(*_: object) -> None:
-    """Print nothing, in place of the library's printing."""

@@ -16,6 +16,9 @@ def format_table(metrics: Mapping[str, Any], classes: int | None = None) -> str:
     """
     rows = [(key, _figure(metrics.get(key)), meaning) for key, meaning in METRICS.items()]
     text = columns(rows, "lrl")
+    if ranges := metrics.get("intervals"):
+        shown = ", ".join(f"{name} {low:.3f} to {high:.3f}" for name, (low, high) in ranges.items())
+        text += f"\n\n95% intervals, for other images of the same kind: {shown}"
     per_class = metrics.get("per_class", {})
     if not per_class:
         return text
