@@ -55,7 +55,8 @@ def intervals(
     if metrics["AP"] is None:
         return {}
     drawn = bootstrap(records, predictions, draws)
-    return {"AP": interval(drawn.ap, metrics["AP"]), "AP50": interval(drawn.ap50, metrics["AP50"])}
+    ranges = {"AP": interval(drawn.ap, metrics["AP"]), "AP50": interval(drawn.ap50, metrics["AP50"])}
+    return {name: (max(low, 0.0), min(high, 1.0)) for name, (low, high) in ranges.items()}
 
 
 def difference(
