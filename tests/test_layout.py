@@ -11,7 +11,19 @@ import fsaf
 
 SOURCE = Path(fsaf.__file__).parent
 
-GROUND = ("_version", "environment", "errors", "files", "text", "boxes", "device", "config", "keys", "recipe")
+GROUND = (
+    "_version",
+    "environment",
+    "errors",
+    "files",
+    "console",
+    "text",
+    "boxes",
+    "device",
+    "config",
+    "keys",
+    "recipe",
+)
 """Files at the top that every part may import."""
 PARTS = (
     "processes",

@@ -1,7 +1,7 @@
 """The entry point: parse a command line, run its verb, turn errors into messages and exit statuses.
 
-Exit status: 0 success, 2 a user's mistake (one message, no traceback), 130 stopped by Ctrl-C, 143 by SIGTERM
-(``fsaf train`` has saved everything then), 1 anything else.
+Exit status: 0 success, 2 a user's mistake (one message, no traceback), 128 + n stopped by signal n (130 by
+Ctrl-C, 143 by SIGTERM; ``fsaf train`` has saved everything then), 1 anything else.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from fsaf._version import __version__
 from fsaf.cli.parser import Parser, add_keys, epilog, options_of
 from fsaf.cli.verbs import GROUPS, VERBS
 from fsaf.cli.words import translate
+from fsaf.console import guarded_output
 from fsaf.environment import check_builds, explain, set_environment
 from fsaf.errors import Stopped, UserError
 from fsaf.keys import nearest_key, recipe_keys
@@ -42,6 +43,11 @@ def make_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit status."""
+    with guarded_output():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         words = translate(sys.argv[1:] if argv is None else argv)
     except UserError as error:
@@ -49,40 +55,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     set_environment()
     verb = next((word for word in words if not word.startswith("-")), "")
-    parser = make_parser(None if verb == "completion" else verb)
-    args, unknown = parser.parse_known_args(words)
-    args.parser, args.command = parser, shlex.join(["fsaf", *words])
+    name = f"fsaf {verb}" if verb in VERBS else "fsaf"
     try:
-        if unknown:
-            _refuse(args.verb, unknown)
-        check_builds()
-        return VERBS[args.verb].run(args) or 0
+        try:
+            parser = make_parser(None if verb == "completion" else verb)
+            args, unknown = parser.parse_known_args(words)
+            args.parser, args.command = parser, shlex.join(["fsaf", *words])
+            if unknown:
+                _refuse(args.verb, unknown)
+            check_builds()
+            return VERBS[args.verb].run(args) or 0
+        finally:
+            sys.stdout.flush()  # here a full disk gets a message
     except UserError as error:
         if _prints():
-            print(f"fsaf {args.verb}: {printable(error)}", file=sys.stderr)
+            print(f"{name}: {printable(error)}", file=sys.stderr)
         return 2
     except RuntimeError as error:
         if (text := explain(error)) is None:
             raise
-        print(f"fsaf {args.verb}: {printable(text)}", file=sys.stderr)
+        print(f"{name}: {printable(text)}", file=sys.stderr)
         return 2
     except Stopped as stopped:
         if _prints():
-            print(f"fsaf {args.verb}: {stopped}", file=sys.stderr)
+            print(f"{name}: {stopped}", file=sys.stderr)
         return 128 + stopped.signal
     except KeyboardInterrupt:
-        print(f"fsaf {args.verb}: interrupted", file=sys.stderr)
+        print(f"{name}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
         if _prints():
-            print(f"fsaf {args.verb}: {printable(error.filename)}: {error.strerror}", file=sys.stderr)
+            print(f"{name}: {printable(error.filename)}: {error.strerror}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _refuse(verb: str, unknown: Sequence[str]) -> None:

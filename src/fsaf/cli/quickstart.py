@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from fsaf.cli.verb import Verb
+from fsaf.console import guarded_output
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +16,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from fsaf.cli.tour import tour
 
-    tour(Path(args.out), args.overrides, args.command)
+    with guarded_output(lasting=True):
+        tour(Path(args.out), args.overrides, args.command)
 
 
 VERB = Verb(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fsaf.cli.processes import check_devices, in_processes
 from fsaf.cli.report import draw_report
 from fsaf.cli.verb import Verb, add_devices
+from fsaf.console import guarded_output
 from fsaf.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,9 +72,10 @@ def _train(config: "Config", command: str) -> None:
     from fsaf.processes.group import is_main
     from fsaf.training.trainer import train
 
-    out = train(config, command=command)
-    if is_main():
-        draw_report(out)
+    with guarded_output(lasting=True):
+        out = train(config, command=command)
+        if is_main():
+            draw_report(out)
 
 
 def _dry_run(config: "Config", devices: int) -> None:

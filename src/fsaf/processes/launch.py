@@ -15,8 +15,10 @@ from typing import Any
 import torch
 
 from fsaf import errors
+from fsaf.console import guarded_output
 from fsaf.errors import Stopped, UserError
 from fsaf.processes.group import launched
+from fsaf.processes.stop import SIGNALS
 
 
 def launch(
@@ -49,6 +51,7 @@ def launch(
             max_restarts=max_restarts,
             start_method=start_method,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
+            **_passed_on(LaunchConfig),
         )
         failed, received = None, 0
         try:
@@ -70,6 +73,20 @@ def launch(
             raise RuntimeError(failed)
 
 
+def _passed_on(config: type[Any]) -> dict[str, Any]:
+    """Return the option of a LaunchConfig that passes ``SIGNALS`` on to the processes, if it has one.
+
+    A signal that is ignored stays ignored, such as SIGHUP under ``nohup``.
+    """
+    if "signals_to_handle" not in config.__dataclass_fields__:
+        return {}
+    return {
+        "signals_to_handle": ",".join(
+            each.name for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN
+        )
+    }
+
+
 @contextmanager
 def _own_handlers() -> Iterator[None]:
     """Keep the signal handlers, which the elastic launcher replaces."""
@@ -89,7 +106,8 @@ def _work(folder: Path, count: int, function: Callable[..., None], arguments: li
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, math.ceil((os.cpu_count() or 1) / count)))
     try:
-        function(*arguments)
+        with guarded_output(lasting=True):
+            function(*arguments)
     except Stopped as stopped:  # all processes stop after the same step, and everything is saved
         _note(folder / "stopped", [stopped.signal.value, str(stopped)])
         sys.exit(128 + stopped.signal)  # a launcher that passed the signal on accepts no results any more

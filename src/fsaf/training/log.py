@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from fsaf.console import keep_writing
 from fsaf.errors import UserError
 from fsaf.files import write_text
 from fsaf.processes import group
@@ -30,6 +31,7 @@ class RunLog:
     ) -> None:
         """Open the files. first_step: steps done before. evaluated: False if their evaluation is missing."""
         out.mkdir(parents=True, exist_ok=True)
+        keep_writing(console)
         self.console, self.total_steps, self.path = console, total_steps, out / "metrics.jsonl"
         _cut_off(self.path, first_step, first_step if evaluated else first_step - 1)
         self.file = self.path.open("a", encoding="utf-8")
