@@ -12,7 +12,7 @@ import numpy as np
 
 from fsaf.data.decode import MAX_PIXELS, check_pixels
 from fsaf.errors import DataError, UserError
-from fsaf.text import printable
+from fsaf.text import counted, printable
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".3gp"}
@@ -171,7 +171,7 @@ class VideoReader:
     def _judge(self, count: int, seconds: float) -> None:
         """Note missing or damaged parts, once the file has been read to its end."""
         if self._bad:
-            self.faults.append(f"is damaged in {self._bad} place{'s' * (self._bad > 1)}")
+            self.faults.append(f"is damaged in {counted(self._bad, 'place')}")
         claimed = self._seconds()
         if claimed and claimed - seconds > max(1.0, 0.02 * claimed):
             self.faults.append(f"ends after {seconds:.1f} of {claimed:.1f} seconds")

@@ -16,6 +16,7 @@ from fsaf.checkpoints.format import Checkpoint
 from fsaf.checkpoints.hub import PREFIX, without_places
 from fsaf.config import Config, to_dict
 from fsaf.errors import UserError
+from fsaf.keys import flatten
 from fsaf.recipe import find_recipe, recipe_names, to_yaml
 from fsaf.run_folder.read import finite, read_metrics
 from fsaf.scoring.metrics import METRICS
@@ -175,10 +176,10 @@ def _limits(config: Config, dataset: str) -> str:
 
 def as_command(config: Config) -> str:
     """Return the ``fsaf train`` command of ``config``: the nearest shipped recipe, and keys that differ."""
-    wanted = _flat(to_dict(without_places(config)))
-    defaults, differing = _flat(to_dict(Config())), {}
+    wanted = flatten(to_dict(without_places(config)))
+    defaults, differing = flatten(to_dict(Config())), {}
     for name in recipe_names():
-        known = defaults | _flat(yaml.safe_load(find_recipe(name).read_text(encoding="utf-8")))
+        known = defaults | flatten(yaml.safe_load(find_recipe(name).read_text(encoding="utf-8")))
         differing[name] = {k: v for k, v in wanted.items() if k not in PLACES and v != known[k]}
     recipe = min(differing, key=lambda name: len(differing[name]))
     words = ["fsaf", "train", recipe, "--data.root", "DATA"]
@@ -192,13 +193,6 @@ def as_command(config: Config) -> str:
 def _public(init: str) -> str:
     """Return a repository of the hub as it is, and only the last part of a path on this machine."""
     return init if is_remote(Path(init)) else Path(init).name
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

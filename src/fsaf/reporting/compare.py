@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from fsaf.data.records import ground_truth
 from fsaf.errors import UserError
+from fsaf.keys import flatten
 from fsaf.reporting.charts import Series, line_chart
 from fsaf.reporting.findings import open_splits
 from fsaf.reporting.page import write_page
@@ -89,7 +90,9 @@ def _read(run: Path, name: str, notes: list[str]) -> RunRecord:
     steps, evaluations = read_metrics(run / "metrics.jsonl", mine)
     evaluation = read_object(run / "evaluation.json", mine) or {}
     settings = read_text(run / "config.yaml", mine)
-    config = _flat(parse_settings(settings, mine))
+    values = parse_settings(settings, mine)
+    keys = flatten(values) if isinstance(values, dict) else {}
+    config = {key: "null" if value is None else str(value) for key, value in keys.items()}
     notes += [f"{name}: {note}" for note in mine]
     return RunRecord(
         name=name,
@@ -99,15 +102,6 @@ def _read(run: Path, name: str, notes: list[str]) -> RunRecord:
         settings=settings,
         config=config,
     )
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, str]:
-    if not isinstance(value, dict):
-        return {prefix: "null" if value is None else str(value)} if prefix else {}
-    flat: dict[str, str] = {}
-    for key, each in value.items():
-        flat |= _flat(each, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 def _evaluated_on(records: Sequence[RunRecord]) -> tuple[list[str], list[str]]:

@@ -12,6 +12,7 @@ from fsaf._version import __version__
 from fsaf.device import is_accelerator
 from fsaf.files import write_text
 from fsaf.run_folder.read import read_text
+from fsaf.text import counted
 
 
 def note_command(run: Path, device: torch.device | str, command: str) -> None:
@@ -52,7 +53,7 @@ def read_commands(run: Path, notes: list[str]) -> list[dict[str, Any]]:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             broken += bool(line.strip())
     if broken:
-        notes.append(f"commands.jsonl: {broken} line{'s' if broken > 1 else ''} could not be read")
+        notes.append(f"commands.jsonl: {counted(broken, 'line')} could not be read")
     return commands
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fsaf.data.decode import open_image
 from fsaf.errors import UserError
-from fsaf.text import parse_yaml
+from fsaf.text import counted, parse_yaml
 
 MOST_PICTURES = 12
 PICTURE_BYTES = 3_000_000
@@ -82,9 +82,7 @@ def read_metrics(path: Path, notes: list[str]) -> tuple[list[dict[str, Any]], li
             records.pop()
         records.append(record)
     if broken:
-        notes.append(
-            f"{path.name}: {broken} line{'s' if broken > 1 else ''} could not be read and are left out"
-        )
+        notes.append(f"{path.name}: {counted(broken, 'line')} could not be read and are left out")
     return steps, evaluations
 
 

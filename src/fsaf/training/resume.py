@@ -11,6 +11,7 @@ from fsaf.config import Config, to_dict
 from fsaf.data.records import Records
 from fsaf.errors import UserError
 from fsaf.files import check_folder
+from fsaf.keys import flatten
 from fsaf.processes import group
 from fsaf.text import counted
 from fsaf.training.run import Run
@@ -86,7 +87,7 @@ def take_up(run: Run, steps_per_epoch: int, images_per_step: int, splits: dict[s
 
 def changed_settings(before: Config, now: Config) -> list[str]:
     """Return a line for each setting of a run that has changed."""
-    old, new = _flat(to_dict(before)), _flat(to_dict(now))
+    old, new = flatten(to_dict(before)), flatten(to_dict(now))
     return [
         f"changed: {key} {_shown(old.get(key))} -> {_shown(value)}"
         for key, value in new.items()
@@ -106,13 +107,5 @@ def fingerprint(records: Records) -> str:
     return f"{images}, {counted(boxes, 'box', 'boxes')} ({digest.hexdigest()[:8]})"
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by their dotted keys, as in ``optim.lr``."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
-
-
 def _shown(value: Any) -> str:
-    return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
