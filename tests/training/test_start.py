@@ -1,5 +1,6 @@
 """Test how a run starts: its folder, its weights, and when it resumes."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,51 @@ def test_a_restart_goes_on_with_what_its_own_launch_began(
         start(tmp_path)
     assert start(tmp_path, "auto").config.resume is True
     assert start(tmp_path / "new").config.resume is False
+
+
+PLACES = [
+    "optimizer", "optimizer.state", "optimizer.state.0", "optimizer.state.0.exp_avg",
+    "optimizer.param_groups", "optimizer.param_groups.0", "optimizer.param_groups.0.lr",
+    "optimizer.param_groups.0.params", "processes", "processes.0", "processes.0.random",
+    "processes.0.random.cpu", "processes.0.window", "processes.0.window.terms", "processes.0.window.ids",
+    "steps_per_epoch", "losses", "data", "position", "model",
+]  # fmt: skip
+VALUES: list[Any] = [
+    7,
+    -1,
+    "x",
+    None,
+    [],
+    {},
+    [1],
+    {"a": 1},
+    {0: 1},
+    torch.ones(3),
+    torch.tensor([float("nan")]),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
+def test_a_damaged_training_state_is_refused_in_one_message(tmp_path: Path, place: str) -> None:
+    """Some values are right in their place: then the run resumes."""
+    first = start(tmp_path)
+    row = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0, 1.0] + [0.2] * 5)
+    first.window.terms, first.window.ids, first.window.rates = [row], [[7]], [0.1]
+    first.save()
+    whole = torch.load(first.last_pt, weights_only=True)
+    refused = 0
+    for value in VALUES:
+        content = copy.deepcopy(whole)
+        *path, last = (int(key) if key.isdigit() else key for key in place.split("."))
+        at = content["training"]
+        for key in path:
+            at = at[key]
+        at[last] = value
+        torch.save(content, first.last_pt)
+        try:
+            start(tmp_path, True)
+        except UserError as error:
+            refused += 1
+            assert str(error).startswith(str(first.last_pt)) and "\n" not in str(error)
+    assert refused >= 5

@@ -170,7 +170,10 @@ def _training(state: dict[str, Any], where: str) -> Training:
     """Return the training state of a file. Raises CheckpointError if a part is missing or of a wrong type."""
     kinds = get_type_hints(Training)
     values = {"processes": [], **{key: value for key, value in state.items() if key in kinds}}
-    if wrong := [key for key, value in values.items() if not fits(value, kinds[key])]:
+    lowest = {"best": -1, "steps_per_epoch": 1, "images_per_step": 1}
+    wrong = [key for key, value in values.items() if not fits(value, kinds[key])]
+    wrong += [key for key, value in values.items() if fits(value, int) and value < lowest.get(key, 0)]
+    if wrong:
         raise CheckpointError(f"{where}: its training state is damaged: {', '.join(wrong)}")
     if values.get("model") is not None:
         values["model"] = check_values(values["model"], where)

@@ -89,5 +89,30 @@ def check_weights(model: torch.nn.Module, state: Mapping[str, Tensor], where: st
             )
 
 
+def check_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], where: str) -> None:
+    """Raise CheckpointError if the state dict of an optimizer in ``where`` is damaged.
+
+    It must have finite tensors of the shapes of the parameters. ``Optimizer.load_state_dict`` does not check.
+    """
+    groups, by_key = state.get("param_groups"), state.get("state")
+    ok = fits(groups, list[dict[str, Any]]) and fits(by_key, dict[int, dict[str, Any]])
+    for own, group in zip(optimizer.param_groups, groups if ok and groups else (), strict=False):
+        keys, rate = group.get("params"), group.get("lr")
+        ok = ok and fits(keys, list[int]) and fits(rate, float | Tensor) and _fits_shape(rate, ())
+        for parameter, key in zip(own["params"], keys if ok and keys else (), strict=False):
+            values = by_key.get(key, {}) if by_key else {}
+            ok = ok and all(_fits_shape(value, parameter.shape) for value in values.values())
+    if not ok or not groups:
+        raise CheckpointError(f"{where}: the state of its optimizer is damaged; take an earlier checkpoint")
+
+
+def _fits_shape(value: Any, shape: tuple[int, ...]) -> bool:
+    """Return True for a finite number, a finite tensor of ``shape`` or of one number, and None."""
+    if isinstance(value, Tensor):
+        real = value.dtype in FLOATS or value.dtype in (torch.int64, torch.int32)
+        return value.shape in ((), shape) and real and bool(value.isfinite().all())
+    return value is None or (fits(value, float) and math.isfinite(value))
+
+
 def _type(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")

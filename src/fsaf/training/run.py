@@ -1,9 +1,10 @@
 """The state of a run: everything that training changes and ``last.pt`` holds."""
 
+import contextlib
 import shlex
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 
 from fsaf.checkpoints.format import Checkpoint, Training, save_checkpoint
-from fsaf.checkpoints.weights import load_weights
+from fsaf.checkpoints.structure import fits
+from fsaf.checkpoints.weights import check_optimizer, load_weights
 from fsaf.config import Config
 from fsaf.data.records import Classes
 from fsaf.device import random_state, set_random_state
@@ -201,20 +203,26 @@ class Run:
             load_weights(self.average.model, checkpoint.weights, where)
             self.average.updates = training.average_updates
         load_weights(self.model, training.model if training.model else checkpoint.weights, where)
+        check_optimizer(self.optimizer, training.optimizer, where)
         self._load_optimizer(training.optimizer)
-        self.precision.load_state_dict(training.scaler)
+        with _refusing(where):
+            self.precision.load_state_dict(training.scaler)
+            losses = {key: training.losses[key] for key in ("first", "lowest", "last") if training.losses}
         self.step, self.to_evaluate = checkpoint.step, training.to_evaluate
         self.position = self.step if training.position is None else training.position
         self.steps_per_epoch, self.images_per_step = training.steps_per_epoch, training.images_per_step
-        self.data, self.losses, self.resumed = training.data, training.losses, True
+        self.data, self.losses, self.resumed = training.data, losses, True
         defined = training.best is not None and training.best >= 0  # older files hold -1 for None
         self.best, self.best_epoch = training.best if defined else None, training.best_epoch
         if len(training.processes) == group.processes():
             mine, device = training.processes[group.rank()], self.model.mean.device
-            set_random_state(device, mine["random"])
-            if checkpoint.config.train.precision == self.config.train.precision:
-                # In another precision a step that fp16 skipped would count as a fault.
-                self.window.load_state_dict(mine["window"], device)
+            with _refusing(where):
+                if not fits(mine, dict[str, dict[str, Any]]):
+                    raise TypeError("of its processes")
+                set_random_state(device, mine["random"])
+                if checkpoint.config.train.precision == self.config.train.precision:
+                    # In another precision a step that fp16 skipped would count as a fault.
+                    self.window.load_state_dict(mine["window"], device)
 
     def _load_optimizer(self, state: dict[str, Any]) -> None:
         settings = [
@@ -233,3 +241,12 @@ class Run:
         return CheckpointError(
             f"{self.last_pt}: cannot be resumed with these settings; {key} must be as it was"
         )
+
+
+@contextlib.contextmanager
+def _refusing(where: str) -> Iterator[None]:
+    """Turn the errors of PyTorch for a damaged state into a CheckpointError."""
+    try:
+        yield
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{where}: its training state is damaged ({error})") from error

@@ -82,9 +82,11 @@ class Window:
         """Restore the result of ``state_dict``: the next record is the same as without the interruption."""
         if not state:
             return
-        self.terms = list(state["terms"].to(device))
-        self.ids, self.cut = state["ids"], state["cut"]
-        self.rates = state.get("rates", [math.nan] * len(self.ids))  # older files hold none
+        terms, ids = state["terms"], state["ids"]
+        rates = state.get("rates", [math.nan] * len(ids))  # older files hold none
+        if terms.dim() != 2 or terms.shape[1] < len(NAMES) or len(terms) != len(ids):
+            raise ValueError("the records of the last steps do not fit together")
+        self.terms, self.ids, self.rates, self.cut = list(terms.to(device)), ids, rates, state["cut"]
         self.before, self.data_seconds = state["seconds"], state["data_seconds"]
 
     def read(self, blame: Blame) -> dict[str, Any]:
