@@ -114,7 +114,7 @@ def test_evaluation_on_other_data_by_its_folder(
     options = ["--data.root", str(root / "voc"), "--out", str(tmp_path)]
     assert main(["evaluate", str(path), *options, "--data.workers", "0"]) == 0
     _, err = capsys.readouterr()
-    assert "boxes of classes that the detector does not have left out" in err
+    assert "boxes of classes that the detector does not have: " in err
     options[1] = str(root / "nowhere")
     assert main(["evaluate", str(path), *options]) == 2
     assert "nowhere: no such file or folder" in capsys.readouterr().err

@@ -27,7 +27,8 @@ def test_the_command_of_trainings_note_finds_the_boxes(
     config = load_recipe("lite0", [f"--data.root={folder}"])
     _, _, notes = open_for_training(config)
     (note,) = (note for note in notes if "no location" in note)
-    count, command = note.split(" of 3 boxes")[0], note.rpartition(": ")[2]
+    count = note.split(" of 3")[0].rpartition(": ")[2]
+    (command,) = (note.rpartition(": ")[2] for note in notes if ": fsaf check" in note)
     assert command == f"fsaf check {folder} --recipe lite0"
     assert main([*shlex.split(command)[1:], "--no-images"]) == 0
     out, _ = capsys.readouterr()

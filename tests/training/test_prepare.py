@@ -9,7 +9,7 @@ from fsaf.config import Config, DataConfig, SplitConfig, TrainConfig
 from fsaf.data.readers.coco import read_coco
 from fsaf.data.readers.splits import open_split
 from fsaf.data.records import Classes, Records
-from fsaf.errors import UserError
+from fsaf.errors import DataError, UserError
 from fsaf.training.prepare import for_training, open_for_training
 from synthetic import Picture, write_coco
 
@@ -92,13 +92,43 @@ def test_training_leaves_out_images_without_boxes_and_small_ones(tmp_path: Path)
     assert [image.id for image in kept.images] == [11, 14]
     assert kept.classes == records.classes and kept.source == records.source
     assert notes == [
-        "1 images under 32 pixels left out",
-        "1 images without boxes left out",
-        "1 boxes under a pixel or outside their image left out",
+        "images with a side under 32 pixels (data.min_size): 1 of 4 left out",
+        "images without boxes: 1 of 4 left out; --data.keep_empty true trains on them",
+        "boxes under a pixel or outside their image: 1 of 4 left out",
+        "classes without a box to train on: 1 of 3 (blue)",
     ]
     kept, notes = for_training(records, DataConfig(keep_empty=True, min_size=1))
     assert [image.id for image in kept.images] == [11, 12, 13, 14]
-    assert len(notes) == 1
+    assert len(notes) == 2
+
+
+def test_boxes_beyond_the_limit_are_counted_at_the_start(tmp_path: Path) -> None:
+    few, many = (Picture(height=40, width=40, objects=[(i, 1, 20, 20, 7) for i in range(n)]) for n in (2, 5))
+    _, notes = for_training(read(tmp_path, [few, many, many]), DataConfig(max_boxes=3))
+    assert (
+        "images with more than 3 boxes (data.max_boxes): 2 of 3, which lose 4 of 12 boxes, the smallest"
+        in notes
+    )
+
+
+def tiny_boxes(folder: Path, large: int = 0) -> Config:
+    """Return a config for three boxes of 2 x 2 pixels, and ``large`` others, at a quarter of their size."""
+    objects = [(4 + 8 * i, 4, 2, 2, 7) for i in range(3)] + [(10, 100, 300, 200, 3)] * large
+    write_coco(folder, [Picture(height=512, width=512, objects=objects)])
+    data = DataConfig(root=str(folder), train=SPLIT, short_side=128, long_side=128)
+    return Config(data=data, train=TrainConfig(evaluate_every=0))
+
+
+def test_data_of_which_nothing_can_be_learned_is_refused(tmp_path: Path) -> None:
+    """The loss would be that of the background alone, and AP 0 at the end."""
+    with pytest.raises(DataError, match=r"train\.json: none of its 3 boxes can be learned.*fsaf check "):
+        open_for_training(tiny_boxes(tmp_path))
+    config = tiny_boxes(tmp_path, large=1)
+    notes = " ".join(open_for_training(config)[2])
+    assert "boxes that no location can learn at this resize: 3 of 4" in notes and "fsaf check " in notes
+    config = tiny_boxes(tmp_path)
+    config.model.branches = ["anchor_free", "anchor_based"]  # whose nearest anchor always learns
+    assert len(open_for_training(config)[0].images) == 1
 
 
 @pytest.mark.parametrize("crowds", [[], [(1, 1, 20, 20, 7)]], ids=["empty", "crowd only"])

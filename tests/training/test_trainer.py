@@ -366,7 +366,10 @@ def test_what_training_left_out_is_said(tmp_path: Path) -> None:
     pictures[0].objects.clear()
     write_coco(tmp_path, pictures)
     said = run(tmp_path, tmp_path / "out", **QUIET, train__max_steps=1)
-    assert "note: 1 images without boxes left out" in said and "7 images, 3 classes" in said
+    assert (
+        "note: images without boxes: 1 of 8 left out; --data.keep_empty true" in said
+        and "7 images, 3 classes" in said
+    )
 
 
 def test_init_starts_from_the_weights_of_a_checkpoint(root: Path, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from fsaf.config import Config, DataConfig, SplitConfig
 from fsaf.data.faults import FAULT_KINDS
 from fsaf.data.readers.formats import choose_split
 from fsaf.data.readers.splits import check_images, notes_on, open_split, splits_of
-from fsaf.data.records import Records, is_trained_on
+from fsaf.data.records import ImageRecord, Records, is_trained_on
 from fsaf.errors import DataError, UserError
+from fsaf.text import counted, printable
 
 
 def open_for_training(config: Config) -> tuple[Records, Records | None, list[str]]:
@@ -19,13 +20,20 @@ def open_for_training(config: Config) -> tuple[Records, Records | None, list[str
     The second is None if the config turns evaluation off or there is no such split. Raises UserError as
     ``open_split`` and ``for_training`` do.
     """
-    objective = config.objective if "anchor_free" in config.model.branches else None
     records, notes = for_training(open_split(config.data, "train"), config.data)
-    if objective:
-        unreachable, boxes = count_unreachable(records, config.data, objective)
-        title = FAULT_KINDS["box-no-location"].title
+    if "anchor_free" in config.model.branches:
+        unreachable, boxes = count_unreachable(records, config.data, config.objective)
+        if unreachable == boxes and config.model.branches == ["anchor_free"]:
+            raise DataError(
+                f"{records.source}: none of its {counted(boxes, 'box', 'boxes')} can be learned, all being "
+                f"too small after resizing. Raise data.short_side and data.long_side; {check_command(config)}"
+            )
         if unreachable:
-            notes.append(f"{unreachable} of {boxes} {title}, too small for it: {check_command(config)}")
+            notes.append(
+                f"{FAULT_KINDS['box-no-location'].title}: {unreachable} of {boxes}, too small for it"
+            )
+    if notes:
+        notes.append(f"list what is left out or looks wrong with: {check_command(config)}")
     if not config.train.evaluate_every:
         return records, None, notes
     if (why := _no_validation(config.data)) is not None:
@@ -67,10 +75,15 @@ def for_training(records: Records, data: DataConfig) -> tuple[Records, list[str]
     large = [image for image in records.images if min(image.width, image.height) >= data.min_size]
     kept = [image for image in records.images if is_trained_on(image, data)]
     notes = []
-    if len(large) < len(records.images):
-        notes.append(f"{len(records.images) - len(large)} images under {data.min_size} pixels left out")
-    if len(kept) < len(large):
-        notes.append(f"{len(large) - len(kept)} images without boxes left out")
+    count = len(records.images)
+    if small := count - len(large):
+        notes.append(
+            f"images with a side under {data.min_size} pixels (data.min_size): {small} of {count} left out"
+        )
+    if empty := len(large) - len(kept):
+        notes.append(
+            f"images without boxes: {empty} of {count} left out; --data.keep_empty true trains on them"
+        )
     if not large:
         raise DataError(f"{records.source}: every image is under {data.min_size} pixels (data.min_size)")
     if not kept:
@@ -81,7 +94,27 @@ def for_training(records: Records, data: DataConfig) -> tuple[Records, list[str]
     left = check_images(replace(records, images=kept), data)
     if not any((~image.crowd).any() for image in left.images):
         raise DataError(f"{records.source}: every image with boxes is damaged (data.on_bad_image: skip)")
-    notes += notes_on(left)
-    if over := sum(len(image.boxes) > data.max_boxes for image in left.images):
-        notes.append(f"{over} {FAULT_KINDS['boxes-over-limit'].title}")
+    notes += notes_on(left, records) + _over_limit(left.images, data.max_boxes) + _missing_classes(left)
     return left, notes
+
+
+def _over_limit(images: list[ImageRecord], limit: int) -> list[str]:
+    """Return a note on images with more boxes than a batch takes."""
+    boxes = [len(image.boxes) for image in images]
+    if not (over := [number for number in boxes if number > limit]):
+        return []
+    lost = sum(over) - limit * len(over)
+    return [
+        f"images with more than {limit} boxes (data.max_boxes): {len(over)} of {len(boxes)}, which lose "
+        f"{lost} of {sum(boxes)} boxes, the smallest"
+    ]
+
+
+def _missing_classes(records: Records, most: int = 8) -> list[str]:
+    """Return a note on classes without a box to train on."""
+    seen = {label for image in records.images for label in image.labels[~image.crowd].tolist()}
+    names = [name for label, name in enumerate(records.classes.names) if label not in seen]
+    if not names:
+        return []
+    shown = ", ".join(names[:most]) + ("..." if len(names) > most else "")
+    return [f"classes without a box to train on: {len(names)} of {len(records.classes)} ({printable(shown)})"]

@@ -279,4 +279,4 @@ def test_validation_of_classes_that_were_not_trained_is_left_out_and_told(tmp_pa
     train, val, notes = open_for_training(Config(data=DataConfig(root=str(folder))))
     assert train.classes.names == ("red",) and val is not None and val.classes == train.classes
     assert [image.labels.tolist() for image in val.images] == [[0]]
-    assert any("1 boxes of classes that the detector does not have left out" in note for note in notes)
+    assert any("boxes of classes that the detector does not have: 1 of 2 left out" in note for note in notes)

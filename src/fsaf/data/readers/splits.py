@@ -94,15 +94,25 @@ def find_split(data: DataConfig, name: str) -> Split:
     )
 
 
-def notes_on(records: Records) -> list[str]:
-    """Return what reading left out of a split and what looks wrong in it, a line for each kind."""
+def notes_on(records: Records, whole: Records | None = None) -> list[str]:
+    """Return what reading left out of a split and what looks wrong in it, a line for each kind.
+
+    whole: the split with images that training leaves out, to count among; by default ``records``.
+    """
+    whole = whole or records
     counts = records.faults.counts
     notes = list(records.notes)
+    left_out = [name for name, kind in FAULT_KINDS.items() if kind.rule == "left out"]
+    boxes = sum(len(image.boxes) for image in whole.images)
+    boxes += sum(counts[name] for name in left_out if FAULT_KINDS[name].title.startswith("boxes"))
+    totals = {"boxes": f" of {boxes}", "images": f" of {len(whole.images)}"}
     if records.dropped:
-        notes.append(f"{records.dropped} boxes under a pixel or outside their image left out")
+        notes.append(f"boxes under a pixel or outside their image: {records.dropped} of {boxes} left out")
     for name, kind in FAULT_KINDS.items():
         if counts[name] and name not in BOXES_DROPPED:
-            notes.append(f"{counts[name]} {kind.title}{' left out' if kind.rule == 'left out' else ''}")
+            total = totals.get(kind.title.split()[0], "")
+            end = " left out" if name in left_out else ""
+            notes.append(f"{kind.title}: {counts[name]}{total}{end}")
     return notes
 
 
