@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 
 import kills
 from checkpoints.test_format import checkpoint
 from fsaf.checkpoints.format import checkpoints_at, load_checkpoint, load_newest, save_checkpoint
-from fsaf.config import Config
+from fsaf.config import Config, to_dict
 from fsaf.errors import UserError
 from fsaf.files import whole
 from fsaf.recipe import build_config
@@ -211,6 +212,34 @@ def test_a_loader_process_that_dies_is_told_with_its_image(root: Path, tmp_path:
     assert f"the last good checkpoint is {out / 'checkpoints' / 'last.pt'}" in message
     train(root, out, resume=True)
     assert load_checkpoint(out / "checkpoints" / "last.pt").step == 4
+
+
+SCRIPT = """
+import multiprocessing, sys
+import fsaf
+from fsaf.recipe import load_recipe
+
+multiprocessing.set_start_method(sys.argv[1], force=True)
+fsaf.train(load_recipe(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_script_without_a_main_guard_gets_that_advice(root: Path, tmp_path: Path, method: str) -> None:
+    """Processes that import the script must not train, nor write into the run folder."""
+    settings = config(root, tmp_path / "run", data__workers=1)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(to_dict(settings)))
+    (tmp_path / "mine.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "mine.py", method, "mine.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1 and "if __name__ == '__main__':" in done.stderr.splitlines()[-1]
+    assert "bootstrapping phase" not in done.stderr and "out of memory" not in done.stderr
+    assert len((tmp_path / "run" / "commands.jsonl").read_text().splitlines()) == 1
 
 
 # -- when checkpoints are written --------------------------------------------------------------------------

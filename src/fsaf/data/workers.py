@@ -16,6 +16,15 @@ from fsaf.data.sampler import Draw, ShapeBatches
 from fsaf.data.samples import Collate, Images, Sample
 from fsaf.errors import UserError
 
+UNGUARDED = 94
+"""Exit status of a process that would begin anew what its parent does."""
+
+
+NO_GUARD = (
+    "loader processes import the script again, which would begin anew there: put its calls under "
+    "`if __name__ == '__main__':`, or set data.workers to 0 (docs/troubleshooting.md)"
+)
+
 
 class WorkerDied(UserError):
     """A worker process of the loader died; the message names the image it was reading."""
@@ -48,6 +57,8 @@ class Loader(DataLoader[Batch]):
     """
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        if self.num_workers:
+            check_main_guard()
         handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
         batches: Any = super().__iter__()
         if handler is not None and threading.current_thread() is threading.main_thread():
@@ -75,6 +86,8 @@ class Loader(DataLoader[Batch]):
         }
         if not dead:
             return None
+        if UNGUARDED in dead.values():
+            return NO_GUARD
         how = ", ".join(
             signal.Signals(-code).name if code < 0 else f"status {code}" for code in dead.values()
         )
@@ -123,6 +136,15 @@ def make_loader(
         generator=torch.Generator(),  # own generator: seeding workers must not advance the global one
     )
     return loader, sampler
+
+
+def check_main_guard() -> None:
+    """End this process if it is importing the script of its parent, which has no main guard.
+
+    Python's start methods spawn and forkserver import the script in each process that they start.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(UNGUARDED)  # SystemExit would lose its status under forkserver
 
 
 def _start_worker(_: int) -> None:

@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 
 from fsaf.config import Config, to_dict
-from fsaf.data.workers import Loader, WorkerDied
+from fsaf.data.workers import Loader, WorkerDied, check_main_guard
 from fsaf.device import copy_images, memory_gb
 from fsaf.errors import UserError
 from fsaf.files import remove_leftovers, write_text
@@ -43,6 +43,7 @@ def train(config: Config, console: Console | None = None, *, command: str = "fsa
     Raises UserError for mistakes in config or data, and if the loss is no longer finite; Stopped after Ctrl-C
     or SIGTERM, with everything saved.
     """
+    check_main_guard()
     with join(config.device) as device:
         session = open_session(config, device, processes=group.processes(), rank=group.rank())
         _train(session, console or Console(), command)
@@ -185,7 +186,8 @@ def _naming_last_good(run: Run) -> Iterator[None]:
     try:
         yield
     except WorkerDied as error:
-        raise UserError(f"{error}; {run.last_good}; {run.how_to_resume}") from error
+        resume = f"; {run.how_to_resume}" if run.good else ""
+        raise UserError(f"{error}; {run.last_good}{resume}") from error
 
 
 def save(run: Run, log: RunLog | NoLog) -> None:
