@@ -93,7 +93,7 @@ def test_so_are_scales_and_tiles_that_make_them(tmp_path: Path) -> None:
     data = DataConfig(short_side=4096, long_side=8192)
     with pytest.raises(UserError, match=r"predict\.scales: 8 makes images of up to 32768 x 65536"):
         plan_views((100, 100), data, PredictConfig(scales=[1.0, 8.0]))
-    with pytest.raises(UserError, match=r"a picture of 9000 x 9000 into 8,946,081 tiles; at most 10,000"):
+    with pytest.raises(UserError, match=r"a picture of 9000 x 9000 into 8,946,081 tiles; at most 100,000"):
         plan_views((9000, 9000), data, PredictConfig(tile=32, tile_overlap=0.9))
 
 

@@ -173,7 +173,7 @@ def test_a_file_that_is_no_model(ais_bench: None, copy: Path) -> None:
             {"inputs": {"images": {"shape": [1, 3, 96, 96], "type": "float32"}}},
             r"model\.om: takes inputs of shapes \[\[2, 3, 64, 96\]\].* another file's",
         ),
-        ({"classes": {"names": ["a"], "ids": []}}, r"model\.json: its metadata is damaged"),
+        ({"classes": {"names": ["a"], "ids": []}}, r"model\.json: its classes are damaged"),
         ({"outputs": "everything"}, r"model\.json: its metadata is damaged"),
         ({"version": "2"}, r"model\.json: written by a newer fsaf"),
     ],

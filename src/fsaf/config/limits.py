@@ -26,5 +26,5 @@ CLASSES = 100_000
 """Classes of a detector."""
 SCALES = 16
 """Number of ``predict.scales``."""
-TILES = 10_000
+TILES = 100_000
 """Tiles of an image, by ``predict.tile`` and ``predict.tile_overlap``."""

@@ -24,7 +24,7 @@ from fsaf.detection.picture import Picture, open_picture, prepare_view, stack
 from fsaf.detection.postprocess import Detections
 from fsaf.detection.result import Result
 from fsaf.detection.views import Found, View, from_view, merge, plan_views
-from fsaf.errors import UserError
+from fsaf.errors import CheckpointError, UserError
 from fsaf.model.convolution import use_winograd
 from fsaf.model.detector import FSAF
 
@@ -63,8 +63,15 @@ class Detector:
         """Return the detections of a padded batch, in pixels of the resized images.
 
         images: (B, 3, H, W) uint8 RGB. sizes_b2: (B, 2) height, width of each inside its padding.
+        Raises UserError if a box or score is NaN or infinite.
         """
-        return self.network.detect(images, sizes_b2, settings or self.config.predict)
+        found = self.network.detect(images, sizes_b2, settings or self.config.predict)
+        if not (found.boxes_bm4.isfinite().all() and found.scores_bm.isfinite().all()):
+            raise CheckpointError(
+                f"{self.network.name}: computes boxes or scores that are NaN or infinite; its weights are "
+                "too large or damaged"
+            )
+        return found
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a str is one picture, and a sequence of str too

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from fsaf.boxes import clip_boxes
-from fsaf.config import Config, PredictConfig
+from fsaf.config import Config, PredictConfig, limits
 from fsaf.detection.file_info import FileInfo, Outputs, output_names
 from fsaf.detection.network import Opened
 from fsaf.detection.postprocess import Candidates, Detections, find_candidates, postprocess
 from fsaf.errors import CheckpointError
+from fsaf.model.anchors import KINDS
 from fsaf.model.outputs import AnchorOutputs, FreeOutputs, RawOutputs
 from fsaf.model.points import DISTANCE_UNIT, STRIDES, make_points
 
@@ -39,7 +40,19 @@ class Session(Protocol):
 
 
 def open_exported(session: Session, info: FileInfo) -> Opened:
-    """Return the network, classes and config of an exported file."""
+    """Return the network, classes and config of an exported file.
+
+    Raises UserError if the images that the file takes are not those of its metadata, or beyond
+    ``fsaf.config.limits``.
+    """
+    shape, sizes = session.input_shape, info.config.data.shapes or []
+    if len(shape) != 4 or shape[1] != 3 or tuple(shape[2:]) not in [tuple(size) for size in sizes]:
+        raise CheckpointError(
+            f"{session.path}: takes images of shape {list(shape)}, which do not fit its metadata, "
+            f"{' or '.join(map(str, map(list, sizes)))}; is that another file's?"
+        )
+    if not 1 <= (1 if shape[0] is None else shape[0]) <= limits.BATCH:
+        raise CheckpointError(f"{session.path}: runs {shape[0]} images; 1 to {limits.BATCH} are possible")
     network = DetectionsFile if info.outputs == "detections" else RawFile
     return network(session, info), info.classes, info.config
 
@@ -180,6 +193,8 @@ class RawFile(_File):
         """Return the outputs level by level. Raises UserError if they do not fit the metadata."""
         found = self.run(images, sizes_b2)
         try:
+            for x, name in zip(found, output_names(self.info.outputs, self.info.config), strict=True):
+                self._check_channels(x, name)
             return to_raw_outputs(found, self.info.outputs, self.info.config, self.fixed_size)
         except (ValueError, RuntimeError, IndexError) as error:
             shapes = ", ".join(str(list(x.shape)) for x in found)
@@ -188,6 +203,14 @@ class RawFile(_File):
                 "is that another file's?"
             ) from error
 
+    def _check_channels(self, found: Tensor, name: str) -> None:
+        """Raise ValueError if an output has not one number for each class or side of a box."""
+        count = {"logits": len(self.info.classes), "distances": 4, "anchor_deltas": 4 * KINDS}
+        count["anchor_logits"] = KINDS * len(self.info.classes)
+        side = 2 if name == "boxes" else 1
+        if found.dim() != 3 or found.shape[side] != count.get(name, 4):
+            raise ValueError(f"{name} need {count.get(name, 4)} numbers at each location")
+
 
 class DetectionsFile(_File):
     """A file with suppression inside, whose settings are built in."""
@@ -195,7 +218,7 @@ class DetectionsFile(_File):
     def detect(self, images: Tensor, sizes_b2: Tensor, settings: PredictConfig) -> Detections:
         """Run the file. Raises UserError for settings that are built in."""
         self._check(settings)
-        boxes, scores, labels = (x[:, : settings.max_detections] for x in self.run(images, sizes_b2))
+        boxes, scores, labels = self._outputs(images, sizes_b2, settings.max_detections)
         if not self.session.takes_sizes:  # the file has clipped boxes to H x W
             boxes = clip_boxes(boxes.transpose(1, 2), sizes_b2.cpu()).transpose(1, 2)
             labels = torch.where((boxes[..., 2:] > boxes[..., :2]).all(2), labels, -1)
@@ -211,6 +234,21 @@ class DetectionsFile(_File):
         """Run the file and return its detections; ``settings`` has no part in it."""
         found = self.detect(images, sizes_b2, self.info.config.predict)
         return Candidates(found.boxes_bm4, found.scores_bm, found.labels_bm.clamp(min=0), None)
+
+    def _outputs(self, images: Tensor, sizes_b2: Tensor, count: int) -> list[Tensor]:
+        """Return boxes, scores, labels, the first ``count``. Raises UserError if they are something else."""
+        found = self.run(images, sizes_b2)
+        shapes = [tuple(x.shape) for x in found]
+        kept = shapes[0][1] if shapes and len(shapes[0]) == 3 else 0
+        wanted = [(len(images), kept, 4), (len(images), kept), (len(images), kept)]
+        if shapes != wanted or [x.is_floating_point() for x in found] != [True, True, False]:
+            raise CheckpointError(
+                f"{self.name}: has outputs of shapes {', '.join(map(str, map(list, shapes)))}, which are not "
+                "boxes, scores and labels, as its metadata says; is that another file's?"
+            )
+        if (found[2] >= len(self.info.classes)).any():
+            raise CheckpointError(f"{self.name}: finds more classes than its metadata names")
+        return [x[:, :count] for x in found]
 
     def _check(self, settings: PredictConfig) -> None:
         built_in = self.info.config.predict

@@ -1,16 +1,17 @@
 """Metadata that an exported file carries, in it or beside it: outputs, classes, config, preprocessing."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from fsaf.checkpoints.format import read_classes
 from fsaf.config import Config, to_dict
 from fsaf.config.data import MULTIPLE
 from fsaf.data.records import Classes
 from fsaf.errors import CheckpointError
 from fsaf.recipe import build_config
+from fsaf.text import parse_json, short
 
 FORMAT = "fsaf"
 VERSION = 1
@@ -79,18 +80,20 @@ def read_info(metadata: Mapping[str, Any], path: Path) -> FileInfo:
     try:
         version, outputs = int(metadata["version"]), metadata["outputs"]
         classes, config = (
-            json.loads(value) if isinstance(value, str) else value
+            parse_json(value) if isinstance(value, str) else value
             for value in (metadata["classes"], metadata["config"])
         )
-        names, ids = tuple(map(str, classes["names"])), tuple(map(int, classes["ids"]))
-    except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: its metadata is damaged ({error!r}); export it again") from error
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        raise CheckpointError(f"{path}: its metadata is damaged ({short(error)}); export it again") from error
     if version > VERSION:
         raise CheckpointError(f"{path}: written by a newer fsaf (format {version}); upgrade fsaf")
-    if len(names) != len(ids) or outputs not in get_args(Outputs):
+    if outputs not in get_args(Outputs) or not isinstance(classes, dict):
         raise CheckpointError(
-            f"{path}: its metadata is damaged ({len(names)} names, {len(ids)} ids, outputs {outputs!r}); "
-            "export it again"
+            f"{path}: its metadata is damaged (outputs {short(outputs)}, classes {short(classes)}); export "
+            "it again"
         )
-    config = build_config(config, where=str(path))
-    return FileInfo(classes=Classes(names=names, ids=ids), config=config, outputs=outputs)
+    found = read_classes(classes.get("names"), classes.get("ids"), str(path))
+    built = build_config(config, where=str(path))
+    if built.model.mean is None or len(built.data.shapes or []) != 1:
+        raise CheckpointError(f"{path}: its metadata is damaged (no mean colour or size); export it again")
+    return FileInfo(classes=found, config=built, outputs=outputs)

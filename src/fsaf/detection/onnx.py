@@ -12,6 +12,10 @@ from fsaf.detection.network import Opened
 from fsaf.device import find_provider
 from fsaf.errors import CheckpointError, import_extra
 
+INPUTS = [[kind, *sizes] for kind in ("tensor(uint8)", "tensor(float)") for sizes in ([], ["tensor(int64)"])]
+"""Types of the inputs of exported files."""
+NUMBERS = (np.float32, np.int64)
+
 
 class OnnxSession:
     """A session of onnxruntime. Raises UserError if it cannot open the file, or not on the device."""
@@ -39,16 +43,36 @@ class OnnxSession:
                 f"Its warning names what {chosen.package} lacks; or give --device cpu"
             )
         self.path, self.device = path, chosen.device
-        first, *others = self._session.get_inputs()
-        self.input_shape = tuple(side if isinstance(side, int) else None for side in first.shape)
-        self.float_images = first.type == "tensor(float)"
-        self.takes_sizes = bool(others)
+        inputs = [
+            (x.type, [side if isinstance(side, int) else None for side in x.shape])
+            for x in self._session.get_inputs()
+        ]
+        kinds = [kind for kind, _ in inputs]
+        if kinds not in INPUTS or len(inputs[0][1]) != 4 or (len(inputs) == 2 and inputs[1][1][1:] != [2]):
+            listed = ", ".join(f"{kind} {shape}" for kind, shape in inputs)
+            raise CheckpointError(
+                f"{path}: takes {listed or 'nothing'}; files of `fsaf export` take images (N, 3, H, W), "
+                "uint8 or float, and perhaps their sizes (N, 2), int64"
+            )
+        self.input_shape = tuple(inputs[0][1])
+        self.float_images = kinds[0] == "tensor(float)"
+        self.takes_sizes = len(inputs) == 2
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def run(self, inputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-        """Run the file once."""
+        """Run the file once. Raises UserError if it fails, or if an output is no tensor of numbers."""
         names = [x.name for x in self._session.get_inputs()]
-        return self._session.run(None, dict(zip(names, inputs, strict=True)))
+        try:
+            found = self._session.run(None, dict(zip(names, inputs, strict=True)))
+        except Exception as error:  # of onnxruntime, as above
+            reason = str(error).split("\n")[0][-200:]
+            raise CheckpointError(f"{self.path}: onnxruntime cannot run it ({reason})") from error
+        for x in found:
+            if not isinstance(x, np.ndarray) or x.dtype not in NUMBERS or x.shape[:1] != (len(inputs[0]),):
+                raise CheckpointError(
+                    f"{self.path}: has an output that is no tensor of float32 or int64 with a row an image"
+                )
+        return found
 
 
 def open_onnx(path: Path, device: str | torch.device | None = None) -> Opened:

@@ -15,6 +15,7 @@ from fsaf.errors import UserError
 from fsaf.exporting.ascend import ascend_options, check_operators
 from fsaf.exporting.onnx import ExportReport, export_onnx
 from fsaf.files import write_text
+from fsaf.text import parse_json
 
 
 def export_detector(
@@ -63,7 +64,7 @@ def export_detector(
 def _check_free(path: Path) -> None:
     """Raise UserError if ``path`` is there and something else than a file's metadata."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         ours = isinstance(content, dict) and content.get("format") == FORMAT
     except FileNotFoundError:
         return

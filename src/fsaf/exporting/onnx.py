@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fsaf._version import __version__
-from fsaf.config import Config
+from fsaf.config import Config, limits
 from fsaf.config.data import MULTIPLE
 from fsaf.data.records import Classes
 from fsaf.detection.file_info import Outputs, make_metadata, output_names
@@ -142,8 +142,10 @@ def _check_settings(path: Path, size: tuple[int, int], batch: int, opset: int | 
         raise UserError(f"{path}: is a folder; give the name of a file")
     if any(side < MULTIPLE or side % MULTIPLE for side in size):
         raise UserError(f"size {size[0]} x {size[1]}: both must be multiples of {MULTIPLE}")
-    if batch < 1:
-        raise UserError(f"batch {batch}: must be at least 1")
+    if size[0] * size[1] > limits.AREA:
+        raise UserError(f"size {size[0]} x {size[1]}: at most {limits.AREA:,} pixels are possible")
+    if not 1 <= batch <= limits.BATCH:
+        raise UserError(f"batch {batch}: must be between 1 and {limits.BATCH}")
     highest = onnx.defs.onnx_opset_version()
     if opset is not None and not LOWEST_OPSET <= opset <= highest:
         raise UserError(f"opset {opset}: must be {LOWEST_OPSET} to {highest}, as the installed onnx knows")
