@@ -64,13 +64,15 @@ def hash_of(name: str) -> int:
     return int.from_bytes(name.encode(), "little") % 2**31
 
 
-def write_coco(root: Path, folder: Folder) -> None:
+def write_coco(root: Path, folder: Folder, sizes: bool = True) -> None:
     write_images(folder, lambda split, photo: root / "images" / split / photo.name)
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     for split, photos in folder.splits.items():
         images, annotations = [], []
         for i, photo in enumerate(photos, start=1):
-            images.append({"id": 10 * i, "file_name": photo.name, "width": WIDTH, "height": HEIGHT})
+            images.append({"id": 10 * i, "file_name": photo.name})
+            if sizes:
+                images[-1] |= {"width": WIDTH, "height": HEIGHT}
             for *xywh, label in photo.boxes:
                 entry = {
                     "id": len(annotations) + 1,
@@ -118,7 +120,16 @@ def write_yolo(root: Path, folder: Folder) -> None:
     (root / "data.yaml").write_text(f"{splits}names: [{', '.join(NAMES)}]\n")
 
 
-WRITERS = {"coco": write_coco, "voc": write_voc, "yolo": write_yolo}
+def write_coco_without_sizes(root: Path, folder: Folder) -> None:
+    write_coco(root, folder, sizes=False)
+
+
+WRITERS = {
+    "coco": write_coco,
+    "coco without sizes": write_coco_without_sizes,
+    "voc": write_voc,
+    "yolo": write_yolo,
+}
 
 
 def config(root: Path, **data: Any) -> Config:

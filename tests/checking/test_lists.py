@@ -20,7 +20,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     WRITERS[request.param](folder, Folder({"all": photos}))
     if request.param == "voc":
         (folder / "ImageSets" / "Main" / "all.txt").unlink()
-    if request.param == "coco":
+    if request.param.startswith("coco"):
         (folder / "annotations" / "all.json").rename(folder / "result.json")
         (folder / "annotations").rmdir()
     if request.param == "yolo":

@@ -242,6 +242,34 @@ def test_each_fault_is_found_refused_by_its_rule_and_fixed(
     assert val is not None and 6 <= len(train.images) <= 8
 
 
+def test_one_cause_is_one_fault(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The boxes of an image that cannot be used are not faults of their own."""
+
+    def unsized(data: dict[str, Any]) -> None:
+        for image in data["images"][:2]:
+            boxes.append(sum(entry["image_id"] == image["id"] for entry in data["annotations"]))
+        del data["images"][0]["width"]  # so that the file has to tell, which is not there
+        data["images"][1]["file_name"] = "../val/0501.png"
+
+    boxes: list[int] = []
+    edit(folder, unsized)
+    (folder / "images/train/0011.png").unlink()
+    status, told = found(folder, capsys)
+    assert status == 2 and told["train"]["counts"] == {"path-leaves": 1, "image-missing": 1}
+    assert sorted(fault["boxes"] for fault in told["train"]["faults"]) == sorted(boxes)
+    edit(folder, lambda data: data.update(annotations=[]), "train")
+    status, told = found(folder, capsys)
+    assert set(told["train"]["counts"]) == {"path-leaves", "image-missing", "no-boxes"}
+
+
+def test_paths_are_those_below_the_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(folder / "images/train/0012.png", folder / "images/train/0018.png")
+    assert main(["check", str(folder), *OPTIONS]) == 0
+    out = capsys.readouterr().out
+    line = next(line for line in out.splitlines() if "the same bytes as" in line)
+    assert line == "  train: images/train/0018.png: the same bytes as images/train/0012.png (id 12) of train"
+
+
 def test_fixing_keeps_what_was_right(folder: Path, tmp_path: Path) -> None:
     def more(data: dict[str, Any]) -> None:
         data["info"] = {"year": 2024}

@@ -70,6 +70,9 @@ def check_annotations(
 def _check_training(records: Records, data: DataConfig, objective: ObjectiveConfig) -> None:
     """Add the faults that matter in training alone."""
     faults, source = records.faults, records.source
+    if records.images and not any((~image.crowd).any() for image in records.images):
+        faults.add("no-boxes", source, "no boxes at all; there is nothing to learn")
+        return
     for image in records.images:
         name, count = image.path.name, len(image.boxes)
         if not count and not data.keep_empty:
@@ -82,9 +85,6 @@ def _check_training(records: Records, data: DataConfig, objective: ObjectiveConf
     if not records.images:
         return
     large = [image for image in records.images if min(image.width, image.height) >= data.min_size]
-    if not any((~image.crowd).any() for image in records.images):
-        faults.add("no-boxes", source, "no boxes at all; there is nothing to learn")
-        return
     if not any(is_trained_on(image, data) for image in large):
         text = f"every image is under {data.min_size} pixels (data.min_size) or without boxes"
         faults.add("no-boxes", source, text)

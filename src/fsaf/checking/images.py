@@ -131,6 +131,8 @@ def _shrink(picture: Image.Image) -> np.ndarray:
         return np.zeros((THUMB, THUMB), np.uint8)
     factor = max(1, min(picture.size) // (4 * THUMB))
     small = picture.reduce(factor) if factor > 1 and picture.mode in ("RGB", "L") else picture
+    if small.mode not in ("L", "RGB"):
+        small = small.convert("RGB")  # as training does; not every mode converts to grey
     grey = small.convert("L") if small.mode != "L" else small
     return np.asarray(grey.resize((THUMB, THUMB), Image.Resampling.BOX))
 

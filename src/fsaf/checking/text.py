@@ -1,5 +1,6 @@
 """The output of ``fsaf check``: contents, faults and batch shapes of a data set, as text or plain values."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from fsaf.checking.annotations import count_classes
 from fsaf.checking.plan import blank_rows, plan_shapes, resize_all, waste, waste_per_batch, waste_square
 from fsaf.checking.reach import levels_of, resize_boxes
 from fsaf.config import DataConfig, ObjectiveConfig
-from fsaf.data.faults import FAULT_KINDS
+from fsaf.data.faults import FAULT_KINDS, Fault
 from fsaf.data.records import Records
 from fsaf.data.shapes import choose_shape, fit_image
 from fsaf.text import columns, printable
@@ -122,17 +123,20 @@ def faults_text(splits: Mapping[str, Records], root: Path, most: int = 3) -> str
         lines += ["", f"{kind}: {FAULT_KINDS[kind].title}"]
         total = sum(split.faults.counts[kind] for split in splits.values())
         found = [(n, fault) for n, split in splits.items() for fault in split.faults.kept.get(kind, [])]
-        lines += [
-            f"  {printable(f'{name}: {_below(fault.file, root)}: {fault.text}')}"
-            for name, fault in found[:most]
-        ]
+        lines += [f"  {name}: {_line(fault, root)}" for name, fault in found[:most]]
         if total > most:
             lines.append(f"  ... and {total - most:,} more")
     return "\n".join(lines)
 
 
-def _below(file: Path, root: Path) -> Path:
-    return file.relative_to(root) if file != root and file.is_relative_to(root) else file
+def below(text: str, root: Path) -> str:
+    """Return a text with its paths relative to ``root``."""
+    return text.replace(f"{root}{os.sep}", "")
+
+
+def _line(fault: Fault, root: Path) -> str:
+    lost = f"; its {fault.boxes:,} boxes are lost with it" if fault.boxes else ""
+    return printable(below(f"{fault.file}: {fault.text}{lost}", root))
 
 
 class SplitFindings(TypedDict):

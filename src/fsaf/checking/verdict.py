@@ -9,10 +9,10 @@ from fsaf.checking.survey import Survey
 from fsaf.data.faults import FAULT_KINDS
 
 
-def verdict(survey: Survey, recipe: Sequence[str]) -> str:
+def verdict(survey: Survey, recipe: Sequence[str], fixed: bool = False) -> str:
     """Return one line: the command that trains, or the reasons to refuse and the command that mends them.
 
-    recipe: its name, and the options that change it.
+    recipe: its name, and the options that change it. fixed: ``--fix`` has mended what can be mended.
     """
     root = shlex.quote(str(survey.root))
     if not survey.refused:
@@ -34,6 +34,8 @@ def verdict(survey: Survey, recipe: Sequence[str]) -> str:
     said = "1 reason" if len(reasons) == 1 else f"{len(reasons)} reasons"
     text = f"refused for {said} ({', '.join(reasons)})"
     if all(is_mended(records) for records in survey.used.values()):
+        if fixed:
+            return f"{text} as it is; train on what --fix has written, by the command above"
         what = {1: "it", 2: "both"}.get(len(reasons), "all")
         return f"{text}; `fsaf check {root} --fix OUT` mends {what}"
     return f"{text}; correct the annotations"

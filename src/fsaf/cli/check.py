@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from fsaf.checking.survey import open_survey, survey
     from fsaf.checking.text import (
         MOST_CLASSES,
+        below,
         check_result,
         contents_text,
         faults_text,
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         if args.details:
             print(sizes_text(found.read, config.data, config.objective), end="\n\n")
         for note in found.notes:
-            print(f"note: {printable(note)}")
+            print(f"note: {printable(below(note, found.root))}")
     stream = sys.stderr if args.json else sys.stdout
     if args.split:
         lists = write_lists(Path(args.split), found)
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"  {file}  of images in {found.read[name].folder}", file=stream)
         if found.roles.train:
             print(f"to train on them: {next_command(found, written, recipe)}", file=stream)
-    print(printable(verdict(found, recipe)), file=stream)
+    print(printable(verdict(found, recipe, fixed=bool(args.fix))), file=stream)
     return 2 if found.refused else 0
 
 

@@ -6,7 +6,7 @@ it is and prints how many.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,7 +48,7 @@ FAULT_KINDS: dict[str, Kind] = {
         box_inverted="boxes whose sides are negative",
         box_empty="boxes under a pixel high or wide",
         box_outside="boxes outside their image",
-        box_twice="repeated boxes (same class and place)",
+        box_twice="boxes repeated (same class and place)",
         box_ignored="boxes marked 'ignore'",
         box_other_class="boxes of classes that the detector does not have",
         image_unused="images without boxes or under data.min_size, which are missing or do not decode",
@@ -136,6 +136,14 @@ class Faults:
         kept = self.kept.setdefault(kind, [])
         if self.keep is None or len(kept) < self.keep:
             kept.append(Fault(kind=kind, file=file, text=text, image=image, item=item, boxes=boxes))
+
+    def note_boxes(self, image: int, boxes: int) -> None:
+        """Note the number of boxes that are lost with an image, in the first fault of that image."""
+        for kind, kept in self.kept.items():
+            for i, fault in enumerate(kept):
+                if fault.image == image and fault.item is None and FAULT_KINDS[kind].rule != "warned":
+                    kept[i] = replace(fault, boxes=boxes)
+                    return
 
     def __contains__(self, kind: str) -> bool:
         return self.counts[kind] > 0

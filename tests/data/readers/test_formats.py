@@ -256,8 +256,13 @@ def test_no_split_to_evaluate_on(tmp_path: Path) -> None:
     assert open_for_training(config)[1] is None
 
 
-def test_coco_images_in_no_usual_folder_are_told(coco: Path) -> None:
+def test_coco_images_are_found_in_any_folder(coco: Path) -> None:
     shutil.move(coco / "images", coco / "pictures")
+    assert open_split(DataConfig(root=str(coco)), "train").folder == coco / "pictures" / "train"
+
+
+def test_coco_images_that_are_nowhere_are_told(coco: Path) -> None:
+    shutil.rmtree(coco / "images")
     with pytest.raises(UserError, match=r"train\.json: none of its first images \('0011\.png' \.\.\.\)"):
         open_split(DataConfig(root=str(coco)), "train")
 

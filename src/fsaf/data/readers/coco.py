@@ -156,6 +156,7 @@ class _Reader:
     ) -> BoxTable:
         table = BoxTable()
         ids: set[int] = set()
+        lost: Counter[int] = Counter()
         for number, entry in enumerate(entries):
             image = image_key(entry.get("image_id")) if isinstance(entry, dict) else None
             category = whole(entry.get("category_id")) if isinstance(entry, dict) else None
@@ -177,8 +178,10 @@ class _Reader:
             box, area = _read_box(entry, fault), entry.get("area")
             if box is None:
                 continue
-            if image not in position:
-                fault("unknown-image", f"is of image {image!r:.40}, which is not listed, or listed twice")
+            if image in self.list.lost:
+                lost[self.list.lost[image]] += 1  # one cause is one fault: that of the image
+            elif image not in position:
+                fault("unknown-image", f"is of image {image!r:.40}, which is not listed")
             elif category not in known:
                 text = f"has category {category}, which is not in 'categories' ({sorted(known)[:10]}...)"
                 fault("unknown-category", f"{text}; add it there or remove the annotation")
@@ -197,6 +200,8 @@ class _Reader:
                     area=math.nan if area is None else area,
                     used=not entry.get("ignore"),
                 )
+        for id_, boxes in lost.items():
+            self.faults.note_boxes(id_, boxes)
         return table
 
 

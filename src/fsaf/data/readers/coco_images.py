@@ -27,6 +27,8 @@ class ImageList:
         self.set_name = self.root.resolve().name
         self.turned = data.exif_rotation is not False
         self.measured = 0
+        self.lost: dict[int | str, int] = {}
+        """Images that a fault leaves out, with their boxes: their id by the one that the file gives."""
         self.folder = folders[0] if folders else file.parent
 
     def choose_folder(self, entries: list[Any]) -> None:
@@ -87,6 +89,7 @@ class ImageList:
             if path is None:
                 text = f"image {given!r}: file_name {name!r:.120} leaves {self.folder}"
                 self.faults.add("path-leaves", self.file, text, image=id_)
+                self.lost[given] = id_
                 continue
             if given in position:
                 same = images[position[given]].path == path
@@ -99,10 +102,12 @@ class ImageList:
                 continue
             size = self._size(entry, path, id_)
             if size is None:
+                self.lost[given] = id_
                 continue
             position[given] = len(images)
             images.append(ImageRecord(id=id_, path=path, width=size[1], height=size[0], entry=number))
         if ambiguous:  # it is unknown which of the images their boxes belong to
+            self.lost |= {id_: images[position[id_]].id for id_ in ambiguous}
             gone = {position.pop(id_) for id_ in ambiguous}
             kept = [place for place in range(len(images)) if place not in gone]
             new = {place: i for i, place in enumerate(kept)}

@@ -20,6 +20,9 @@ def settle_rotation(records: Records, data: DataConfig) -> None:
     images whose own size does not tell; each other image is read by its own. Nothing is changed if the config
     decides, or if the sizes were measured.
     """
+    if counted := records.faults.counts["exif-rotated"]:  # YOLO: reading has opened each image
+        why = "labels record no sizes" if data.exif_rotation is None else "data.exif_rotation says so"
+        records.notes.append(_note(records, counted, len(records.images), why))
     if data.exif_rotation is not None or records.measured:
         return
     votes = 0
@@ -32,7 +35,8 @@ def settle_rotation(records: Records, data: DataConfig) -> None:
     if votes:
         records.turned = votes > 0
     if tagged and not records.faults.counts["exif-rotated"]:
-        records.notes.append(rotation_note(records, tagged, len(images), voted=votes != 0))
+        why = "the sizes in the annotations say so" if votes else "nothing in the annotations tells"
+        records.notes.append(_note(records, tagged, len(images), why))
 
 
 def _vote(image: ImageRecord, data: DataConfig) -> int | None:
@@ -50,10 +54,9 @@ def _vote(image: ImageRecord, data: DataConfig) -> int | None:
     return 1 if is_turned(recorded, stored, tag, False) else -1
 
 
-def rotation_note(records: Records, tagged: int, images: int, voted: bool) -> str:
+def _note(records: Records, tagged: int, images: int, why: str) -> str:
     """Return a sentence on the rotation tags of a split and what boxes are taken to refer to."""
     which = "rotated" if records.turned else "stored"
-    why = "the sizes in the annotations say so" if voted else "nothing in the annotations tells"
     return (
         f"{tagged:,} of {images:,} images have an EXIF rotation tag; boxes refer to the {which} pictures "
         f"({why}; data.exif_rotation overrides)"

@@ -109,7 +109,7 @@ def notes_on(records: Records, whole: Records | None = None) -> list[str]:
     if records.dropped:
         notes.append(f"boxes under a pixel or outside their image: {records.dropped} of {boxes} left out")
     for name, kind in FAULT_KINDS.items():
-        if counts[name] and name not in BOXES_DROPPED:
+        if counts[name] and name not in (*BOXES_DROPPED, "exif-rotated"):
             total = totals.get(kind.title.split()[0], "")
             end = " left out" if name in left_out else ""
             notes.append(f"{kind.title}: {counts[name]}{total}{end}")
@@ -127,5 +127,5 @@ def check_images(records: Records, data: DataConfig) -> Records:
         except ImageTooLarge as error:
             raise DataError(f"{error} (listed in {records.source}, id {image.id})") from error
         if not is_file(image.path):
-            raise DataError(f"{image.path}: no such image (listed in {records.source}, id {image.id})")
+            raise DataError(f"{image.path!s:.500}: no such image (listed in {records.source}, id {image.id})")
     return settle_damaged(records, data)
