@@ -262,6 +262,21 @@ def test_one_cause_is_one_fault(folder: Path, capsys: pytest.CaptureFixture[str]
     assert set(told["train"]["counts"]) == {"path-leaves", "image-missing", "no-boxes"}
 
 
+def test_boxes_of_which_none_can_be_learned_are_refused_as_in_training(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shrink(data: dict[str, Any]) -> None:
+        for entry in data["annotations"]:
+            entry["bbox"] = [9, 9, 4, 4]
+
+    edit(folder, shrink)
+    status, told = found(folder, capsys)
+    counts = told["train"]["counts"]
+    assert status == 2 and counts["no-boxes"] == 1 and "box-no-location" not in counts
+    with pytest.raises(UserError, match="none of its .* boxes can be learned"):
+        open_for_training(Config(data=DataConfig(root=str(folder), short_side=64, long_side=96)))
+
+
 def test_paths_are_those_below_the_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(folder / "images/train/0012.png", folder / "images/train/0018.png")
     assert main(["check", str(folder), *OPTIONS]) == 0

@@ -6,6 +6,7 @@ clean. The damage is seeded, so that every failure can be repeated.
 """
 
 import json
+import re
 import shutil
 import signal
 from collections import Counter
@@ -149,9 +150,8 @@ def nothing_lost(every: Records, data: DataConfig) -> None:
     kept, notes = for_training(every, data)
     told: Counter[str] = Counter()
     for note in notes:
-        if note.endswith("left out"):
-            count, what, *_ = note.split()
-            told[what] += int(count)
+        if found := re.match(r"(\w+)[^:]*: (\d+) of \d+ left out", note):
+            told[found[1]] += int(found[2])
     assert told["images"] == images - len(kept.images) and told["boxes"] == left_out
 
 

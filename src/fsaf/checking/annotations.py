@@ -8,7 +8,7 @@ import numpy as np
 
 from fsaf.checking.reach import levels_of, resize_boxes
 from fsaf.checking.roles import Roles
-from fsaf.config import DataConfig, ObjectiveConfig
+from fsaf.config import Config, DataConfig
 from fsaf.data.decode import is_file
 from fsaf.data.faults import Faults
 from fsaf.data.readers.rotation import settle_rotation
@@ -44,10 +44,9 @@ def _number_alike(read: Mapping[str, Records]) -> None:
         records.classes = classes
 
 
-def check_annotations(
-    splits: Mapping[str, Records], data: DataConfig, objective: ObjectiveConfig, roles: Roles
-) -> None:
+def check_annotations(splits: Mapping[str, Records], config: Config, roles: Roles) -> None:
     """Add the faults that annotations show, and missing images, to those found in reading."""
+    data = config.data
     train, val = (splits.get(name or "") for name in roles)
     for records in splits.values():
         if not records.images:
@@ -62,14 +61,14 @@ def check_annotations(
                 kind = "image-unused" if unused else "image-too-large"
                 records.faults.add(kind, image.path, text, image=image.id)
     if train is not None:
-        _check_training(train, data, objective)
+        _check_training(train, config)
         if val is not None and not _has_classes(val, train):
             val.faults.add("classes-differ", val.source, f"has other classes than {train.source}")
 
 
-def _check_training(records: Records, data: DataConfig, objective: ObjectiveConfig) -> None:
+def _check_training(records: Records, config: Config) -> None:
     """Add the faults that matter in training alone."""
-    faults, source = records.faults, records.source
+    faults, source, data = records.faults, records.source, config.data
     if records.images and not any((~image.crowd).any() for image in records.images):
         faults.add("no-boxes", source, "no boxes at all; there is nothing to learn")
         return
@@ -90,7 +89,8 @@ def _check_training(records: Records, data: DataConfig, objective: ObjectiveConf
         faults.add("no-boxes", source, text)
     for label in np.flatnonzero(count_classes(records) == 0).tolist():
         faults.add("class-without-boxes", source, f"class {records.classes.names[label]!r:.80}")
-    _check_reach(replace(records, images=large), data, objective)
+    if "anchor_free" in config.model.branches:
+        _check_reach(replace(records, images=large), config)
 
 
 def check_left(splits: Mapping[str, Records]) -> None:
@@ -120,10 +120,16 @@ def _has_classes(records: Records, wanted: Records) -> bool:
     return not mine or not others or bool(mine & others)
 
 
-def _check_reach(records: Records, data: DataConfig, objective: ObjectiveConfig) -> None:
-    boxes, sizes, at = resize_boxes(records, lambda size: fit_image(size, data)[0])
+def _check_reach(records: Records, config: Config) -> None:
+    """Add the faults of boxes that no location can learn."""
+    boxes, sizes, at = resize_boxes(records, lambda size: fit_image(size, config.data)[0])
+    reached = levels_of(boxes, sizes, config.objective).any(1)
+    if len(boxes) and not reached.any() and config.model.branches == ["anchor_free"]:
+        text = f"none of its {len(boxes):,} boxes can be learned, all being too small after resizing"
+        records.faults.add("no-boxes", records.source, text)
+        return
     items = np.concatenate([np.zeros(0, np.int64), *(image.items[~image.crowd] for image in records.images)])
-    for i in np.flatnonzero(~levels_of(boxes, sizes, objective).any(1)).tolist():
+    for i in np.flatnonzero(~reached).tolist():
         image = records.images[at[i]]
         x1, y1, x2, y2 = boxes[i].tolist()
         text = f"{image.path.name}: box {int(items[i])}, {x2 - x1:.1f} x {y2 - y1:.1f} pixels when resized"

@@ -65,7 +65,7 @@ def survey(config: Config, *, open_images: bool = True) -> Survey:
     found = open_survey(config)
     if not found.read:
         raise DataError(found.notes[0])
-    check_annotations(found.read, config.data, config.objective, found.roles)
+    check_annotations(found.read, config, found.roles)
     if open_images:
         found.files = decode_images(found.read, config.data, found.roles)
         if config.data.on_bad_image == "skip":
