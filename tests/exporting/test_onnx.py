@@ -281,7 +281,7 @@ def test_damaged_file(keep: float, fixed: ExportReport, tmp_path: Path) -> None:
         ({"format": None}, "not written by `fsaf export`"),
         ({"classes": None}, "metadata is damaged"),
         ({"classes": "{"}, "metadata is damaged"),
-        ({"classes": '{"names": ["a"], "ids": []}'}, "metadata is damaged"),
+        ({"classes": '{"names": ["a"], "ids": []}'}, "classes are damaged"),
         ({"version": "2"}, "newer fsaf"),
         ({"config": '{"predict": {"nms_iou": 7}}'}, "nms_iou"),
     ],
