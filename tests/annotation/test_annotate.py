@@ -177,9 +177,9 @@ def test_each_picture_is_decoded_once(
     decoded: list[Path] = []
     open_image = transforms.open_image
 
-    def counting(path: Path, max_pixels: int) -> Any:
+    def counting(path: Path, *rest: Any, **options: Any) -> Any:
         decoded.append(path)
-        return open_image(path, max_pixels)
+        return open_image(path, *rest, **options)
 
     monkeypatch.setattr(transforms, "open_image", counting)
     annotate(sees, sources, Output(folder=tmp_path / "out", crops=True), batch_size)

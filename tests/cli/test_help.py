@@ -164,7 +164,9 @@ def test_overrides_may_stand_before_what_they_override(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refused(capsys, ["train", "--train.epochs", "2", "nothing"], "nothing: no such recipe file")
-    refused(capsys, ["benchmark", "--data.batch_size", "0"], "data.batch_size = 0: must be at least 1")
+    refused(
+        capsys, ["benchmark", "--data.batch_size", "0"], "data.batch_size = 0: must be between 1 and 4096"
+    )
 
 
 def test_names_too_long_for_any_file_system(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,7 +79,7 @@ class Result:
         """
         if image is None:
             if self.path is None:
-                raise UserError("the picture was not read from a file; pass it to draw(image)")
+                raise UserError("the picture came from memory, not from a file; pass it to draw(image)")
             image = read_image(Path(self.path), None, recorded=self.size, otherwise=True)
         return draw_result(
             image, self.boxes, self.labels, self.scores, self.names, score_threshold=score_threshold
