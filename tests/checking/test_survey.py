@@ -273,7 +273,7 @@ def test_boxes_of_which_none_can_be_learned_are_refused_as_in_training(
     status, told = found(folder, capsys)
     counts = told["train"]["counts"]
     assert status == 2 and counts["no-boxes"] == 1 and "box-no-location" not in counts
-    with pytest.raises(UserError, match="none of its .* boxes can be learned"):
+    with pytest.raises(UserError, match=r"none of its .* boxes can be learned"):
         open_for_training(Config(data=DataConfig(root=str(folder), short_side=64, long_side=96)))
 
 

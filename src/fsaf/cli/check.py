@@ -35,6 +35,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--split", metavar="OUT", help="of an unsplit data set: write train.txt and val.txt into this folder"
     )
     parser.add_argument("--report", metavar="FILE", help="write all findings to this file, as JSON")
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        help="write a page with class balance, image sizes and pictures of the faults",
+    )
     parser.add_argument("--json", action="store_true", help="print all findings as JSON")
     parser.add_argument("--details", action="store_true", help="print tables of box sizes and pyramid levels")
     parser.add_argument("--no-images", action="store_true", help="check annotations only; open no image")
@@ -71,6 +76,10 @@ def run(args: argparse.Namespace) -> int:
     found = survey(config, open_images=not args.no_images)
     if args.report:
         write_text(Path(args.report), json.dumps(check_result(found.read), indent=1))
+    if args.html:
+        from fsaf.reporting.data_page import write_data_page
+
+        write_data_page(Path(args.html), found, config, verdict(found, recipe))
     if args.json:
         print(json.dumps(check_result(found.read), indent=1))
     else:
@@ -78,10 +87,10 @@ def run(args: argparse.Namespace) -> int:
         print(printable(f"{args.data}: {formats}, splits {', '.join(found.read)}"), end="\n\n")
         print(contents_text(found.read, None if args.details else MOST_CLASSES), end="\n\n")
         print(faults_text(found.read, found.root), end="\n\n")
-        if args.details:
-            print(sizes_text(found.read, config.data, config.objective), end="\n\n")
         for note in found.notes:
             print(f"note: {printable(below(note, found.root))}")
+        if args.details:
+            print(f"\n{sizes_text(found.read, config.data, config.objective)}", end="\n\n")
     stream = sys.stderr if args.json else sys.stdout
     if args.split:
         lists = write_lists(Path(args.split), found)

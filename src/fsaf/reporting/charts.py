@@ -1,14 +1,16 @@
-"""Small SVG charts for the report: lines and stacked areas, coloured by its style sheet, no JavaScript.
+"""Small SVG charts for the report: lines, dots and stacked areas, coloured by its style sheet, no JavaScript.
 
 Every text goes through ``Markup.format`` and thereby is escaped.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from markupsafe import Markup
+
+from fsaf.text import counted
 
 Point = tuple[float, float]
 
@@ -102,6 +104,31 @@ def share_chart(
     ]
     said = ", ".join(f"{name} {value}" for name, _, value in last)
     return _figure(title, f"{title}: at the end {said}", parts, last)
+
+
+def dot_chart(title: str, counts: Mapping[Point, int], x_label: str, y_label: str) -> Markup:
+    """Draw a dot for each point (x, y), larger for higher counts; return an empty text without points.
+
+    Both axes start from 0.
+    """
+    if not counts:
+        return Markup("")
+    frame = _Frame([0, max(x for x, _ in counts) * 1.05], max(y for _, y in counts))
+    largest = max(counts.values())
+    parts = [frame.axes(x_label)]
+    for (x, y), count in sorted(counts.items(), key=lambda each: -each[1]):
+        parts.append(
+            Markup('<circle class="dot s0" cx="{}" cy="{}" r="{}"><title>{}</title></circle>').format(
+                f"{frame.x(x):.1f}",
+                f"{frame.y(y):.1f}",
+                f"{3 + 9 * math.sqrt(count / largest):.1f}",
+                f"{x:g} x {y:g}: {count:,}",
+            )
+        )
+    often = max(counts, key=lambda point: counts[point])
+    said = f"{often[0]:g} x {often[1]:g}, {counts[often]:,} of {sum(counts.values()):,}"
+    legend = [(f"{counted(len(counts), 'size')}, most often", "s0", said)]
+    return _figure(title, f"{title}: {y_label} over {x_label}, most often {said}", parts, legend)
 
 
 def thin(points: list[Point]) -> list[Point]:
