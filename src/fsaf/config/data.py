@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fsaf.config import limits
-from fsaf.config.fields import check, key, section
+from fsaf.config.fields import AutoInt, check, key, read_auto, section
 
 MULTIPLE = 32
 """Sides of batch shapes are multiples of this, so that every level halves evenly down to P5."""
@@ -36,7 +36,9 @@ class DataConfig:
     )
     train: SplitConfig = section(SplitConfig, "The training split")
     val: SplitConfig = section(SplitConfig, "The validation split")
-    batch_size: int = key(2, "Images per batch and process.")
+    batch_size: AutoInt = key(
+        2, "Images per batch and process. With `auto` 8, or fewer for a data set of under 96 images."
+    )
     workers: int = key(2, "Loader processes per training process; 0 loads in the training process itself.")
     shuffle: bool = key(True, "Reshuffle the training images every epoch.")
     flip: float = key(0.5, "Probability of a horizontal flip.")
@@ -96,6 +98,7 @@ class DataConfig:
     )
 
     def __post_init__(self) -> None:
+        self.batch_size = read_auto(self.batch_size, 8)
         for name, least, most in (
             ("batch_size", 1, limits.BATCH),
             ("workers", 0, limits.WORKERS),

@@ -3,11 +3,33 @@
 import copy
 from collections.abc import Callable
 from dataclasses import field
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from fsaf.errors import RecipeError
 
 T = TypeVar("T")
+
+AUTO = "auto"
+
+if TYPE_CHECKING:
+    AutoInt = int
+else:
+    AutoInt = int | Literal["auto"]
+"""Type of a key that may be ``auto``. A config holds an ``Auto`` for it, which is an int."""
+
+
+class Auto(int):
+    """The usual value of a key that is ``auto``: training chooses another one if the data asks for it."""
+
+
+def read_auto(value: Any, usual: int) -> int:
+    """Return ``value``, or the usual value as an ``Auto`` if it is the word ``auto``."""
+    return Auto(usual) if value == AUTO else value
+
+
+def is_auto(value: object) -> bool:
+    """Return True if training is to choose the value of a key."""
+    return isinstance(value, Auto)
 
 
 def key(default: T, text: str) -> T:

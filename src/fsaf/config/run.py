@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fsaf.config.data import DataConfig
-from fsaf.config.fields import key, section
+from fsaf.config.fields import AUTO, is_auto, key, section
 from fsaf.config.model import ModelConfig
 from fsaf.config.objective import ObjectiveConfig
 from fsaf.config.predict import PredictConfig
@@ -58,6 +58,8 @@ def to_dict(config: object) -> dict[str, Any]:
             return {key: plain(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [plain(item) for item in value]
+        if is_auto(value):
+            return AUTO
         return value
 
     return plain(dataclasses.asdict(config))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fsaf.config.fields import check, key
+from fsaf.config.fields import AutoInt, check, key, read_auto
 
 
 @dataclass(kw_only=True)
@@ -23,12 +23,17 @@ class OptimConfig:
     )
     milestones: list[int] = key([8, 11], "Epochs after which the step schedule decays.")
     decay: float = key(0.1, "Factor of the step schedule.")
-    warmup_steps: int = key(500, "Steps of linear warm-up. Shortened in runs that it would fill.")
+    warmup_steps: AutoInt = key(
+        500,
+        "Steps of linear warm-up. Shortened in runs that it would fill. With `auto` 50, and at most a sixth "
+        "of all steps.",
+    )
     warmup_factor: float = key(0.001, "Learning rate at the start of warm-up relative to the full rate.")
     scale_lr: bool = key(False, "Scale the learning rate by total batch size / `base_batch`.")
     base_batch: int = key(16, "Total batch size that `lr` is meant for.")
 
     def __post_init__(self) -> None:
+        self.warmup_steps = read_auto(self.warmup_steps, 50)
         check(self.lr > 0, "optim.lr", self.lr, "above 0")
         check(
             self.backbone_rate > 0,
@@ -52,7 +57,9 @@ class OptimConfig:
 class TrainConfig:
     """Length, precision, evaluation."""
 
-    epochs: int = key(12, "Passes over the training images.")
+    epochs: AutoInt = key(
+        12, "Passes over the training images. With `auto` 12, or more until there are 300 steps."
+    )
     max_steps: int | None = key(None, "Stop after this many steps, if that is earlier.")
     precision: Literal["fp32", "bf16", "fp16"] = key(
         "fp32", "Precision of the network. Weights, geometry and losses stay float32."
@@ -85,12 +92,15 @@ class TrainConfig:
     keep: int = key(
         2, "Number of checkpoints to keep: `last.pt`, then `last-1.pt`, the one before, and so on."
     )
-    evaluate_every: int = key(
-        1, "Epochs between evaluations. The last epoch is always evaluated. 0 for never."
+    evaluate_every: AutoInt = key(
+        1,
+        "Epochs between evaluations. The last epoch is always evaluated. 0 for never. With `auto` 3, or a "
+        "quarter of the epochs if these are `auto`.",
     )
     seed: int = key(0, "Random seed of initial weights, order and augmentation.")
 
     def __post_init__(self) -> None:
+        self.epochs, self.evaluate_every = read_auto(self.epochs, 12), read_auto(self.evaluate_every, 3)
         check(self.epochs >= 1, "train.epochs", self.epochs, "at least 1")
         check(self.max_steps is None or self.max_steps >= 1, "train.max_steps", self.max_steps, "at least 1")
         ok = self.loss_scale == "dynamic" or float(self.loss_scale) > 0

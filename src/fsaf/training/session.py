@@ -18,6 +18,7 @@ from fsaf.device import GraphTools, is_accelerator
 from fsaf.objective.objective import LossTerms
 from fsaf.processes import group
 from fsaf.text import printable
+from fsaf.training.fit import fit_to_data, schedule_notes
 from fsaf.training.graphs import CapturedStep, open_tools
 from fsaf.training.prepare import open_for_training
 from fsaf.training.resume import find_earlier, take_up
@@ -108,7 +109,10 @@ def open_session(
     """
     records, validation, notes = open_for_training(config)
     tools = open_tools(config, device, processes)
-    run = start_run(config, records.classes, device, find_earlier(config))
+    earlier = find_earlier(config)
+    before = earlier.checkpoint.config if earlier else None
+    config, chosen = fit_to_data(config, len(records.images), processes, before)
+    run = start_run(config, records.classes, device, earlier)
     run.to_evaluate = run.to_evaluate and validation is not None
     images = Images(records, config.data, augment=True, seed=config.train.seed)
     loader, sampler = make_loader(
@@ -129,7 +133,7 @@ def open_session(
     return Session(
         records=records,
         validation=validation,
-        notes=notes,
+        notes=[*chosen, *notes, *schedule_notes(config, config.train.epochs * sampler.steps)],
         run=run,
         tools=tools,
         images=images,

@@ -1,0 +1,81 @@
+"""Choose the keys that are ``auto`` by the number of images, and check that the schedule fits the length."""
+
+from dataclasses import replace
+
+from fsaf.config import Config
+from fsaf.config.fields import is_auto
+from fsaf.text import counted
+
+STEPS = 300
+"""Steps that a training on few images should have: fewer learn little (docs/lab/blood-cells.md)."""
+BATCHES = (8, 4, 2)
+LEAST = 12
+"""Steps an epoch should have, or batches become smaller."""
+EVALUATIONS = 4
+WARM_UP_SHARE = 6
+"""Warm-up takes a sixth of all steps at most."""
+KEYS = (("data", "batch_size"), ("train", "epochs"), ("train", "evaluate_every"), ("optim", "warmup_steps"))
+"""Keys that may be ``auto``."""
+
+
+def fit_to_data(
+    config: Config, images: int, processes: int, earlier: Config | None = None
+) -> tuple[Config, list[str]]:
+    """Return ``config`` with a number for each key that is ``auto``, and a note on what was chosen.
+
+    images: number of training images. earlier: of the checkpoint that a run resumes from, whose values stay.
+    """
+    auto = [key for key in KEYS if is_auto(_get(config, *key))]
+    if not auto:
+        return config, []
+    if earlier:
+        chosen = {key: int(_get(earlier, *key)) for key in auto}
+        return _with(config, chosen), []
+    parts = config.train.accumulate * processes
+    batch, epochs, every = config.data.batch_size, config.train.epochs, config.train.evaluate_every
+    if ("data", "batch_size") in auto:
+        batch = next((size for size in BATCHES if images >= LEAST * size * parts), BATCHES[-1])
+    steps = -(-images // (batch * parts))
+    if ("train", "epochs") in auto:
+        epochs = max(epochs, -(-STEPS // steps))
+        every = max(1, epochs // EVALUATIONS)
+    warm_up = min(config.optim.warmup_steps, steps * epochs // WARM_UP_SHARE)
+    values = dict(zip(KEYS, (int(batch), int(epochs), int(every), int(warm_up)), strict=True))
+    chosen = {key: values[key] for key in auto}
+    named = ", ".join(f"{section}.{name} {value}" for (section, name), value in chosen.items())
+    few = epochs > config.train.epochs or batch < config.data.batch_size
+    note = f"chosen for {counted(images, 'image')}: {named}; about {counted(steps * epochs, 'step')}"
+    note += ", since fewer learn little" if few else ""
+    return _with(config, chosen), [f"{note}; give any of them to change it"]
+
+
+def schedule_notes(config: Config, all_steps: int) -> list[str]:
+    """Return a note for each part of the schedule that does not fit the length of training."""
+    optim, epochs = config.optim, config.train.epochs
+    notes = []
+    late = [milestone for milestone in optim.milestones if milestone >= epochs]
+    if optim.schedule == "step" and late:
+        names = ", ".join(map(str, late))
+        better = sorted({max(1, round(epochs * 2 / 3)), max(1, round(epochs * 11 / 12))} - {epochs})
+        come = "come" if len(late) > 1 else "comes"
+        notes.append(
+            f"optim.milestones {names} {come} after train.epochs {epochs}, so the learning rate does not "
+            f"fall there; perhaps --optim.milestones '{better}'"
+        )
+    if optim.warmup_steps > all_steps // 2:
+        notes.append(
+            f"optim.warmup_steps {optim.warmup_steps} is more than half of all "
+            f"{counted(all_steps, 'step')}; give fewer, or more train.epochs"
+        )
+    return notes
+
+
+def _get(config: Config, section: str, name: str) -> int:
+    value: int = getattr(getattr(config, section), name)
+    return value
+
+
+def _with(config: Config, chosen: dict[tuple[str, str], int]) -> Config:
+    for (section, name), value in chosen.items():
+        config = replace(config, **{section: replace(getattr(config, section), **{name: value})})
+    return config
