@@ -6,6 +6,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -198,8 +199,7 @@ def parse_eval(words: list[str]) -> None:
 
 
 def parse_srun(words: list[str]) -> None:
-    assert words[0] == "torchrun"
-    parse_torchrun(words[1:])
+    PARSERS[words[0]](words[1:])
 
 
 PARSERS: dict[str, Callable[[list[str]], None]] = {
@@ -237,7 +237,7 @@ def test_every_command_parses(block: Block) -> None:
 
 def completed(first: str, words: list[str], page: Path) -> list[str] | None:
     """Complete inline code to a whole command; return None if it is not a command to check."""
-    words = ["2" if word == "N" else word for word in words if word != "..."]
+    words = ["2" if word == "N" else word for word in takewhile("|".__ne__, words) if word != "..."]
     if first == "torchrun" and "-m" not in words:
         return [*words, "-m", "fsaf", "train", "lite0"]
     if first == "python" and page.name == "coming-from-mmdetection.md":
