@@ -29,3 +29,35 @@ def test_steps_that_are_made_again_are_in_each_record_once(
     assert [line.count('"loss": 2.0') for line in (tmp_path / "metrics.jsonl").open()] == [
         int(loss == 2) for loss in expected
     ]
+
+
+def test_the_bar_moves_with_each_step_and_shows_evaluations(tmp_path: Path) -> None:
+    """Between two records, which may be minutes apart."""
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=200)
+    with RunLog(tmp_path, 30, 0, terminal) as log:
+        training, evaluating = log.bar.tasks
+        for step in range(1, 4):
+            log.advance(step)
+            assert training.completed == step
+        log.evaluating(0, 8)
+        log.evaluating(3, 8)
+        assert evaluating.visible and (evaluating.completed, evaluating.total) == (3, 8)
+        log.evaluation(3, {"step": 3, "epoch": 1, "AP": 0.5})
+        assert not evaluating.visible
+
+
+def test_without_a_terminal_a_long_evaluation_says_how_long_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line a minute with the time left: here a batch takes 20 seconds."""
+    now = iter(range(0, 1000, 20))
+    file = io.StringIO()
+    with RunLog(tmp_path, 30, 0, Console(file=file, width=200)) as log:
+        monkeypatch.setattr("fsaf.training.log.time.perf_counter", lambda: float(next(now)))
+        for done in range(8):
+            log.evaluating(done, 8)
+        monkeypatch.undo()
+    assert file.getvalue().splitlines() == [
+        "evaluating: batch 3 of 8  ETA 0:01:40",
+        "evaluating: batch 6 of 8  ETA 0:00:40",
+    ]

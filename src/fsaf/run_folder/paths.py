@@ -1,4 +1,4 @@
-"""Where the files of a run and the files made from a checkpoint are, by convention."""
+"""Find, by convention, the files of a run and the files made from a checkpoint."""
 
 from pathlib import Path
 

@@ -69,7 +69,7 @@ class Run:
 
     @property
     def position(self) -> int:
-        """How far training has come, in steps of this run's epochs."""
+        """Return how far training has come, in steps of this run's epochs."""
         return self.step - self.offset
 
     @position.setter
@@ -97,7 +97,7 @@ class Run:
         return f"the last good checkpoint is {self.good}" if self.good else "no good checkpoint yet"
 
     def blame(self) -> Blame:
-        """Return what to say if a step since the last record went wrong."""
+        """Return values for an error message about a step since the last record."""
         return Blame(
             step=self.step,
             name_image=self.name_image,
@@ -106,7 +106,7 @@ class Run:
         )
 
     def note_loss(self, loss: float) -> None:
-        """Take down the mean loss of a record."""
+        """Remember the mean loss of a record."""
         first, lowest = self.losses.get("first", loss), min(self.losses.get("lowest", loss), loss)
         self.losses = {"first": first, "lowest": lowest, "last": loss}
 

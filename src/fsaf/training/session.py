@@ -52,28 +52,28 @@ class Session:
 
     @property
     def batch(self) -> int:
-        """Images of a step, of all processes."""
+        """Return the number of images of a step, of all processes."""
         return self.sampler.total
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch."""
+        """Return the number of steps of an epoch."""
         return self.sampler.steps
 
     @property
     def all_steps(self) -> int:
-        """Steps of all epochs, which the learning rate is scheduled over."""
+        """Return the number of steps of all epochs, over which the learning rate is scheduled."""
         return self.run.config.train.epochs * self.steps_per_epoch
 
     @property
     def last_step(self) -> int:
-        """The step that training ends at."""
+        """Return the step that training ends at."""
         last = self.all_steps + self.run.offset
         return min(last, self.run.config.train.max_steps or last)
 
     @property
     def peak_rate(self) -> float:
-        """The highest learning rate."""
+        """Return the highest learning rate."""
         return peak_rate(self.run.config.optim, self.batch)
 
     def rate(self, ahead: int) -> float:
@@ -90,12 +90,12 @@ class Session:
 
     @property
     def epoch(self) -> int:
-        """The epoch, from 1, that the last step belongs to; 0 before the first."""
+        """Return the epoch, from 1, that the last step belongs to; 0 before the first step."""
         return -(-self.run.position // self.steps_per_epoch)
 
     @property
     def finished(self) -> bool:
-        """True if there is nothing left to do."""
+        """Return True if there is nothing left to do."""
         return self.run.step >= self.last_step and not self.run.to_evaluate
 
 

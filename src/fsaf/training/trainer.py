@@ -90,8 +90,9 @@ def _introduction(session: Session) -> list[str]:
     config = run.config
     scaled = f" = {config.optim.lr:g} x {batch} / {config.optim.base_batch}" if config.optim.scale_lr else ""
     return [
-        f"{len(records.images)} images, {len(records.classes)} classes from {records.source}; "
-        f"{session.steps_per_epoch} steps an epoch of {batch} images{_parts(config)}; "
+        f"{counted(len(records.images), 'image')}, {counted(len(records.classes), 'class', 'classes')} from "
+        f"{records.source}; {counted(session.steps_per_epoch, 'step')} an epoch of {counted(batch, 'image')}"
+        f"{_parts(config)}; "
         f"{_count(run.model)} weights, {config.train.precision}, on {run.model.mean.device}; "
         f"run folder {run.out}",
         f"peak learning rate {session.peak_rate:g}{scaled}",
@@ -172,7 +173,8 @@ def train_steps(
             record |= {"loss_scale": run.precision.loss_scale, "memory_gb": memory_gb(device)}
             log.step(run.step, record, config.train.epochs)
             if run.window.cut:
-                log.say(f"warning: {run.window.cut} boxes cut since the last line; raise data.max_boxes")
+                cut = counted(run.window.cut, "box", "boxes")
+                log.say(f"warning: {cut} cut since the last line; raise data.max_boxes")
             run.window = Window()
         if stopping:
             return stopping

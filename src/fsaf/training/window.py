@@ -17,7 +17,7 @@ from fsaf.processes.group import gather_all
 
 @dataclass(kw_only=True)
 class Blame:
-    """What to say about a step that went wrong."""
+    """Values for the error message about a step that went wrong."""
 
     step: int
     """The last step made."""
