@@ -29,6 +29,7 @@ def evaluate(
     data: DataConfig,
     console: Console | None = None,
     before_batch: Callable[[int, int], None] = lambda done, total: None,
+    stop: Callable[[], object] = lambda: False,
 ) -> tuple[Metrics, list[dict[str, Any]]]:
     """Detect on every image of a split, and return the metrics and the predictions.
 
@@ -37,11 +38,12 @@ def evaluate(
 
     Predictions are in COCO's results format, with the pyramid ``level`` of each (3 for P3; absent for
     exported files). console: show progress there. before_batch: called before each batch with
-    the number of batches done and of all, of this process; it may raise.
+    the number of batches done and of all, of this process; it may raise. stop: ends the waiting for a batch
+    when true; ``before_batch`` must raise then.
     """
     batches = _plain_batches if detector.config.predict.is_plain() else _view_batches
     start = time.perf_counter()
-    found = batches(detector, records, data, console, before_batch)
+    found = batches(detector, records, data, console, before_batch, stop)
     shares = group.gather(list(found))
     seconds = time.perf_counter() - start
     # The processes took the batches in turn; restore the order of one process.
@@ -64,6 +66,7 @@ def _plain_batches(
     data: DataConfig,
     console: Console | None,
     before_batch: Callable[[int, int], None],
+    stop: Callable[[], object],
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the COCO results of each batch of this process; the loader's workers read the images."""
     loader, _ = make_loader(
@@ -76,7 +79,9 @@ def _plain_batches(
         pin_memory=detector.network.module is not None
         and is_accelerator(detector.network.module.mean.device),
     )
-    batches = track(loader, "evaluating", console=console, disable=_quiet(console), transient=True)
+    awaited, number = loader.batches(stop), -1
+    quiet = _quiet(console)
+    batches = track(awaited, "evaluating", len(loader), console=console, disable=quiet, transient=True)
     for number, batch in enumerate(batches):
         before_batch(number, len(loader))
         found = detector.detect(batch.images, batch.boxes.sizes)
@@ -95,6 +100,9 @@ def _plain_batches(
                 levels[0][row][keep] if levels else None,
             )
         yield results
+    if number + 1 < len(loader):
+        before_batch(number + 1, len(loader))
+        raise AssertionError("stopped without a reason")
 
 
 def _view_batches(
@@ -103,6 +111,7 @@ def _view_batches(
     data: DataConfig,
     console: Console | None,
     before_batch: Callable[[int, int], None],
+    stop: Callable[[], object],
 ) -> Iterator[list[dict[str, Any]]]:
     """Do the same as ``_plain_batches`` for detectors that use several views of each image."""
     detector = Detector(detector.network, detector.classes, replace(detector.config, data=data))

@@ -152,10 +152,14 @@ def train_steps(
     config, device = run.config, run.model.mean.device
     run.model.train()
     run.window.start_clock()
-    batches = iter(loader)
+    # Several processes cannot save while one of them waits: the others are in the middle of a step.
+    batches = loader.batches(lambda: request.number if group.processes() == 1 else 0, log.say)
     for done, rate in enumerate(rates, start=1):
         waiting = time.perf_counter()
-        batch = next(batches)
+        batch = next(batches, None)
+        if batch is None:
+            assert request.number
+            return request.number
         run.window.data_seconds += time.perf_counter() - waiting
         started = time.perf_counter()
         images, boxes = copy_images(batch.images, device), batch.boxes.to(device)

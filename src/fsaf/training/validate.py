@@ -36,7 +36,9 @@ def validate(
             run.save()
             run.stop_if(request.number)
 
-    metrics, predictions = evaluate(detector, records, run.config.data, before_batch=before_batch)
+    metrics, predictions = evaluate(
+        detector, records, run.config.data, before_batch=before_batch, stop=lambda: alone and request.number
+    )
     record: dict[str, Any] = {"step": run.step, "epoch": epoch, **metrics}
     log.evaluation(run.step, record)
     run.to_evaluate = False
