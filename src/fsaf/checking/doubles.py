@@ -78,7 +78,7 @@ def _add_near(
         candidates = [each for key in _keys(file) for each in buckets.get(key, [])[:_MOST]]
         for path, other in candidates:
             if _difference(file, other) < _NEAR:
-                text = f"nearly the picture of {path} of {val}, saved again"
+                text = f"nearly the picture of {path} of {val}"
                 splits[train].faults.add("nearly-in-two-splits", image.path, text, image=image.id)
                 break
 

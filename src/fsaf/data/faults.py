@@ -74,7 +74,7 @@ FAULT_KINDS: dict[str, Kind] = {
         name_differs="images found by the name of their annotation file and not by 'filename'",
         class_without_boxes="classes without boxes",
         in_two_splits="images in two splits, the same bytes",
-        nearly_in_two_splits="images in two splits, the same picture saved again",
+        nearly_in_two_splits="images in two splits, nearly the same picture",
         image_twice="images twice in a split, the same bytes",
     ),
 }

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from fsaf.data.readers.layout import is_split_name
 from fsaf.data.records import Classes, inside
 from fsaf.errors import DataError, UserError
 
@@ -54,11 +55,13 @@ def read_darknet(path: Path) -> DataYaml:
 
 def is_data_yaml(path: Path) -> bool:
     """Return True if a YAML file names classes and a split."""
-    try:
-        data = _load_yaml(path)
-    except UserError:
-        return False
-    return isinstance(data, dict) and "names" in data and any(key in data for key in _KEYS)
+    content = _load_any(path)
+    return "names" in content and any(key in content for key in _KEYS)
+
+
+def yaml_files(folder: Path) -> list[Path]:
+    """Return the YAML files directly in a folder, sorted, without hidden ones."""
+    return sorted(path for path in folder.glob("*.y*ml") if not path.name.startswith(".") and path.is_file())
 
 
 def find_classes(folder: Path) -> Classes:
@@ -66,13 +69,18 @@ def find_classes(folder: Path) -> Classes:
 
     Raises UserError if there are none.
     """
-    for place in (folder, *list(folder.absolute().parents)[:2]):
+    above = folder.absolute().parent
+    deep = above.name == "labels" or is_split_name(above.name)  # labels/train, train/labels
+    for i, place in enumerate((folder, above, above.parent)):
         for name in NAMES_FILES:
             if (place / name).is_file():
                 return _read_names(_load_yaml(place / name), place / name)
         for name in LIST_FILES:
             if (place / name).is_file():
                 return _listed_names(place / name)
+        for file in yaml_files(place) if i < 2 or deep else []:  # not those of another data set
+            if "names" in _load_any(file):
+                return _read_names(_load_yaml(file), file)
     raise DataError(
         f"{folder}: no class names; put data.yaml with 'names', or classes.txt, beside the labels"
     )
@@ -172,6 +180,15 @@ def _load_yaml(path: Path) -> Any:
         raise DataError(f"{path}: no such file") from error
     except Exception as error:  # the parser also raises ValueError, TypeError, RecursionError, ...
         raise DataError(f"{path}: not readable as YAML ({' '.join(str(error).split())[:200]})") from error
+
+
+def _load_any(path: Path) -> dict[Any, Any]:
+    """Return the keys of any YAML file; none if it is not readable."""
+    try:
+        content = _load_yaml(path)
+    except UserError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _read_names(data: Any, path: Path) -> Classes:

@@ -2,7 +2,14 @@
 
 from pathlib import Path
 
-from fsaf.data.readers.data_yaml import NAMES_FILES, find_classes, is_data_yaml, read_darknet, read_data_yaml
+from fsaf.data.readers.data_yaml import (
+    NAMES_FILES,
+    find_classes,
+    is_data_yaml,
+    read_darknet,
+    read_data_yaml,
+    yaml_files,
+)
 from fsaf.data.readers.image_files import is_hidden, is_image, walk
 from fsaf.data.readers.layout import DEEPEST, SPLIT_NAMES, UNSPLIT, first_folder, split_of
 from fsaf.data.readers.yolo import YoloSplit, splits_in
@@ -18,9 +25,8 @@ def find(data: Path) -> dict[str, Split]:
     """Return the splits of a data.yaml or obj.data, or of a folder in YOLO's layouts, by name."""
     if data.is_file():
         return _named(data) if data.suffix in (".yaml", ".yml", ".data") else {}
-    for name in NAMES_FILES:
-        if (data / name).is_file():
-            return _named(data / name)
+    if named := named_yaml(data):
+        return _named(named)
     splits: dict[str, Split] = {}
     for name in SPLIT_NAMES:
         for labels, images in ((f"labels/{name}", f"images/{name}"), (f"{name}/labels", f"{name}/images")):
@@ -56,6 +62,19 @@ def at(annotations: Path, images: Path | None, role: str) -> Split | None:
     if role not in splits:
         raise DataError(f"{annotations}: names no split {role!r}; it has: {', '.join(splits) or 'none'}")
     return splits[role]
+
+
+def named_yaml(folder: Path) -> Path | None:
+    """Return the data.yaml of a folder, whatever its name. Raises UserError if there are several."""
+    for name in NAMES_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    files = [file for file in yaml_files(folder) if is_data_yaml(file)]
+    if len(files) > 1:
+        raise DataError(
+            f"{folder}: any of {', '.join(file.name for file in files)} could be meant; give one itself"
+        )
+    return files[0] if files else None
 
 
 def _named(file: Path) -> dict[str, Split]:
