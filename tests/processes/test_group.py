@@ -123,7 +123,7 @@ def test_accumulating_in_two_processes_ends_at_the_weights_of_larger_batches(
         for key in ("loss", "loss_cls", "loss_box", "grad_norm", "num_pos", "lr"):
             assert mine[key] == pytest.approx(theirs[key], rel=1e-4), key
     said = (folders["accumulated"] / "said-0-0.txt").read_text()
-    assert "1 steps an epoch of 8 images (2 x 2 on each of 2)" in said
+    assert "1 step an epoch of 8 images (2 x 2 on each of 2)" in said
     assert "peak learning rate 0.002 = 0.001 x 8 / 4" in said
     seen = [json.loads((folders["accumulated"] / f"seen-{rank}-0.json").read_text()) for rank in range(2)]
     for epoch in range(2):
@@ -153,7 +153,7 @@ def test_only_the_main_process_writes_and_speaks(trained: dict[int, Path], count
 @pytest.mark.parametrize("count", [2, 4])
 def test_the_log_says_what_all_do_and_what_each_does(trained: dict[int, Path], count: int) -> None:
     said = (trained[count] / "said-0-0.txt").read_text()
-    assert f"steps an epoch of 8 images ({8 // count} on each of {count})" in said
+    assert f"1 step an epoch of 8 images ({8 // count} on each of {count})" in said
     rate = peak_rate(OptimConfig(lr=0.001, scale_lr=True, base_batch=4), 8)
     assert f"peak learning rate {rate:g} = 0.001 x 8 / 4" in said
     total, each, number = re.findall(r"([\d.]+) img/s \(([\d.]+) on each of (\d)\)", said)[0]
