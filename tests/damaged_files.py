@@ -1,7 +1,7 @@
 """Open damaged checkpoints and ONNX files, one after the other, in a process of its own.
 
-``python damaged_files.py FILE COUNT SEED`` damages FILE at random COUNT times, opens each and predicts with it,
-and prints JSON: how many were read, refused in one message, or ended otherwise; and the memory it took.
+``python damaged_files.py FILE COUNT SEED`` damages FILE at random COUNT times, opens each and predicts with
+it. It prints JSON: how many were read, refused in one message or ended otherwise, and the memory it took.
 """
 
 import copy

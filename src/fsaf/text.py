@@ -12,6 +12,11 @@ def printable(text: object) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
+def printable_lines(text: str) -> str:
+    """Return ``text`` with each of its lines ``printable``."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def short(value: object) -> str:
     """Return ``repr(value)``, cut to a line; the time that takes does not grow with the size of ``value``."""
     try:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from fsaf.errors import CheckpointError, WriteError
 from fsaf.files import check_folder
+from fsaf.text import printable
 
 TIMEOUT = 30.0
 """Seconds without a byte after which a connection counts as broken."""
@@ -111,7 +112,7 @@ def _copy(source: Any, file: IO[bytes], have: int, total: int | None, name: str)
     )
     if not console.is_terminal and not have:
         size = "" if total is None else f", {total / 1e6:.0f} MB"
-        console.print(f"downloading {name}{size}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"downloading {printable(name)}{size}", markup=False, highlight=False, soft_wrap=True)
     with bar:
         task = bar.add_task(f"downloading {name}", completed=have, total=total)
         while chunk := _read(source):

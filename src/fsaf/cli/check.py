@@ -10,7 +10,7 @@ from pathlib import Path
 from fsaf.cli.verb import RESIZING, Verb
 from fsaf.errors import UserError
 from fsaf.files import write_text
-from fsaf.text import printable
+from fsaf.text import printable, printable_lines
 
 KEYS = (
     *(f"data.{name}" for name in ("min_size", "max_boxes", "keep_empty", *RESIZING)),
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     config.data = replace(config.data, root=args.data)
     if args.shapes is not None:
         sides = config.data.short_side, config.data.long_side
-        print(plan_text(open_survey(config).read, args.shapes, *sides))
+        print(printable_lines(plan_text(open_survey(config).read, args.shapes, *sides)))
         return 0
     found = survey(config, open_images=not args.no_images)
     if args.report:
@@ -85,8 +85,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         formats = ", ".join(dict.fromkeys(records.format for records in found.read.values()))
         print(printable(f"{args.data}: {formats}, splits {', '.join(found.read)}"), end="\n\n")
-        print(contents_text(found.read, None if args.details else MOST_CLASSES), end="\n\n")
-        print(faults_text(found.read, found.root), end="\n\n")
+        text = contents_text(found.read, None if args.details else MOST_CLASSES)
+        print(printable_lines(text), end="\n\n")
+        print(printable_lines(faults_text(found.read, found.root)), end="\n\n")
         for note in found.notes:
             print(f"note: {printable(below(note, found.root))}")
         if args.details:
@@ -95,15 +96,16 @@ def run(args: argparse.Namespace) -> int:
     if args.split:
         lists = write_lists(Path(args.split), found)
         for name, file in lists.items():
-            print(f"{len(found.read[name].images):,} images listed in {file}", file=stream)
-        print(f"to train on them: {lists_command(found, lists, recipe)}", file=stream)
+            print(f"{len(found.read[name].images):,} images listed in {printable(file)}", file=stream)
+        print(f"to train on them: {printable(lists_command(found, lists, recipe))}", file=stream)
     if args.fix:
         written, changes = write_clean(Path(args.fix), found)
-        print(f"{changes:,} changes, listed in {Path(args.fix) / 'changes.json'}; written:", file=stream)
+        place = printable(Path(args.fix) / "changes.json")
+        print(f"{changes:,} changes, listed in {place}; written:", file=stream)
         for name, file in written.items():
-            print(f"  {file}  of images in {found.read[name].folder}", file=stream)
+            print(printable(f"  {file}  of images in {found.read[name].folder}"), file=stream)
         if found.roles.train:
-            print(f"to train on them: {next_command(found, written, recipe)}", file=stream)
+            print(f"to train on them: {printable(next_command(found, written, recipe))}", file=stream)
     print(printable(verdict(found, recipe, fixed=bool(args.fix))), file=stream)
     return 2 if found.refused else 0
 

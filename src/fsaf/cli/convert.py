@@ -24,8 +24,8 @@ def run(args: argparse.Namespace) -> None:
     checkpoint = convert(Path(args.source), Path(args.target), args.format)
     names = checkpoint.classes.names
     backbone = checkpoint.config.model.backbone
-    listed = printable(", ".join(names[:5]))
-    print(f"{args.source} -> {args.target}: {backbone}, {len(names)} classes ({listed}...)")
+    listed = ", ".join(names[:5])
+    print(printable(f"{args.source} -> {args.target}: {backbone}, {len(names)} classes ({listed}...)"))
 
 
 VERB = Verb(

@@ -63,7 +63,7 @@ def _evaluate(
         print(f"\n{metrics['images']} images at {metrics['images_per_second']:.1f} img/s")
         write_evaluation(folder, metrics, predictions, data, detector.classes)
         note_command(folder, detector.network.device, command)
-    print(f"written: {folder / 'evaluation.json'}, {folder / 'predictions.json'}")
+    print(printable(f"written: {folder / 'evaluation.json'}, {folder / 'predictions.json'}"))
     draw_report(folder, records)
 
 

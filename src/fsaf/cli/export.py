@@ -6,6 +6,7 @@ from pathlib import Path
 from fsaf.cli.detectors import add_checkpoint, choose, open_detector
 from fsaf.cli.verb import EVALUATION, Verb, of_detector
 from fsaf.errors import UserError
+from fsaf.text import printable_lines
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -76,9 +77,9 @@ def run(args: argparse.Namespace) -> None:
         float_images=args.float_images,
         fixed_size=args.fixed_size,
     )
-    print(report.summary())
+    print(printable_lines(report.summary()))
     if args.target:
-        print(f"\n{ascend_commands(report.path, report.input_shape)}")
+        print(printable_lines(f"\n{ascend_commands(report.path, report.input_shape)}"))
 
 
 VERB = Verb(

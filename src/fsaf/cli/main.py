@@ -78,7 +78,7 @@ def _run(argv: Sequence[str] | None) -> int:
         return 2
     except Stopped as stopped:
         if _prints():
-            print(f"{name}: {stopped}", file=sys.stderr)
+            print(f"{name}: {printable(stopped)}", file=sys.stderr)
         return 128 + stopped.signal
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)

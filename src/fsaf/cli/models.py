@@ -12,7 +12,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from fsaf.checkpoints.published import PUBLISHED, cache
-    from fsaf.text import columns
+    from fsaf.text import columns, printable
 
     if args.json:
         print(json.dumps([one.to_dict() for one in PUBLISHED.values()], indent=1))
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     print(columns(rows, "lrrrl"))
     print(
         "\nAP: COCO val2017, as published by MMDetection, which trained them; 80 classes.\nDownloaded at "
-        f"first use to {cache()} (FSAF_HOME names another folder)."
+        f"first use to {printable(cache())} (FSAF_HOME names another folder)."
     )
 
 

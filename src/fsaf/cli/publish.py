@@ -6,6 +6,7 @@ from pathlib import Path
 from fsaf.cli.detectors import add_checkpoint, choose
 from fsaf.cli.verb import Verb
 from fsaf.errors import UserError
+from fsaf.text import printable
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -52,11 +53,11 @@ def run(args: argparse.Namespace) -> None:
         license=args.license,
     )
     write_folder(out, checkpoint, card)
-    print(f"written: {out}: weights, config.json, and README.md, the model card to read through")
+    print(f"written: {printable(out)}: weights, config.json, and README.md, the model card to read through")
     if args.upload:
         print(f"uploaded: {upload(out, args.upload, private=args.private)}")
     else:
-        print(f"to upload it: hf upload USER/NAME {out}")
+        print(f"to upload it: hf upload USER/NAME {printable(out)}")
 
 
 VERB = Verb(

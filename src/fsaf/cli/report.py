@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
             page = write_report(runs[0], out)
         else:
             page = write_comparison(runs, out or Path("report-comparison.html"))
-    print(page)
+    print(printable(page))
 
 
 def draw_report(folder: Path, validation: "Records | None" = None) -> None:
@@ -58,7 +58,7 @@ def draw_report(folder: Path, validation: "Records | None" = None) -> None:
     try:
         with Console(stderr=True).status("drawing the report"):
             page = write_report(folder, validation=validation)
-        print(f"report: {page}")
+        print(f"report: {printable(page)}")
     except Exception as error:
         text = printable(f"{type(error).__name__}: {error}")
         print(f"note: report.html could not be written ({text})", file=sys.stderr)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from fsaf.data.digits import write_digits
 from fsaf.data.readers.splits import open_split
@@ -21,7 +22,7 @@ from fsaf.reporting.report import write_report
 from fsaf.scoring.evaluate import evaluate
 from fsaf.scoring.results import write_evaluation
 from fsaf.scoring.table import format_table
-from fsaf.text import columns
+from fsaf.text import columns, printable, printable_lines
 from fsaf.training.trainer import train
 
 RECIPE = "digits_lite0"
@@ -36,7 +37,7 @@ class Stages:
 
     @contextmanager
     def __call__(self, name: str, what: str) -> Iterator[None]:
-        self.console.print(f"\n[bold]{name}[/bold]: {what}", highlight=False)
+        self.console.print(f"\n[bold]{name}[/bold]: {escape(printable(what))}", highlight=False)
         start = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - start
@@ -63,7 +64,7 @@ def tour(out: Path, overrides: Sequence[str], command: str) -> None:
     with stage("evaluate", f"{len(records.images)} pictures never trained on"):
         metrics, predictions = evaluate(detector, records, config.data, console)
         write_evaluation(out, metrics, predictions, config.data, detector.classes)
-        console.print(format_table(metrics), highlight=False)
+        console.print(format_table(metrics), highlight=False, markup=False)
     shown = records.images[:PICTURES]
     with stage("predict", f"{len(shown)} of them, drawn into {out / 'pictures'}"):
         drawn = []
@@ -78,7 +79,7 @@ def tour(out: Path, overrides: Sequence[str], command: str) -> None:
             contact_sheet(drawn[:6], 3).save(draft, "PNG")
     with stage("export", f"{model}, checked against PyTorch"):
         check = export_detector(detector, model, [record.path for record in shown])
-        console.print(check.summary(), highlight=False)
+        console.print(printable_lines(check.summary()), highlight=False, markup=False)
     summary: dict[str, Any] = {name: round(seconds, 1) for name, seconds in stage.seconds.items()}
     write_text(out / "summary.json", json.dumps(summary, indent=1))
     report = write_report(out)
@@ -97,8 +98,8 @@ def tour(out: Path, overrides: Sequence[str], command: str) -> None:
     console.print(columns(rows, "l"), highlight=False, markup=False)
     console.print(
         "\nTry next:\n"
-        f"  fsaf predict {best} YOUR_PHOTOS/ --out predictions\n"
-        f"  fsaf predict {model} {data / 'images' / 'val'} --format json\n"
+        f"  fsaf predict {printable(best)} YOUR_PHOTOS/ --out predictions\n"
+        f"  fsaf predict {printable(model)} {printable(data / 'images' / 'val')} --format json\n"
         "  fsaf train lite0 --data.root YOUR_DATA --out runs/mine        (COCO, Pascal VOC or YOLO)",
         highlight=False,
         markup=False,

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import shlex
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -20,7 +21,7 @@ from fsaf.keys import flatten
 from fsaf.recipe import find_recipe, recipe_names, to_yaml
 from fsaf.run_folder.read import finite, read_metrics
 from fsaf.scoring.metrics import METRICS
-from fsaf.text import printable
+from fsaf.text import parse_json, printable, printable_lines, short
 
 PAPER = "https://arxiv.org/abs/1903.00621"
 PLACES = ("init", "resume", "out", "device", "data.root", "data.workers", "log.every")
@@ -37,7 +38,7 @@ def read_figures(run: Path, checkpoint: Checkpoint, file: Path | None) -> dict[s
     """
     path = file or run / "evaluation.json"
     try:
-        figures = json.loads(path.read_text(encoding="utf-8"))
+        figures = parse_json(path.read_text(encoding="utf-8"))
         score = finite(figures["AP"])
     except FileNotFoundError as error:
         raise UserError(
@@ -45,7 +46,9 @@ def read_figures(run: Path, checkpoint: Checkpoint, file: Path | None) -> dict[s
             "--evaluation FILE"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not an evaluation of fsaf ({error!r})") from error
+        raise UserError(f"{path}: not an evaluation of fsaf ({short(error)})") from error
+    if not isinstance(figures, dict) or not isinstance(figures.get("per_class", {}), dict):
+        raise UserError(f"{path}: not an evaluation of fsaf")
     step = checkpoint.step
     _, evaluations = read_metrics(run / "metrics.jsonl", [])
     own = [
@@ -55,7 +58,7 @@ def read_figures(run: Path, checkpoint: Checkpoint, file: Path | None) -> dict[s
     ]
     if file is None and own and (score is None or abs(score - own[-1]) > TOLERANCE):
         raise UserError(
-            f"{path}: is of other weights (AP {figures['AP']}) than the checkpoint, whose run had AP "
+            f"{path}: is of other weights (AP {short(figures['AP'])}) than the checkpoint, whose run had AP "
             f"{own[-1]} after its step; run `fsaf evaluate CHECKPOINT`, or give others with --evaluation FILE"
         )
     return figures
@@ -84,12 +87,12 @@ def write_card(
         pipeline_tag="object-detection",
         tags=["object-detection", "anchor-free", "fsaf", "pytorch"],
         license=license,
-        model_name=name,
+        model_name=printable(name),
         eval_results=[
             EvalResult(
                 task_type="object-detection",
-                dataset_type=dataset,
-                dataset_name=dataset,
+                dataset_type=printable(dataset),
+                dataset_name=printable(dataset),
                 metric_type=key,
                 metric_name=key,
                 metric_value=round(value, 4),
@@ -111,12 +114,12 @@ def write_card(
         "## Use",
         _usage(f"{PREFIX}{repository}" if repository else folder, published=bool(repository)),
         "## Figures",
-        f"COCO's metrics on {figures.get('images', 'the')} images of {_text(dataset)}.",
+        f"COCO's metrics on {_count(figures.get('images'), 'the')} images of {_text(dataset)}.",
         _table(("", "", "meaning"), [(k, _figure(figures.get(k)), text) for k, text in METRICS.items()]),
         _table(
             ("class", "AP", "AP50", "boxes"),
             [
-                (_text(key), _figure(row.get("AP")), _figure(row.get("AP50")), str(row.get("boxes", "-")))
+                (_text(key), _figure(row.get("AP")), _figure(row.get("AP50")), _count(row.get("boxes"), "-"))
                 for key, row in rows.items()
             ],
         ),
@@ -125,12 +128,13 @@ def write_card(
         "## Limits",
         _limits(config, dataset),
         "## Licence",
-        f"The weights: {license}." if license else "No licence has been stated for these weights.",
+        f"The weights: {_text(license)}." if license else "No licence has been stated for these weights.",
     ]
     return f"---\n{data.to_yaml().strip()}\n---\n\n" + "\n\n".join(parts) + "\n"
 
 
 def _usage(detector: str, *, published: bool) -> str:
+    detector = printable(detector).replace("`", "?")
     word = shlex.quote(detector)
     note = "downloaded once" if published else "this folder; hf:USER/NAME once it is on the hub"
     return f"""```python
@@ -149,15 +153,15 @@ The network alone, a PyTorch module: `detector.model`."""
 def _training(checkpoint: Checkpoint, config: Config) -> str:
     lines = ["The checkpoint does not say how it was trained."]
     if checkpoint.step is not None:
-        start = f" It started from the weights of `{_public(config.init)}`." if config.init else ""
+        start = f" It started from the weights of {_text(_public(config.init))}." if config.init else ""
         lines = [f"These are the weights after step {checkpoint.step} of this command.{start}"]
-        lines.append(f"```sh\n{as_command(config)}\n```")
+        lines.append(_fenced("sh", printable(as_command(config))))
     packages = ", ".join(
         f"{package} {version(package)}" for package in ("fsaf", "torch", "torchvision", "timm")
     )
     lines.append(f"This card was written with {packages}, Python {platform.python_version()}.")
-    text = to_yaml(to_dict(without_places(config)))
-    lines.append(f"<details><summary>Every setting</summary>\n\n```yaml\n{text}```\n\n</details>")
+    text = _fenced("yaml", to_yaml(to_dict(without_places(config))).rstrip("\n"))
+    lines.append(f"<details><summary>Every setting</summary>\n\n{text}\n\n</details>")
     return "\n\n".join(lines)
 
 
@@ -198,6 +202,17 @@ def _public(init: str) -> str:
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _fenced(language: str, text: str) -> str:
+    """Return a code block, with a fence that nothing in ``text`` can end."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{printable_lines(text)}\n{fence}"
+
+
+def _count(value: Any, otherwise: str) -> str:
+    return otherwise if (number := finite(value)) is None else f"{number:.0f}"
 
 
 def _figure(value: Any) -> str:

@@ -18,6 +18,7 @@ from fsaf.console import keep_writing
 from fsaf.errors import UserError
 from fsaf.files import write_text
 from fsaf.processes import group
+from fsaf.text import printable
 
 EVERY = 60.0
 """Seconds between lines on the progress of an evaluation, where there is no bar."""
@@ -64,7 +65,7 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def advance(self, done: int) -> None:
         """Move the progress bar to ``done`` steps."""

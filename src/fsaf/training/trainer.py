@@ -19,7 +19,7 @@ from fsaf.processes import group
 from fsaf.processes.join import join
 from fsaf.processes.stop import StopRequest
 from fsaf.run_folder.commands import note_command
-from fsaf.text import counted
+from fsaf.text import counted, printable
 from fsaf.training.log import NoLog, RunLog
 from fsaf.training.run import Run
 from fsaf.training.session import Session, Step, make_step, open_session
@@ -55,7 +55,7 @@ def _train(session: Session, console: Console, command: str) -> None:
     per_epoch, last_step = session.steps_per_epoch, session.last_step
     if session.finished:
         for line in [*run.notes, _finished(session)] if group.is_main() else []:
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
         return
     every = run.config.train.evaluate_every
     log_of_run = _start_log(run, last_step, console, command)  # from here on files are written
