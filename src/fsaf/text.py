@@ -18,8 +18,10 @@ def printable_lines(text: str) -> str:
 
 
 def short(value: object) -> str:
-    """Return ``repr(value)``, cut to a line; the time that takes does not grow with the size of ``value``."""
+    """Return ``repr(value)``, or the text of an exception, cut to a line, whatever the size of ``value``."""
     try:
+        if isinstance(value, Exception):
+            return printable(value)[:200]
         return printable(reprlib.repr(value))[:60]
     except Exception:  # a value from a file may have a repr that fails
         return f"a value of type {type(value).__name__}"

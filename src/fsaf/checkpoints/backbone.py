@@ -97,7 +97,7 @@ def _from_file(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = load_plain(path)
     except (SafetensorError, OSError, ValueError) as error:  # CheckpointErrors are ValueErrors
-        reason = str(error).removeprefix(f"{path}: ")
+        reason = str(error).removeprefix(f"{path}: ")[:200]
         raise CheckpointError(
             f"model.weights {str(path)!r}: not a readable weight file ({reason})"
         ) from error

@@ -16,7 +16,7 @@ from fsaf.checkpoints.weights import check_network
 from fsaf.config import Config, SplitConfig
 from fsaf.errors import CheckpointError, UserError, WriteError
 from fsaf.files import check_folder, whole_folder
-from fsaf.text import parse_json
+from fsaf.text import parse_json, short
 
 PREFIX = "hf:"
 """``hf:USER/NAME``, or ``hf:USER/NAME@REVISION``, is a repository on the hub (``any_format.is_remote``)."""
@@ -95,7 +95,7 @@ def read_folder(folder: Path) -> Checkpoint:
     except UserError:
         raise
     except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: not a readable folder of a detector ({error})") from error
+        raise CheckpointError(f"{folder}: not a readable folder of a detector ({short(error)})") from error
 
 
 def fetch(name: str) -> Path:

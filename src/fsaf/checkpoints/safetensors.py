@@ -12,7 +12,7 @@ from safetensors.torch import save
 from fsaf.checkpoints.format import Checkpoint, from_content, header, is_ours
 from fsaf.errors import CheckpointError
 from fsaf.files import whole
-from fsaf.text import parse_json
+from fsaf.text import parse_json, short
 
 KEY = "fsaf"
 """Entry of the header's metadata that holds the JSON."""
@@ -44,7 +44,7 @@ def read_safetensors(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: not a readable safetensors file, perhaps cut short ({error})"
+            f"{path}: not a readable safetensors file, perhaps cut short ({short(error)})"
         ) from error
     if not is_ours(about):
         raise CheckpointError(

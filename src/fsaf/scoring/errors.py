@@ -34,7 +34,11 @@ def error_kinds(records: Records, predictions: Sequence[Mapping[str, Any]]) -> l
 
     An IoU from 0.5 on is the right place. Returns nothing if there are no boxes or no predictions.
     """
-    truth = hotcoco.COCO(dict(ground_truth(records)))
+    content = dict(ground_truth(records))
+    # Names of files and classes play no part, and may hold characters that hotcoco refuses.
+    content["images"] = [{**image, "file_name": ""} for image in content["images"]]
+    content["categories"] = [{"id": each["id"], "name": str(each["id"])} for each in content["categories"]]
+    truth = hotcoco.COCO(content)
     if not predictions or not truth.dataset["annotations"]:
         return []
     evaluation = hotcoco.COCOeval(truth, truth.load_res([dict(entry) for entry in predictions]), "bbox")

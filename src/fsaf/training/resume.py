@@ -1,6 +1,7 @@
 """Resume a run: find its checkpoint, convert how far it has come, and say what has changed since."""
 
 import hashlib
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,8 @@ def find_earlier(config: Config) -> Earlier | None:
             raise UserError("out is not set; give the run folder with --out FOLDER")
         out = Path(config.out)
         check_folder(out)
+        if str(out) != os.fsencode(out).decode("utf-8", "replace"):
+            raise UserError(f"{out}: is not UTF-8, which TensorBoard needs; give another --out FOLDER")
         last_pt = out / "checkpoints" / "last.pt"
         exists = bool(checkpoints_at(last_pt))
         if config.resume is True or (exists and (config.resume or restarted)):
