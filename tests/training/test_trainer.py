@@ -269,15 +269,24 @@ def test_the_last_good_checkpoint_is_one_with_a_healthy_loss(root: Path, tmp_pat
     healthy |= {"train__epochs": 50, "optim__warmup_steps": 0}
     run(root, tmp_path, **healthy, optim__lr=1e-3, train__max_steps=4)
     checkpoints = tmp_path / "checkpoints"
+    text = io.StringIO()
+    diverging = {**healthy, "optim__lr": 1e5, "optim__clip_norm": 0.0, "resume": True}
     with pytest.raises(UserError) as error:
-        run(root, tmp_path, **healthy, optim__lr=1e5, optim__clip_norm=0.0, resume=True)
+        trainer.train(
+            build_config(recipe(root, tmp_path, **diverging), where="here"), Console(file=text, width=400)
+        )
+    (warning,) = [line for line in text.getvalue().splitlines() if "training diverges" in line]
+    assert (
+        warning.startswith("warning: ") and f"the last good checkpoint is {checkpoints / 'last'}" in warning
+    )
     assert f"the last good checkpoint is {checkpoints / 'last-1.pt'}" in str(error.value)
     last, good = (load_checkpoint(checkpoints / name) for name in ("last.pt", "last-1.pt"))
     assert last.training is not None and good.training is not None
     assert last.training.losses["last"] > 10 * good.training.losses["last"]
     assert good.step is not None and last.step is not None and last.step > good.step >= 4
     said = run(root, tmp_path, **healthy, optim__lr=1e-3, train__max_steps=last.step, resume=True)
-    assert "training diverges: the loss was" in said and f"move {checkpoints / 'last.pt'} away" in said
+    assert "training diverges: the loss is" in said and "at this checkpoint" in said
+    assert f"move {checkpoints / 'last.pt'} away" in said
 
 
 def test_an_existing_run_is_not_touched_without_resume(root: Path, tmp_path: Path) -> None:

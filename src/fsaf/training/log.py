@@ -51,7 +51,7 @@ class RunLog:
         self.task = self.bar.add_task("training", total=total_steps, completed=first_step)
         self.evaluation_task = self.bar.add_task("evaluating", total=None, visible=False)
         self.evaluation_start = self.evaluation_said = 0.0
-        self.hinted = False
+        self.given: set[str] = set()
 
     def __enter__(self) -> "RunLog":
         self.bar.start()
@@ -83,11 +83,11 @@ class RunLog:
             left = timedelta(seconds=int((now - self.evaluation_start) / done * (total - done)))
             self.say(f"evaluating: batch {done} of {total}  ETA {left}")
 
-    def hint(self, text: str) -> None:
-        """Print advice, the first time that it is given."""
-        if not self.hinted:
-            self.say(f"hint: {text}")
-        self.hinted = True
+    def once(self, kind: str, text: str) -> None:
+        """Print ``kind: text``, the first time that there is a text of this kind."""
+        if kind not in self.given:
+            self.say(f"{kind}: {text}")
+        self.given.add(kind)
 
     def step(self, done: int, record: dict[str, Any], epochs: int) -> None:
         """Write and show a training record made after ``done`` steps."""
@@ -165,7 +165,7 @@ class NoLog:
     def say(self, text: str) -> None:
         """Do nothing."""
 
-    def hint(self, text: str) -> None:
+    def once(self, kind: str, text: str) -> None:
         """Do nothing."""
 
     def advance(self, done: int) -> None:

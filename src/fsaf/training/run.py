@@ -111,6 +111,12 @@ class Run:
         self.losses = {"first": first, "lowest": lowest, "last": loss}
 
     @property
+    def diverges(self) -> str:
+        """Return a phrase about the loss of a training that diverges."""
+        loss = self.losses
+        return f"training diverges: the loss is {loss['last']:.3g}, after {loss['lowest']:.3g} at its lowest,"
+
+    @property
     def is_healthy(self) -> bool:
         """Return False if the last loss is that of a training that diverges, although it is finite."""
         loss = self.losses

@@ -69,10 +69,7 @@ def _resume(run: Run, earlier: Earlier) -> None:
         others = [path for path in checkpoints_at(run.last_pt) if path != earlier.path]
         run.good = others[0] if others else None
         before = f"; to resume from before that, from {run.good}, move {earlier.path} away" if others else ""
-        run.notes.append(
-            f"warning: training diverges: the loss was {run.losses['last']:.3g} at this checkpoint, "
-            f"{run.losses['lowest']:.3g} at its lowest; lower optim.lr{before}"
-        )
+        run.notes.append(f"warning: {run.diverges} at this checkpoint; lower optim.lr{before}")
 
 
 def _initial_weights(model: FSAF, classes: Classes, config: Config) -> list[str]:

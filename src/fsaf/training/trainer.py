@@ -173,6 +173,10 @@ def train_steps(
         if recorded:
             means = run.window.read(run.blame())
             run.note_loss(means["loss"])
+            if not run.is_healthy:
+                log.once(
+                    "warning", f"{run.diverges} in step {run.step}, at the rate {rate:.3g}; {run.last_good}"
+                )
             record = {"step": run.step, "epoch": epoch, "lr": rate} | means
             record |= {"loss_scale": run.precision.loss_scale, "memory_gb": memory_gb(device)}
             log.step(run.step, record, config.train.epochs)

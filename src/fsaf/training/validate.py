@@ -54,7 +54,7 @@ def validate(
             metrics["step"], metrics["epoch"] = run.step, epoch
             write_evaluation(run.out, metrics, predictions, run.config.data, run.classes)
     if score is not None and max(score, before or 0.0) < ZERO and (last or before is not None):
-        log.hint(_hint(run, epoch, bool(predictions)))
+        log.once("hint", _hint(run, epoch, bool(predictions)))
 
 
 def _hint(run: Run, epoch: int, detects: bool) -> str:
