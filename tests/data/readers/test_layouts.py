@@ -130,6 +130,17 @@ def label_studio_windows(root: Path) -> None:
     coco(root / "result.json", "images\\")
 
 
+def label_studio_upload(root: Path) -> None:
+    """The paths of Label Studio's server."""
+    images(root / "images")
+    coco(root / "result.json", "..\\..\\label-studio\\media\\upload\\4\\")
+
+
+def local_files(root: Path) -> None:
+    images(root / "pictures")
+    coco(root / "result.json", "data/local-files/?d=pictures/")
+
+
 def fiftyone(root: Path) -> None:
     images(root / "data")
     coco(root / "labels.json")
@@ -202,7 +213,16 @@ def roboflow_yolo(root: Path) -> None:
 
 FOUND: list[Case] = [
     *(voc_in_any_folder, voc_beside_images, voc_one_down, voc_two_down),
-    *(label_studio_coco, label_studio_windows, fiftyone, cvat_coco, roboflow_coco, json_in_any_folder),
+    *(
+        label_studio_upload,
+        local_files,
+        label_studio_coco,
+        label_studio_windows,
+        fiftyone,
+        cvat_coco,
+        roboflow_coco,
+        json_in_any_folder,
+    ),
     *(coco_in_an_archives_folder, darknet, yolo_mark, label_studio_yolo, label_img_yolo, any_yaml),
     roboflow_yolo,
 ]
@@ -381,6 +401,15 @@ def test_numbers_of_other_tools_are_read_and_noted(tmp_path: Path, name: str) ->
     records = open_split(DataConfig(root=str(tmp_path)), "train")
     assert records.faults.counts[kind] > 0
     assert {each for each, count in records.faults.counts.items() if count} == {kind}
+
+
+def test_file_names_of_one_last_part_are_not_taken_for_one_image(tmp_path: Path) -> None:
+    images(tmp_path / "images")
+    content = coco(tmp_path / "train.json", "/upload/1/")
+    content["images"][1]["file_name"] = "/upload/2/p0.png"
+    write(tmp_path / "train.json", json.dumps(content))
+    with pytest.raises(DataError, match=r"image 2: another file_name ends in 'p0\.png' too"):
+        open_split(DataConfig(root=str(tmp_path)), "train")
 
 
 def test_annotations_alone_are_enough_to_train(tmp_path: Path) -> None:

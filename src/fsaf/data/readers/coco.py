@@ -93,6 +93,8 @@ class _Reader:
         label_of = self._labels(own, classes)
         if choose:
             self.list.choose_folder(content["images"])
+        if self.list.by_last_part:
+            self.notes.append(f"images of {self.file} are found by the last part of their file_name")
         images, position = self.list.read(content["images"])
         table = self._boxes(content["annotations"], position, label_of, set(own.ids))
         content.clear()  # hundreds of megabytes

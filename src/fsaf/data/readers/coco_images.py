@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from fsaf.config import DataConfig
@@ -27,6 +27,8 @@ class ImageList:
         self.set_name = self.root.resolve().name
         self.turned = data.exif_rotation is not False
         self.measured = 0
+        self.by_last_part = False
+        """Images are found by the last part of ``file_name``, since none is by the whole."""
         self.lost: dict[int | str, int] = {}
         """Images that a fault leaves out, with their boxes: their id by the one that the file gives."""
         self.folder = folders[0] if folders else file.parent
@@ -43,6 +45,11 @@ class ImageList:
             if any((path := self._locate(name, folder)) and is_file(path) for name in names):
                 self.folder = folder
                 return
+        below = (folder for folder, _ in walk(self.root, DEEPEST))
+        for folder in chain(self.folders, below):  # paths of the machine where the images were labelled
+            if any(last and is_file(folder / last) for last in map(_last, names)):
+                self.folder, self.by_last_part = folder, True
+                return
         if self.faults.refuse and any(map(inside, names)):
             raise DataError(
                 f"{self.file}: none of its first images ({names[0]!r:.80} ...) is in any of "
@@ -52,6 +59,8 @@ class ImageList:
 
     def _locate(self, name: str, folder: Path) -> Path | None:
         """Return the path that a ``file_name`` means; None if it leaves the folder of the data set."""
+        if self.by_last_part:
+            return folder / _last(name) if _last(name) else None
         if (relative := inside(name)) is not None:
             path = folder / relative
             first, _, rest = relative.partition("/")
@@ -70,6 +79,7 @@ class ImageList:
         images: list[ImageRecord] = []
         position: dict[int | str, int] = {}
         ambiguous: set[int | str] = set()
+        seen: set[Path] = set()
         largest = max((whole(each.get("id")) or 0 for each in entries if isinstance(each, dict)), default=0)
         text_ids = 0
         for number, entry in enumerate(entries):
@@ -86,8 +96,10 @@ class ImageList:
                 text = f"image id {given!r:.80} is numbered {id_}"
                 self.faults.add("image-id-text", self.file, text, image=id_)
             path = self._locate(name, self.folder)
-            if path is None:
+            if path is None or (self.by_last_part and path in seen):
                 text = f"image {given!r}: file_name {name!r:.120} leaves {self.folder}"
+                if path is not None:
+                    text = f"image {given!r}: another file_name ends in {path.name!r:.120} too"
                 self.faults.add("path-leaves", self.file, text, image=id_)
                 self.lost[given] = id_
                 continue
@@ -100,6 +112,7 @@ class ImageList:
                 if not same:
                     ambiguous.add(given)
                 continue
+            seen.add(path)
             size = self._size(entry, path, id_)
             if size is None:
                 self.lost[given] = id_
@@ -139,6 +152,11 @@ class ImageList:
         self.faults.add("size-missing", self.file, text, image=id_)
         self.measured += 1
         return turned_size(stored, tag) if self.turned else stored
+
+
+def _last(name: str) -> str:
+    """Return the last part of a path in the notation of any system."""
+    return PureWindowsPath(name).name.replace("\0", "")
 
 
 def image_key(value: object) -> int | str | None:
