@@ -61,3 +61,13 @@ def test_without_a_terminal_a_long_evaluation_says_how_long_it_takes(
         "evaluating: batch 3 of 8  ETA 0:01:40",
         "evaluating: batch 6 of 8  ETA 0:00:40",
     ]
+
+
+def test_a_narrow_terminal_shows_steps_and_time_left(tmp_path: Path) -> None:
+    """Of 80 columns; only the losses are cut."""
+    file = io.StringIO()
+    record = {"step": 1, "epoch": 1, "loss": 1.0, "loss_cls": 0.5, "loss_box": 0.5, "lr": 0.1}
+    with RunLog(tmp_path, 12345, 0, Console(file=file, force_terminal=True, width=80)) as log:
+        log.step(1234, record | {"images_per_second": 12.3}, 100)
+    lines = [line for line in file.getvalue().splitlines() if "1234/12345" in line]
+    assert lines and all("ETA" in line and "epoch 1/100" in line for line in lines)

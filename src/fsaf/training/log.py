@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from torch.utils.tensorboard import SummaryWriter
 
 from fsaf.console import keep_writing
@@ -39,13 +40,14 @@ class RunLog:
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)
         self.start, self.first_step = time.perf_counter(), first_step
         self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed}/{task.total}"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
+            TextColumn("{task.completed}/{task.total}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=16),
+            TextColumn("ETA", table_column=Column(min_width=3)),
+            TimeRemainingColumn(table_column=Column(min_width=7)),
+            # Only the description gives way on a narrow terminal.
+            TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             console=console,
+            expand=True,
             disable=not console.is_terminal,
         )
         self.task = self.bar.add_task("training", total=total_steps, completed=first_step)
