@@ -137,6 +137,7 @@ def test_folders_that_are_none(published: Path, tmp_path: Path) -> None:
 # The command.
 
 
+@pytest.mark.slow
 def test_mistakes_in_publishing(
     trained_run: Path,
     published: Path,
@@ -179,6 +180,7 @@ def test_mistakes_in_publishing(
     assert "hf upload USER/NAME" in capsys.readouterr().out and (tmp_path / "hub" / CARD).is_file()
 
 
+@pytest.mark.slow
 def test_uploading(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -213,6 +215,7 @@ def test_uploading(
     assert asked[-1] == ("me/y", files)
 
 
+@pytest.mark.slow
 def test_detectors_from_the_hub(
     trained_run: Path,
     published: Path,

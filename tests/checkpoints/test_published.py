@@ -83,6 +83,7 @@ def test_models_lists_names_and_what_is_on_this_machine(
     assert cached().endswith("yes")
 
 
+@pytest.mark.slow
 def test_convert_takes_a_name(server: Manners, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", NAME, str(tmp_path / "mine.pt")]) == 0
     assert fsaf.load(tmp_path / "mine.pt", "cpu").classes.names == ("ant", "bee", "fly")

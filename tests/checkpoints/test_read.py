@@ -18,6 +18,7 @@ from fsaf.data.records import Classes
 from fsaf.model.detector import FSAF
 
 
+@pytest.mark.slow
 def test_every_tensor_of_the_r50_checkpoint_has_its_place(r50: Path, shapes: dict[str, list[int]]) -> None:
     state, config, classes = from_mmdetection(load_plain(r50), str(r50))
     model = FSAF(config, len(classes))
@@ -104,6 +105,7 @@ def test_names_for_another_number_of_classes(tmp_path: Path, small: dict[str, Te
     assert "names 2 classes, bbox_head.retina_cls.weight has 3" in refusal(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", [dict, lambda state: {"state_dict": state}], ids=["bare", "wrapped"])
 @pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}], ids=["zip", "legacy"])
 def test_bare_prefixed_and_averaged_state(

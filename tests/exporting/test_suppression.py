@@ -12,6 +12,8 @@ from fsaf.detection.nms import nms
 from fsaf.exporting.onnx import _quiet, _translate_nms
 
 K, M = 30, 12
+pytestmark = pytest.mark.slow
+
 Run = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 

@@ -74,6 +74,7 @@ def test_text_is_aligned(found: dict[str, Any]) -> None:
         assert any(line.startswith(name) for line in lines)
 
 
+@pytest.mark.slow
 def test_a_step_has_all_accumulated_batches(recipe: Path, found: dict[str, Any]) -> None:
     """Each accumulated part is a whole batch, as in training, even if a batch has fewer images than parts."""
     from fsaf.recipe import load_recipe
@@ -85,6 +86,7 @@ def test_a_step_has_all_accumulated_batches(recipe: Path, found: dict[str, Any])
     assert step["forward_flops"] == 5 * found["train"]["forward_flops"]
 
 
+@pytest.mark.slow
 def test_without_data_the_rest_is_measured(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--device", "cpu", "--seconds", "0.01", "--data.root", "nowhere"]
     assert main(["benchmark", str(recipe), *options]) == 0
@@ -92,6 +94,7 @@ def test_without_data_the_rest_is_measured(recipe: Path, capsys: pytest.CaptureF
     assert "not measured: nowhere" in out and "img/s" in out
 
 
+@pytest.mark.slow
 def test_json(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", str(recipe), "--device", "cpu", "--seconds", "0.01", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["train"]["images_per_second"] > 0
