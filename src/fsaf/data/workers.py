@@ -136,7 +136,7 @@ class Loader(DataLoader[Batch]):
         doing = f"is reading {printable(image)}" if image else "is reading no image"
         return (
             f"warning: no batch for {seconds:.0f} s: loader process {batches._workers[worker].pid} {doing}; "
-            "is it stopped, or its disk gone? Ctrl-C saves the steps done and stops"
+            "is it stopped, or is its disk gone? Ctrl-C saves the steps done and stops"
         )
 
     def _kill(self) -> None:
@@ -180,7 +180,7 @@ def memory_message(error: str, workers: int) -> str | None:
         return None
     return (
         f"loader processes cannot hand over their batches in /dev/shm, memory that processes share ({what}); "
-        f"lower data.workers, now {workers}, or data.batch_size, or {remedy}"
+        f"lower data.workers, now {workers}, or data.batch_size, or {remedy} (docs/troubleshooting.md)"
     )
 
 
