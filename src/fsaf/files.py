@@ -7,6 +7,7 @@ import platform
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,22 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def temporary_folder(name: str) -> Iterator[Path]:
+    """Yield an empty folder in the system's folder for temporary files; when the block ends, delete it.
+
+    Folders that killed processes have left there are deleted too.
+    """
+    parent = Path(tempfile.gettempdir())
+    remove_leftovers(parent, f"{name}.")
+    folder = parent / _draft_name(parent / name).removeprefix(".")  # gradio serves no hidden files
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole, as UTF-8. Raises WriteError if that fails."""
     with whole(path) as draft:
@@ -86,10 +103,13 @@ def sync(file: Path) -> None:
         os.fsync(opened.fileno())
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete drafts in ``folder`` whose process was killed; drafts of other machines stay."""
-    pattern = re.compile(rf"\..*\.{re.escape(_machine())}\.(\d+)\.\w+\.tmp", re.DOTALL)
-    for path in folder.glob(".*.tmp"):
+def remove_leftovers(folder: Path, start: str = ".") -> None:
+    """Delete drafts in ``folder`` whose process was killed; drafts of other machines stay.
+
+    start: beginning of their names; that of all drafts by default.
+    """
+    pattern = re.compile(rf"{re.escape(start)}.*{re.escape(_machine())}\.(\d+)\.\w+\.tmp", re.DOTALL)
+    for path in folder.glob(f"{start}*.tmp"):
         match = pattern.fullmatch(path.name)
         if match and not _is_alive(int(match[1])):
             with contextlib.suppress(OSError):

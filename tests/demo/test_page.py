@@ -1,9 +1,14 @@
 """The demo page: answers, refusals, and one session in a real browser."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,14 +52,21 @@ def checkpoint(detector: Detector, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    PICTURE.save(path)
+    return path
+
+
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 192, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize(("score", "iou"), [(0.3, 0.5), (0.62, 0.5), (0.3, 0.9)])
 def test_choosing_afterwards_is_predicting_with_those_settings(
-    detector: Detector, score: float, iou: float, monkeypatch: pytest.MonkeyPatch
+    detector: Detector, score: float, iou: float, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = look(detector, PICTURE)
+    seen = look(detector, picture, page.PIXELS)
     detector.config.predict.nms_iou = iou
     expected = detector.predict(PICTURE, score_threshold=score)
     monkeypatch.setattr(FSAF, "forward", None)  # the network does not run again
@@ -65,8 +77,8 @@ def test_choosing_afterwards_is_predicting_with_those_settings(
     assert found.names == expected.names and found.size == expected.size
 
 
-def test_rows_list_what_is_drawn_in_pixels_of_the_picture(detector: Detector) -> None:
-    seen = look(detector, PICTURE)
+def test_rows_list_what_is_drawn_in_pixels_of_the_picture(detector: Detector, picture: Path) -> None:
+    seen = look(detector, picture, page.PIXELS)
     result = seen.choose(0.3, 0.5)
     table = page.rows(result)
     assert [row[0] for row in table] == result.names
@@ -94,32 +106,96 @@ def test_mistakes_are_told_on_the_page(
 ) -> None:
     gradio = pytest.importorskip("gradio")
     other = tmp_path / "other.pt"
-    detector.config.data.max_pixels = 300
+    detector.config.data.max_pixels = 60_000
     detector.save(checkpoint)
-    monkeypatch.setattr(page, "PIXELS", 100)
-    app = page.make_page([checkpoint, other], "cpu")
+    monkeypatch.setattr(page, "PIXELS", 200)
+    app = page.make_page([checkpoint, other], "cpu", folder=tmp_path)
     see = next(iter(app.fns.values())).fn
-    with pytest.raises(gradio.Error, match="million pixels"):
-        see(Image.new("RGB", (20, 20)), str(checkpoint), 0.3, 0.5, False)
-    monkeypatch.setattr(page, "PIXELS", 1000)
+    small = tmp_path / "small.png"
+    Image.new("RGB", (16, 16)).save(small)
+    with pytest.raises(gradio.Error, match="16 x 16 is more than the limit = 200"):
+        see(str(small), str(checkpoint), 0.3, 0.5, False)
+    monkeypatch.setattr(page, "PIXELS", 100_000)
     with pytest.raises(gradio.Error, match="is not one of the models"):
-        see(Image.new("RGB", (20, 20)), "/etc/passwd", 0.3, 0.5, False)
-    with pytest.raises(gradio.Error, match=r"20 x 20 is more than data\.max_pixels = 300"):
-        see(Image.new("RGB", (20, 20)), str(checkpoint), 0.3, 0.5, False)
+        see(str(small), "/etc/passwd", 0.3, 0.5, False)
+    large = tmp_path / "large.png"
+    Image.new("RGB", (300, 300)).save(large)
+    with pytest.raises(gradio.Error, match=r"the picture: 300 x 300 is more than the limit = 60,000"):
+        see(str(large), str(checkpoint), 0.3, 0.5, False)
     other.write_bytes(b"damaged")
     with pytest.raises(gradio.Error, match="not a readable checkpoint"):
-        see(Image.new("RGB", (8, 8)), str(other), 0.3, 0.5, False)
+        see(str(small), str(other), 0.3, 0.5, False)
+    for content in (b"", b"<svg/>", b"\x89PNG\r\n\x1a\n"):
+        large.write_bytes(content)
+        with pytest.raises(gradio.Error, match="the picture: does not decode"):
+            see(str(large), str(checkpoint), 0.3, 0.5, False)
 
 
 @pytest.fixture
-def served(checkpoint: Path) -> Iterator[str]:
+def served(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     pytest.importorskip("gradio")
-    app = page.make_page([checkpoint], "cpu")
-    _, url, _ = app.launch(
-        server_name="127.0.0.1", share=False, quiet=True, prevent_thread_lock=True, max_file_size=page.UPLOAD
-    )
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    app = page.make_page([checkpoint], "cpu", folder=tmp_path)
+    _, url, _ = page.launch(app, "127.0.0.1", None, quiet=True, prevent_thread_lock=True)
     yield url
     app.close()
+
+
+def test_requests_to_another_name_are_refused(served: str) -> None:
+    """A page of a stranger can have its own name point to 127.0.0.1 (DNS rebinding)."""
+    import httpx
+
+    port = served.rstrip("/").rpartition(":")[2]
+    for host in (f"127.0.0.1:{port}", f"localhost:{port}", "127.0.0.1", f"[::1]:{port}"):
+        assert httpx.get(served, headers={"host": host}).status_code == 200
+    for host in (f"evil.example:{port}", "evil.example", "", f"127.0.0.1.evil.example:{port}"):
+        assert httpx.get(served, headers={"host": host}).status_code == 421
+
+
+def test_uploads_are_limited_before_they_are_kept(served: str, tmp_path: Path) -> None:
+    import httpx
+
+    def sent(count: int) -> Iterator[bytes]:
+        for _ in range(count):
+            yield bytes(1_000_000)
+
+    upload = f"{served.rstrip('/')}/gradio_api/upload"
+    files = {"files": ("a.png", bytes(page.UPLOAD + 2_000_000))}
+    assert httpx.post(upload, files=files).status_code == 413
+    assert httpx.post(upload, files={"files": ("a.png", bytes(page.UPLOAD + 1000))}).status_code == 413
+    join = f"{served.rstrip('/')}/gradio_api/queue/join"
+    assert httpx.post(join, content=bytes(page.UPLOAD + 2_000_000)).status_code == 413
+    with contextlib.suppress(httpx.HTTPError):  # in chunks, without a length: the connection ends
+        assert httpx.post(join, content=sent(30), timeout=20).status_code >= 400
+    assert httpx.get(served).status_code == 200
+
+
+def test_others_are_served_while_a_large_picture_is_decoded(served: str, tmp_path: Path) -> None:
+    """50 million pixels of 16 bits in a small file: some seconds of work."""
+    import gradio_client
+    import httpx
+
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.zeros((7000, 7000), np.uint16)).save(deep)
+    assert deep.stat().st_size < 200_000
+    client = gradio_client.Client(served, verbose=False)
+    job = client.submit(
+        gradio_client.handle_file(str(deep)), client_model(client), 0.3, 0.5, False, api_name="/see"
+    )
+    slowest, asked, began = 0.0, 0, time.perf_counter()
+    while not job.done():
+        start = time.perf_counter()
+        assert httpx.get(f"{served}config", timeout=30).status_code == 200
+        slowest, asked = max(slowest, time.perf_counter() - start), asked + 1
+        time.sleep(0.05)
+    assert job.result()[0]
+    assert asked > 5 and slowest < (time.perf_counter() - began) / 2
+
+
+def client_model(client: Any) -> str:
+    """The first model of the page."""
+    info = client.view_api(return_format="dict")["named_endpoints"]["/see"]["parameters"]
+    return next(each["parameter_default"] for each in info if each["label"] == "Model")
 
 
 def test_in_a_browser(served: str, tmp_path: Path) -> None:
@@ -155,3 +231,31 @@ def test_in_a_browser(served: str, tmp_path: Path) -> None:
         if folder := os.environ.get("FSAF_SCREENSHOTS"):
             tab.screenshot(path=str(Path(folder) / "demo.png"), full_page=True)
         browser.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_in_the_temporary_folder(checkpoint: Path, tmp_path: Path, number: int) -> None:
+    """After SIGKILL the next start clears it."""
+    pytest.importorskip("gradio")
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    env = {key: value for key, value in os.environ.items() if key != "GRADIO_TEMP_DIR"}
+    env |= {"TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
+
+    def start(number: int) -> None:
+        words = [sys.executable, "-m", "fsaf", "demo", str(checkpoint), "--port", "0", "--device", "cpu"]
+        with subprocess.Popen(
+            words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as demo:
+            assert demo.stdout is not None
+            for line in demo.stdout:
+                if "http://" in line:
+                    break
+            assert [path.name.startswith("fsaf-demo.") for path in folder.glob("fsaf*")] == [True]
+            demo.send_signal(number)
+            demo.wait(60)
+
+    start(number)
+    if number == signal.SIGKILL:
+        start(signal.SIGINT)
+    assert list(folder.iterdir()) == []

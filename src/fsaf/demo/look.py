@@ -2,16 +2,21 @@
 
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from PIL import Image
 
+from fsaf.config import PredictConfig
 from fsaf.detection.detector import Detector
-from fsaf.detection.picture import Prepared, prepare, stack
+from fsaf.detection.draw import to_pil
+from fsaf.detection.picture import Prepared, open_picture, prepare_view, stack
 from fsaf.detection.postprocess import Candidates, suppress
 from fsaf.detection.result import Result
-from fsaf.detection.views import from_view
+from fsaf.detection.views import from_view, plan_views
 
+SHOWN = 2000
+"""Longer side of pictures on the page. Drawing and sending larger ones would take seconds."""
 LOWEST_SCORE = 0.05
 """Candidates under it are not kept."""
 
@@ -22,6 +27,7 @@ class Look:
 
     detector: Detector
     picture: Image.Image
+    """As shown, of at most ``SHOWN`` pixels a side."""
     prepared: Prepared
     candidates: Candidates
     seconds: float
@@ -39,11 +45,19 @@ class Look:
 
 
 @torch.inference_mode()
-def look(detector: Detector, picture: Image.Image) -> Look:
-    """Run the network on a picture; a file with suppression inside returns its detections as candidates."""
+def look(detector: Detector, path: Path, max_pixels: int) -> Look:
+    """Run the network on a picture file; a file with suppression inside returns its detections as candidates.
+
+    Raises UserError if the picture has more than ``max_pixels``, before it is decoded, or does not decode.
+    """
     start = time.perf_counter()
     settings = replace(detector.config.predict, score_threshold=LOWEST_SCORE)
-    prepared = prepare(picture, detector.config.data)
+    data = replace(detector.config.data, max_pixels=min(max_pixels, detector.config.data.max_pixels))
+    opened = open_picture(path, data)
+    (view,) = plan_views(opened.size, data, PredictConfig())
+    prepared = replace(prepare_view(opened, view, data.antialias), path=path.name)
+    picture = to_pil(opened.image)
+    picture.thumbnail((SHOWN, SHOWN))
     images, sizes_b2 = stack([prepared])
     candidates = detector.network.candidates(images, sizes_b2, settings)
     seconds = time.perf_counter() - start

@@ -1,24 +1,38 @@
 """A page on this machine to try detectors on one's own pictures."""
 
+import contextlib
+import html
 import json
 import os
+import shutil
+import signal
 import tempfile
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from PIL import Image
 
+from fsaf.demo.guard import Guard
 from fsaf.demo.look import LOWEST_SCORE, Look, look
 from fsaf.detection.detector import Detector, load
 from fsaf.detection.draw import draw_result
 from fsaf.detection.result import Result
-from fsaf.errors import UserError
+from fsaf.errors import Stopped, UserError
+from fsaf.files import temporary_folder
+from fsaf.text import printable
 
-UPLOAD = "20mb"
-"""Largest file that the page takes."""
+UPLOAD = 20_000_000
+"""Bytes of the largest file that the page takes."""
 PIXELS = 50_000_000
 """Largest picture that the page takes."""
+AT_ONCE = 4
+"""Pictures that are worked on at the same time, so that nobody waits for the largest."""
+KEPT = 3600
+"""Seconds that uploads and results are kept."""
+PREFIX = "result-"
 COLUMNS = ["class", "score", "x1", "y1", "x2", "y2", "level"]
 
 
@@ -44,11 +58,12 @@ def find_models(given: Sequence[Path], runs: Path = Path("runs")) -> list[Path]:
 
 
 def draw(seen: Look, result: Result, by_level: bool) -> Image.Image:
-    """Draw the detections on the picture, in the colours of their classes or of their levels."""
+    """Draw the detections on the picture as shown, in the colours of their classes or of their levels."""
     labels, names = (
         result.by_level() if by_level and result.levels is not None else (result.labels, result.names)
     )
-    return draw_result(seen.picture, result.boxes, labels, result.scores, names)
+    scale = seen.picture.width / result.size[1]
+    return draw_result(seen.picture, result.boxes * scale, labels, result.scores, names)
 
 
 def rows(result: Result) -> list[list[Any]]:
@@ -58,9 +73,12 @@ def rows(result: Result) -> list[list[Any]]:
     return [[name, round(score, 3), *(round(v) for v in box), level] for name, score, box, level in found]
 
 
-def make_page(models: Sequence[Path], device: str | None = None, threshold: float = 0.3) -> Any:
+def make_page(
+    models: Sequence[Path], device: str | None = None, threshold: float = 0.3, folder: Path | None = None
+) -> Any:
     """Return the page as a gradio app, with the first of ``models`` open.
 
+    folder: for files that the page offers, by default the system's for temporary files.
     Raises UserError if gradio is not installed or the first file cannot be opened.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -71,25 +89,26 @@ def make_page(models: Sequence[Path], device: str | None = None, threshold: floa
 
     detectors: dict[str, Detector] = {str(models[0]): load(models[0], device)}
 
+    opening = threading.Lock()
+
     def open_model(name: str) -> Detector:
-        if name not in detectors:
-            if name not in map(str, models):
-                raise gradio.Error(f"{name} is not one of the models of this page.")
-            detectors[name] = load(name, device)
+        if name not in map(str, models):
+            raise gradio.Error(f"{name} is not one of the models of this page.")
+        with opening:
+            if name not in detectors:
+                detectors[name] = load(name, device)
         return detectors[name]
 
-    def see(
-        picture: Image.Image | None, name: str, score: float, iou: float, by_level: bool
-    ) -> tuple[Any, ...]:
+    def see(picture: str | None, name: str, score: float, iou: float, by_level: bool) -> tuple[Any, ...]:
         """Run the network on a new picture, or with another model."""
         if picture is None:
             return None, None, [], "", None
-        if picture.width * picture.height > PIXELS:
-            raise gradio.Error(f"The picture has more than {PIXELS // 1_000_000} million pixels.")
+        path = Path(picture)
         try:
-            seen = look(open_model(name), picture)
+            seen = look(open_model(name), path, PIXELS)
         except UserError as error:
-            raise gradio.Error(str(error)) from error
+            text = str(error).replace(str(path), "the picture").replace("data.max_pixels", "the limit")
+            raise gradio.Error(html.escape(printable(text))) from error
         return seen, *show(seen, score, iou, by_level)
 
     def show(seen: Look | None, score: float, iou: float, by_level: bool) -> tuple[Any, ...]:
@@ -100,17 +119,21 @@ def make_page(models: Sequence[Path], device: str | None = None, threshold: floa
         text = f"{len(result)} found; reading and network took {1e3 * seen.seconds:.0f} ms"
         if by_level and result.levels is None:
             text += "; a file with suppression inside does not give levels"
-        return draw(seen, result, by_level), rows(result), text, _write(result)
+        place = _new_folder(folder)
+        # Saved here, on a thread of its own: gradio would save it where it also answers everybody else.
+        draw(seen, result, by_level).save(place / "detections.png", compress_level=1)
+        (place / "detections.json").write_text(json.dumps(result.to_dict(), indent=1), encoding="utf-8")
+        return str(place / "detections.png"), rows(result), text, str(place / "detections.json")
 
     names = list(map(str, models))
-    classes = ", ".join(detectors[names[0]].classes.names[:20])
-    with gradio.Blocks(title="FSAF", analytics_enabled=False) as page:
+    classes = printable(", ".join(detectors[names[0]].classes.names[:20]))[:1000]
+    with gradio.Blocks(title="FSAF", analytics_enabled=False, delete_cache=(600, KEPT)) as page:
         gradio.Markdown("# FSAF\nDrop a picture on the left.")
         seen = gradio.State()
         with gradio.Row():
             with gradio.Column():
                 picture = gradio.Image(
-                    type="pil", label="Picture", image_mode="RGB", sources=["upload", "clipboard"]
+                    type="filepath", label="Picture", image_mode=None, sources=["upload", "clipboard"]
                 )
                 model = gradio.Dropdown(
                     names, value=names[0], label="Model", info=f"The first finds: {classes}"
@@ -122,30 +145,62 @@ def make_page(models: Sequence[Path], device: str | None = None, threshold: floa
                 )  # fmt: skip
                 by_level = gradio.Checkbox(False, label="Colours of pyramid levels")
             with gradio.Column():
-                drawn = gradio.Image(type="pil", label="Detections", format="png", interactive=False)
+                drawn = gradio.Image(type="filepath", label="Detections", format="png", interactive=False)
                 told = gradio.Markdown(elem_id="told")
                 table = gradio.Dataframe(headers=COLUMNS, label="In pixels", interactive=False)
                 file = gradio.DownloadButton("Download as JSON")
         shown = [drawn, table, told, file]
         settings = [score, iou, by_level]
         for event in (picture.change, model.change):
-            event(see, [picture, model, *settings], [seen, *shown])
+            event(see, [picture, model, *settings], [seen, *shown], concurrency_limit=AT_ONCE)
         for event in (score.release, iou.release, by_level.change):
-            event(show, [seen, *settings], shown)
+            event(show, [seen, *settings], shown, concurrency_limit=AT_ONCE)
     return page
 
 
-def _write(result: Result) -> str:
-    """Write a JSON file for download, into a folder of its own that the system cleans up."""
-    path = Path(tempfile.mkdtemp(prefix="fsaf-demo-")) / "detections.json"
-    path.write_text(json.dumps(result.to_dict(), indent=1), encoding="utf-8")
-    return str(path)
+def _new_folder(parent: Path | None) -> Path:
+    """Return a new folder in ``parent`` for files that the page offers, and delete those of an hour ago."""
+    if parent is not None:
+        for old in parent.glob(f"{PREFIX}*"):
+            with contextlib.suppress(OSError):  # another thread may delete it
+                if time.time() - old.stat().st_mtime > KEPT:
+                    shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
 
 
 def serve(models: Sequence[Path], device: str | None, host: str, port: int) -> None:
-    """Serve the page until interrupted. Raises UserError if the port is in use."""
-    page = make_page(models, device)
+    """Serve the page until a signal comes, such as that of Ctrl-C, and raise Stopped.
+
+    Uploads and results are in one temporary folder, which is deleted at the end. Raises UserError if the port
+    is in use.
+    """
+
+    def stop(number: int, _: object) -> NoReturn:
+        raise Stopped("the page is closed", number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(number, stop)
+    with temporary_folder("fsaf-demo") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)  # read when the page is made
+        page = make_page(models, device, folder=folder)
+        try:
+            launch(page, host, port, prevent_thread_lock=True)
+            while True:
+                time.sleep(1)
+        finally:
+            page.close(verbose=False)
+
+
+def launch(page: Any, host: str, port: int | None, **options: Any) -> Any:
+    """Start the server of a page, with its limits. Raises UserError if the port is in use.
+
+    options: of gradio's ``launch``, whose result is returned.
+    """
+    from starlette.middleware import Middleware
+
+    guard = Middleware(Guard, host=host, limit=UPLOAD + 1_000_000)
+    options = {"quiet": False, **options, "app_kwargs": {"middleware": [guard]}}
     try:
-        page.launch(server_name=host, server_port=port, max_file_size=UPLOAD, share=False, quiet=False)
+        return page.launch(server_name=host, server_port=port, max_file_size=UPLOAD, share=False, **options)
     except OSError as error:
         raise UserError(f"port {port} of {host} cannot be used ({error}); give another --port") from error
