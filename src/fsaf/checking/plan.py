@@ -12,7 +12,7 @@ import numpy as np
 
 from fsaf.data.shapes import choose_shape, round_up
 from fsaf.data.transforms import resized_size
-from fsaf.errors import UserError
+from fsaf.errors import DataError, UserError
 
 Size = tuple[int, int]
 
@@ -36,7 +36,7 @@ def plan_shapes(sizes: Sequence[Size], count: int, short_side: int, long_side: i
     if count < 1:
         raise UserError(f"shapes = {count}: must be at least 1")
     if not sizes:
-        raise UserError("no images, so there are no sizes to plan batch shapes for")
+        raise DataError("no images, so there are no sizes to plan batch shapes for")
     bins = Counter(
         (round_up(h), round_up(w)) for h, w in resize_all(sizes, short_side, long_side)
     )  # bins are enough: a shape holds all images of a bin or none

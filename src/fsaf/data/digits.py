@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from fsaf.data.digit_pictures import HEIGHT, WIDTH, Box, Source, compose_picture
-from fsaf.errors import UserError, WriteError
+from fsaf.errors import DataError, UserError, WriteError
 from fsaf.files import whole_folder
 
 CLASSES = tuple("0123456789")
@@ -76,14 +76,14 @@ def _exists(folder: Path, settings: dict[str, Any], counts: dict[str, int]) -> b
             return True
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise UserError(f"digits: {str(folder)!r} {problem}; delete it or choose another folder")
+    raise DataError(f"digits: {str(folder)!r} {problem}; delete it or choose another folder")
 
 
 def _load_source(seed: int) -> Source:
     try:
         from sklearn.datasets import load_digits, load_sample_images
     except ImportError as error:
-        raise UserError(
+        raise DataError(
             "digits: the built-in data set needs scikit-learn; pip install 'fsaf[quickstart]'"
         ) from error
     bunch = load_digits()
