@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from fsaf.config import Config, to_dict
-from fsaf.data.transforms import resized_size
+from fsaf.data.shapes import resized_size
 from fsaf.errors import UserError
 from fsaf.keys import recipe_keys
 from fsaf.model.detector import FSAF

@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # importing PyTorch takes a second, and some users of this fi
 
 Corners = Sequence[Any] | np.ndarray
 
+STRIDES = (8, 16, 32, 64, 128)
+"""Pixels between neighbouring locations, level by level (P3..P7)."""
+
 
 def area(box: Iterable[Any]) -> Any:
     """Return the area of boxes given by corners."""

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -399,3 +401,18 @@ def test_symbolic_links_are_followed(
     shutil.move(tmp_path / "elsewhere" / "train" / "0011.png", target)
     (tmp_path / "elsewhere" / "train" / "0011.png").symlink_to(target)
     assert found(folder, capsys)[0] == 0
+
+
+def test_a_check_does_not_import_pytorch(folder: Path) -> None:
+    """PyTorch takes a second to import; nothing here needs it."""
+    code = "import sys; from fsaf.cli import main; sys.exit(main(sys.argv[1:]) or 'torch' in sys.modules)"
+    command = [sys.executable, "-c", code, "check", str(folder), *OPTIONS, "--details"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("name", ["bccd", "raccoon", "minicoco"])
+def test_real_data_sets_are_taken(test_data: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(test_data / name)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"training would take this: fsaf train lite0 --data.root {test_data / name}"

@@ -14,7 +14,8 @@ from fsaf.checkpoints.coco_classes import COCO
 from fsaf.checkpoints.mmdetection import from_mmdetection
 from fsaf.checkpoints.pickles import load_plain
 from fsaf.cli import main
-from fsaf.data.transforms import read_image, resize, resized_size
+from fsaf.data.shapes import resized_size
+from fsaf.data.transforms import read_image, resize
 from fsaf.model.detector import FSAF
 from fsaf.scoring.metrics import METRICS
 

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsaf.config import DataConfig
-from fsaf.data.shapes import choose_shape, fit_image, padded_shape, round_up
-from fsaf.data.transforms import resized_size
+from fsaf.data.shapes import choose_shape, fit_image, padded_shape, resized_size, round_up
 
 sides = st.integers(1, 3000)
 shapes = st.lists(st.tuples(st.integers(1, 45), st.integers(1, 45)), min_size=1, max_size=4).map(

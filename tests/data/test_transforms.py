@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fsaf.data.transforms import read_image, resize, resized_size, to_tensor
+from fsaf.data.shapes import resized_size
+from fsaf.data.transforms import read_image, resize, to_tensor
 from fsaf.errors import UserError
 
 RAMP = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8) * 5

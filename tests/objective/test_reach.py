@@ -1,5 +1,6 @@
 """The levels that can learn a box are those on which it gets locations when assigned alone."""
 
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,12 +41,12 @@ def test_a_level_reaches_a_box_where_assignment_gives_it_a_location(
     x, y = min(x, width), min(y, height)
     box = torch.tensor([x, y, min(x + w, width), min(y + h, height)]).tolist()
     config = ObjectiveConfig(pos_scale=scale, neg_scale=scale)
-    found = reachable_levels(torch.tensor([box]), torch.tensor([(height, width)]), config)
+    found = reachable_levels(np.array([box], np.float32), np.array([(height, width)]), config)
     assert found[0].tolist() == by_assignment(box, (height, width), config)
 
 
 def test_by_hand() -> None:
-    boxes = torch.tensor(
+    boxes = np.array(
         [
             [10.0, 10, 14, 14],  # between the locations 8 and 16: none is inside
             [
@@ -56,9 +57,10 @@ def test_by_hand() -> None:
             ],  # holds (16, 16); the core, 0.9 x 0.9, is 1.3% of P3's square, 0.3% of P4's
             [14.0, 14, 18, 17],  # the core, 0.8 x 0.6, is 0.75% of P3's square
             [0.0, 0, 128, 128],
-        ]
+        ],
+        np.float32,
     )
-    found = reachable_levels(boxes, torch.tensor([[128, 128]] * 4), ObjectiveConfig())
+    found = reachable_levels(boxes, np.array([[128, 128]] * 4), ObjectiveConfig())
     assert found.tolist() == [
         [False] * 5,
         [True, False, False, False, False],

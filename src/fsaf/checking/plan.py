@@ -10,8 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from fsaf.data.shapes import choose_shape, round_up
-from fsaf.data.transforms import resized_size
+from fsaf.data.shapes import choose_shape, resized_size, round_up
 from fsaf.errors import DataError, UserError
 
 Size = tuple[int, int]

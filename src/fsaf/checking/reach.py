@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
 from fsaf.config import DataConfig, ObjectiveConfig
 from fsaf.data.records import Records
@@ -37,7 +36,7 @@ def resize_boxes(
 
 def levels_of(boxes: np.ndarray, sizes: np.ndarray, objective: ObjectiveConfig) -> np.ndarray:
     """Return (N, L) bool: some location of the level can learn the box. Arguments: see ``resize_boxes``."""
-    return reachable_levels(torch.from_numpy(boxes), torch.from_numpy(sizes), objective).numpy()
+    return reachable_levels(boxes, sizes, objective)
 
 
 def count_unreachable(records: Records, data: DataConfig, objective: ObjectiveConfig) -> tuple[int, int]:

@@ -17,7 +17,6 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from fsaf.processes.group import is_main
 from fsaf.text import printable
 
 T = TypeVar("T", covariant=True)
@@ -53,7 +52,7 @@ def follow_iterator(
         console=console,
         transient=True,
         redirect_stdout=sys.stdout.isatty(),  # leave output to files and pipes alone
-        disable=not console.is_terminal or not is_main(),
+        disable=not console.is_terminal or not _is_main(),
     )
     with bar:
         count = total if total is None or isinstance(total, int) else len(total)
@@ -61,6 +60,15 @@ def follow_iterator(
         for item in items:
             yield item
             bar.advance(task)
+
+
+def _is_main() -> bool:
+    """Return True in the process that prints; PyTorch is not imported only to ask."""
+    if "torch" not in sys.modules:
+        return True
+    from fsaf.processes.group import is_main
+
+    return is_main()
 
 
 class _Speed(ProgressColumn):

@@ -4,12 +4,17 @@ from collections.abc import Sequence
 
 from fsaf.config import DataConfig
 from fsaf.config.data import MULTIPLE
-from fsaf.data.transforms import resized_size
 
 
 def round_up(value: int, multiple: int = MULTIPLE) -> int:
     """Return ``value`` rounded up to a multiple of ``multiple``."""
     return -(-value // multiple) * multiple
+
+
+def resized_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
+    """Return height and width scaled, ratio kept, to the nearer of the two limits (mmcv.rescale_size)."""
+    scale = min(long_side / max(height, width), short_side / min(height, width))
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def choose_shape(size: tuple[int, int], shapes: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -93,12 +93,6 @@ def _finite(image: Image.Image, strip: tuple[int, int, int, int]) -> np.ndarray:
     return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).clip(0)
 
 
-def resized_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
-    """Return height and width scaled, ratio kept, to the nearer of the two limits (mmcv.rescale_size)."""
-    scale = min(long_side / max(height, width), short_side / min(height, width))
-    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-
-
 def resize(
     image: Tensor, size: tuple[int, int], antialias: bool = False, out: Tensor | None = None
 ) -> Tensor:

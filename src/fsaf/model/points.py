@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-STRIDES = (8, 16, 32, 64, 128)
-"""Pixels between neighbouring locations, level by level (P3..P7)."""
+from fsaf.boxes import STRIDES as STRIDES
 
 DISTANCE_UNIT = 4.0
 """Distances are predicted in units of this many strides (TBLRBBoxCoder's normalizer)."""

@@ -15,9 +15,8 @@ from fsaf.config import ObjectiveConfig
 from fsaf.config.data import MULTIPLE
 from fsaf.data.batch import Boxes
 from fsaf.model.points import STRIDES, level_axes
+from fsaf.objective.reach import MIN_OVERLAP
 
-MIN_OVERLAP = 0.01
-"""A location touches a region if more than this share of its square lies inside."""
 CROWD_SCALE = 0.5
 """Locations inside a crowd box scaled by this take no part."""
 

@@ -69,7 +69,9 @@ class YoloSplit:
             except UserError as error:
                 kind = fault_kind(path, error, data.on_bad_image == "skip")
                 lost = sum(map(bool, _lines_of(label))) if is_file(label) else 0
-                faults.add(kind, path, str(error).removeprefix(f"{path}: "), image=number, boxes=lost)
+                text = str(error).removeprefix(f"{path}: ")
+                text += f" (listed in {self._lists()})" if kind == "image-missing" else ""
+                faults.add(kind, path, text, image=number, boxes=lost)
                 continue
             height, width = turned_size(stored, tag) if turned else stored
             if tag != 1:
@@ -103,6 +105,10 @@ class YoloSplit:
             turned=turned,
             measured=True,
         )
+
+    def _lists(self) -> str:
+        """Return the lists of images, for a message."""
+        return ", ".join(str(place) for place in self.images)
 
     def _list(self, faults: Faults) -> list[Path]:
         listed: dict[Path, None] = {}
