@@ -2,7 +2,7 @@
 go out.
 
 Read ``records.py`` and ``faults.py`` (what a data set is), ``readers/`` (where it comes from),
-``shapes.py`` and ``transforms.py`` (sizes), ``augment.py``, ``sampler.py``, ``samples.py``,
-``batch.py``, ``worker.py`` and ``workers.py`` (from one image to a loader). ``digits.py`` writes the
-built-in data set.
+``decode.py``, ``exif.py`` and ``damaged.py`` (image files), ``shapes.py`` and ``transforms.py`` (sizes),
+``augment.py``, ``sampler.py``, ``samples.py``, ``batch.py``, ``worker.py`` and ``workers.py`` (from one
+image to a loader). ``digits.py`` writes the built-in data set.
 """

@@ -133,13 +133,13 @@ BROKEN = {
 def test_a_broken_data_yaml_is_one_message(tmp_path: Path, name: str) -> None:
     text, told = BROKEN[name]
     folder = make(tmp_path, "0 0.5 0.5 0.5 0.5\n", text)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UserError) as error:
         find_splits(folder / "data.yaml")["train"].read(None, Faults(), DataConfig())
     message = str(error.value)
     assert message.startswith(f"{folder / 'data.yaml'}: ") and told in message
     assert len(message) < 400 + len(str(folder)) and "\n" not in message
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_a_list_of_images_that_leaves_is_refused(tmp_path: Path) -> None:
