@@ -200,6 +200,12 @@ class Run:
             raise self._does_not_fit("train.ema")
         if checkpoint.config.optim.name != self.config.optim.name:
             raise self._does_not_fit("optim.name")
+        trained = [
+            (each.model.frozen_stages, each.optim.backbone_rate == 1)
+            for each in (checkpoint.config, self.config)
+        ]
+        if trained[0] != trained[1]:  # the optimizer has other weights, or other groups of them
+            raise self._does_not_fit("model.frozen_stages and optim.backbone_rate")
         if checkpoint.classes != self.classes:
             raise CheckpointError(
                 f"{where}: has the classes {', '.join(checkpoint.classes.names[:5])}..., the data has "
