@@ -54,8 +54,7 @@ def test_suppression_inside_a_file_without_sizes(float_images: bool, tmp_path: P
         size=SIZE,
         float_images=float_images,
         fixed_size=True,
-        images=images,
-        sizes_b2=sizes,
+        batches=[(images, sizes)],
     )
     assert report.comparison is not None and report.comparison.detections > 50
     detector = load(report.path)

@@ -10,16 +10,19 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import fsaf.exporting.check as check_module
 from fsaf.config import DataConfig
 from fsaf.detection.detector import Detector, load
 from fsaf.detection.onnx import OnnxSession
-from fsaf.detection.postprocess import postprocess
+from fsaf.detection.postprocess import Detections, postprocess
 from fsaf.errors import UserError
 from fsaf.exporting.export import export_detector
+from fsaf.exporting.modules import ConstantPadding, use_constant_padding
 from fsaf.exporting.onnx import ExportReport, export_onnx
 from fsaf.model.detector import FSAF
 from random_networks import CLASSES, CONFIG, SIZE, pictures, random_network
@@ -34,7 +37,7 @@ def model() -> FSAF:
 
 def export(model: FSAF, path: Path, **options: Any) -> ExportReport:
     images, sizes = pictures(5)
-    return export_onnx(model, CLASSES, CONFIG, path, size=SIZE, images=images, sizes_b2=sizes, **options)
+    return export_onnx(model, CLASSES, CONFIG, path, size=SIZE, batches=[(images, sizes)], **options)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,111 @@ def fixed(model: FSAF, tmp_path_factory: pytest.TempPathFactory) -> ExportReport
 def dynamic(model: FSAF, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
     folder = tmp_path_factory.mktemp("dynamic")
     return export(model, folder / "model.onnx", dynamic_batch=True, opset=18, float_images=True)
+
+
+@pytest.fixture(scope="module")
+def free(model: FSAF, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    """A file that takes any size, and any number of images."""
+    path = tmp_path_factory.mktemp("free") / "model.onnx"
+    return export_onnx(model, CLASSES, CONFIG, path, dynamic_batch=True, batches=[pictures(3)])
+
+
+def resized(count: int, size: tuple[int, int], used: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return ``pictures`` at the size ``used``, padded to ``size``."""
+    images, _ = pictures(count)
+    images = F.interpolate(images.float(), used, mode="bilinear").round().to(torch.uint8)
+    return F.pad(images, (0, size[1] - used[1], 0, size[0] - used[0])), torch.tensor([used] * count)
+
+
+@pytest.mark.parametrize(
+    ("size", "used"),
+    [
+        ((64, 96), (64, 90)),
+        ((96, 64), (96, 64)),
+        ((32, 32), (30, 20)),
+        ((160, 32), (150, 32)),
+        ((256, 384), (256, 384)),
+        ((384, 512), (380, 500)),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_file_of_free_size_equals_pytorch_at_every_size(
+    size: tuple[int, int], used: tuple[int, int], count: int, free: ExportReport, model: FSAF
+) -> None:
+    images, sizes = resized(count, size, used)
+    detector = load(free.path)
+    assert detector.network.fixed_size is None
+    found = detector.detect(images, sizes)
+    with torch.inference_mode():
+        expected = postprocess(model(images, sizes), sizes, CONFIG.predict)
+    assert (expected.labels_bm >= 0).any()
+    both = Detections(*expected[:3]), Detections(*found[:3])
+    comparison = check_module.Comparison(images=count)
+    check_module.compare_detections(*both, CONFIG.predict, CLASSES, comparison, "file")
+    assert comparison.detections > 0 and comparison.max_box_difference < 0.01
+
+
+@pytest.mark.parametrize("size", [(64, 96), (224, 32)])
+def test_tensorflows_padding_is_the_same_for_every_size(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    network = timm.create_model("tf_efficientnet_lite0", features_only=True).eval()
+    images = torch.rand(1, 3, *size)
+    with torch.inference_mode():
+        expected = network(images)
+        use_constant_padding(network)
+        assert any(isinstance(module, ConstantPadding) for module in network.modules())
+        for a, b in zip(expected, network(images), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "options", "shape"),
+    [
+        ([(64, 96), (96, 64)], {}, (1, 3, None, None)),
+        ([(64, 96)], {}, (1, 3, 64, 96)),
+        (None, {"size": (32, 64)}, (1, 3, 32, 64)),
+        ([(64, 96), (96, 64)], {"fixed_size": True}, (1, 3, 64, 96)),
+    ],
+)
+def test_the_size_is_free_unless_the_recipe_has_one_shape(
+    shapes: Any, options: dict[str, Any], shape: Any, model: FSAF, tmp_path: Path
+) -> None:
+    data = DataConfig(shapes=shapes, short_side=64, long_side=96)
+    detector = Detector(model, CLASSES, replace(CONFIG, data=data))
+    rng = np.random.default_rng(1)
+    shown = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((64, 90), (90, 64))]
+    report = export_detector(detector, tmp_path / "model.onnx", shown, **options)
+    assert report.input_shape == shape
+    assert report.comparison is not None and report.comparison.images == (4 if shape[2] is None else 2)
+    note = json.loads((tmp_path / "export.json").read_text())
+    assert note["size"] == (None if shape[2] is None else list(shape[2:]))
+
+
+def test_a_file_of_free_size_takes_multiples_of_32(free: ExportReport) -> None:
+    with pytest.raises(UserError, match=r"multiples of 32, not to 64 x 90"):
+        load(free.path).detect(torch.zeros(1, 3, 64, 90, dtype=torch.uint8), torch.tensor([[64, 90]]))
+
+
+def test_pictures_of_any_shape_are_not_made_smaller_than_the_checkpoint_sees_them(
+    free: ExportReport, model: FSAF
+) -> None:
+    rng = np.random.default_rng(0)
+    shown = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((64, 90), (90, 64), (40, 200))]
+    ours = Detector(model, CLASSES, CONFIG).predict(shown)
+    theirs = load(free.path).predict(shown)
+    for a, b in zip(ours, theirs, strict=True):
+        assert len(a) == len(b) > 0
+        np.testing.assert_allclose(np.sort(a.scores), np.sort(b.scores), atol=1e-4)
+
+
+def test_test_time_augmentation_of_a_file_of_free_size(free: ExportReport, model: FSAF) -> None:
+    picture = pictures(1)[0][0]
+    a, b = (
+        each.predict(picture, scales=[1.0, 1.5], flip=True)
+        for each in (Detector(model, CLASSES, CONFIG), load(free.path))
+    )
+    assert len(a) == len(b) > 0
+    np.testing.assert_allclose(np.sort(a.scores), np.sort(b.scores), atol=1e-4)
 
 
 def test_report(fixed: ExportReport) -> None:
@@ -189,7 +297,7 @@ def test_a_file_without_suppression_detects_as_the_checkpoint(
     config = replace(CONFIG, model=replace(CONFIG.model, branches=branches))
     network = random_network(config)
     images, sizes = pictures(3)
-    options: Any = {"size": SIZE, "outputs": outputs, "images": images, "sizes_b2": sizes}
+    options: Any = {"size": SIZE, "outputs": outputs, "batches": [(images, sizes)]}
     if outputs == "raw" and branches != ["anchor_free"]:
         with pytest.raises(UserError, match="raw: not supported for detectors with anchors"):
             export_onnx(network, CLASSES, config, tmp_path / "model.onnx", **options)

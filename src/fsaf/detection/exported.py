@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fsaf.boxes import clip_boxes
 from fsaf.config import Config, PredictConfig, limits
+from fsaf.config.data import MULTIPLE
 from fsaf.detection.file_info import FileInfo, Outputs, output_names
 from fsaf.detection.network import Opened
 from fsaf.detection.postprocess import Candidates, Detections, find_candidates, postprocess
@@ -161,19 +162,22 @@ class _File:
         return self.session.device
 
     @property
-    def fixed_size(self) -> tuple[int, int]:
-        """(H, W) of its images."""
+    def fixed_size(self) -> tuple[int, int] | None:
+        """(H, W) of its images; None if it takes any multiples of 32."""
         height, width = self.session.input_shape[2:]
-        assert height and width
-        return height, width
+        return (height, width) if height and width else None
 
     def run(self, images: Tensor, sizes_b2: Tensor) -> tuple[Tensor, ...]:
         """Return the file's outputs. Raises UserError for images of another size."""
-        height, width = self.fixed_size
-        if tuple(images.shape[2:]) != (height, width):
+        height, width = images.shape[2:]
+        if self.fixed_size is not None and self.fixed_size != (height, width):
             raise CheckpointError(
-                f"{self.name}: takes images padded to {height} x {width} (height x width), "
-                f"not {images.shape[2]} x {images.shape[3]}; export the checkpoint again for another size"
+                f"{self.name}: takes images padded to {self.fixed_size[0]} x {self.fixed_size[1]} (height x "
+                f"width), not {height} x {width}; export the checkpoint again for another size, or for any"
+            )
+        if height % MULTIPLE or width % MULTIPLE:
+            raise CheckpointError(
+                f"{self.name}: takes images padded to multiples of {MULTIPLE}, not to {height} x {width}"
             )
         return run_session(self.session, images, sizes_b2, self.info.config.model.mean_colour)
 
@@ -195,7 +199,8 @@ class RawFile(_File):
         try:
             for x, name in zip(found, output_names(self.info.outputs, self.info.config), strict=True):
                 self._check_channels(x, name)
-            return to_raw_outputs(found, self.info.outputs, self.info.config, self.fixed_size)
+            size = (images.shape[2], images.shape[3])
+            return to_raw_outputs(found, self.info.outputs, self.info.config, size)
         except (ValueError, RuntimeError, IndexError) as error:
             shapes = ", ".join(str(list(x.shape)) for x in found)
             raise CheckpointError(

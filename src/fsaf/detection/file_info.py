@@ -31,20 +31,22 @@ class FileInfo:
 
 
 def make_metadata(
-    classes: Classes, config: Config, size: tuple[int, int], outputs: Outputs, fixed_size: bool
+    classes: Classes, config: Config, size: tuple[int, int] | None, outputs: Outputs, fixed_size: bool
 ) -> dict[str, Any]:
     """Return what a program needs to prepare images and name detections: the file's ``metadata_props``.
 
-    The stored config asks for the file's own batch shape, and names no path of this machine.
+    size: (H, W) of a file that takes one size; the stored config then asks for this batch shape. The config
+    names no path of this machine.
     """
-    data = replace(config.data, shapes=[size], pad=None, root=None, train=type(config.data.train)())
-    data = replace(data, val=type(config.data.val)())
+    data = replace(config.data, root=None, train=type(config.data.train)(), val=type(config.data.val)())
+    if size is not None:
+        data = replace(data, shapes=[size], pad=None)
     own = replace(config, data=data, model=replace(config.model, weights="none"), init=None, out=None)
     preprocessing = {
         "colour": "RGB",
         "range": [0, 255],
         "resize": {"short_side": data.short_side, "long_side": data.long_side, "antialias": data.antialias},
-        "pad_to": list(size),
+        "pad_to": size and list(size),
         "pad_multiple": MULTIPLE,
         "pad_where": "right and bottom",
         "pad_with": list(config.model.mean_colour) if fixed_size else "anything",

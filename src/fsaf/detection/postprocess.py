@@ -105,7 +105,7 @@ def _best_of_levels(
         # Pairs are numbered location by location, and equal scores keep that order.
         scores_bk = level_bcp.transpose(1, 2).flatten(1)
         scores_bk = torch.where(scores_bk > config.score_threshold, scores_bk, 0.0)
-        best_bk, pair_bk = scores_bk.topk(min(config.candidates, scores_bk.shape[1]), 1)
+        best_bk, pair_bk = scores_bk.topk(torch.sym_min(config.candidates, scores_bk.shape[1]), 1)
         scores.append(best_bk)
         labels.append(pair_bk % num_classes)
         places.append(start + pair_bk // num_classes)

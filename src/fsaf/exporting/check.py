@@ -4,7 +4,7 @@ Shapes: N images, M detections of an image.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -64,14 +64,13 @@ class Comparison:
 def check_file(
     path: Path,
     network: nn.Module,
-    images: Tensor,
-    sizes_b2: Tensor,
+    batches: Sequence[tuple[Tensor, Tensor]],
     outputs: Outputs,
     config: Config,
     classes: Classes,
     name: str,
 ) -> Comparison:
-    """Run file and network on ``images`` (n, 3, H, W) uint8 with ``sizes_b2`` (n, 2) and compare.
+    """Run file and network on batches of images (n, 3, H, W) uint8 with sizes (n, 2), and compare.
 
     Raises UserError, calling the file ``name``, if they differ by more than the tolerances.
     """
@@ -81,27 +80,26 @@ def check_file(
     def run_network(images: Tensor, sizes_b2: Tensor) -> tuple[Tensor, ...]:
         return network(*prepare_inputs(session, images, sizes_b2, mean))
 
-    comparison = Comparison(images=len(images))
-    ours: list[tuple[Tensor, ...]] = []
-    theirs: list[tuple[Tensor, ...]] = []
-    with torch.inference_mode():
-        run_network(images[:1], sizes_b2[:1])  # the first run of each also sets things up
-        run_session(session, images[:1], sizes_b2[:1], mean)
-        for chunk, sizes in zip(images.split(1), sizes_b2.split(1), strict=True):
+    comparison = Comparison(images=sum(len(images) for images, _ in batches))
+    for images, sizes_b2 in batches:
+        with torch.inference_mode():
+            run_network(images[:1], sizes_b2[:1])  # the first run of each also sets things up
+            run_session(session, images[:1], sizes_b2[:1], mean)
             start = time.perf_counter()
-            ours.append(run_network(chunk, sizes))
-            comparison.torch_seconds += (time.perf_counter() - start) / len(images)
-        start = time.perf_counter()
-        theirs.append(run_session(session, images, sizes_b2, mean))
-        comparison.onnx_seconds = (time.perf_counter() - start) / len(images)
-    expected, found = ([torch.cat(x) for x in zip(*parts, strict=True)] for parts in (ours, theirs))
-    if outputs == "detections":
-        both = Detections(*expected), Detections(*found)
-        compare_detections(*both, config.predict, classes, comparison, name)
-    else:
-        size = (images.shape[2], images.shape[3])
-        a, b = (to_raw_outputs(x, outputs, config, size) for x in (expected, found))
-        _compare_raw(a, b, comparison, name)
+            pairs = zip(images.split(1), sizes_b2.split(1), strict=True)
+            ours = [run_network(image, size) for image, size in pairs]
+            middle = time.perf_counter()
+            found = run_session(session, images, sizes_b2, mean)
+            comparison.torch_seconds += (middle - start) / comparison.images
+            comparison.onnx_seconds += (time.perf_counter() - middle) / comparison.images
+        expected = [torch.cat(x) for x in zip(*ours, strict=True)]
+        if outputs == "detections":
+            both = Detections(*expected), Detections(*found)
+            compare_detections(*both, config.predict, classes, comparison, name)
+        else:
+            padded = (images.shape[2], images.shape[3])
+            a, b = (to_raw_outputs(x, outputs, config, padded) for x in (expected, found))
+            _compare_raw(a, b, comparison, name)
     return comparison
 
 
@@ -112,7 +110,8 @@ def _compare_raw(expected: RawOutputs, found: RawOutputs, comparison: Comparison
         scores = max(scores, (a[0] - b[0]).abs().max().item())
         boxes = max(boxes, (a[1] - b[1]).abs().max().item())
         comparison.detections += a[1].shape[0] * a[1].shape[2]
-    comparison.max_score_difference, comparison.max_box_difference = scores, boxes
+    comparison.max_score_difference = max(comparison.max_score_difference, scores)
+    comparison.max_box_difference = max(comparison.max_box_difference, boxes)
     if not (scores <= SCORE_TOLERANCE and boxes <= BOX_TOLERANCE):  # so that NaN fails too
         raise UserError(
             f"{name}: not written, because onnxruntime and PyTorch disagree: boxes by up to {boxes:.3g} px, "

@@ -7,10 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import Tensor
+
+from fsaf.config import DataConfig
+from fsaf.config.data import MULTIPLE
 from fsaf.data.shapes import round_up
 from fsaf.detection.detector import Detector
 from fsaf.detection.file_info import FORMAT, make_metadata
-from fsaf.detection.picture import Picture, prepare, stack
+from fsaf.detection.picture import Picture, Prepared, open_picture, prepare, stack
+from fsaf.detection.views import scale_data
 from fsaf.errors import UserError
 from fsaf.exporting.ascend import ascend_options, check_operators
 from fsaf.exporting.onnx import ExportReport, export_onnx
@@ -29,7 +34,8 @@ def export_detector(
 ) -> ExportReport:
     """Write ``detector`` to ``path``, check it on ``pictures``, and note both in ``export.json`` beside it.
 
-    size: (H, W) that images are padded to; by default the first of the recipe's batch shapes. target: for
+    size: (H, W) that images are padded to. By default it is free, any multiples of 32, unless the recipe has
+    a single batch shape; with ``fixed_size`` or a ``target``, it is the first batch shape. target: for
     ``ascend`` the file is one that ATC reads (``fsaf.exporting.ascend``), and instead of ``export.json`` a
     JSON file of its name holds what an OM file made of it needs. options: of ``export_onnx``.
     Raises UserError if the file and PyTorch disagree; no file is left then.
@@ -40,15 +46,12 @@ def export_detector(
     if target == "ascend":
         options = {**ascend_options(options), "check_graph": check_operators}
         _check_free(path.with_suffix(".json"))
-    if size is None:
-        shapes = config.data.shapes
+    shapes = config.data.shapes
+    if size is None and (target or options.get("fixed_size") or len(shapes or []) == 1):
         size = shapes[0] if shapes else (round_up(config.data.short_side), round_up(config.data.long_side))
-    fixed = replace(config.data, shapes=[size], pad=None)
-    images, sizes = stack([prepare(picture, fixed) for picture in pictures])
-    report = export_onnx(
-        model, detector.classes, config, path, size=size, images=images, sizes_b2=sizes, **options
-    )
-    note = {"file": path.name, "size": list(size)} | dataclasses.asdict(report)
+    batches = _batches(pictures, config.data, size)
+    report = export_onnx(model, detector.classes, config, path, size=size, batches=batches, **options)
+    note = {"file": path.name, "size": size and list(size)} | dataclasses.asdict(report)
     del note["path"]
     if target is None:
         _write(path.with_name("export.json"), note)
@@ -59,6 +62,26 @@ def export_detector(
     inputs = {"images": {"shape": report.input_shape, "type": images_type}}
     _write(path.with_suffix(".json"), metadata | {"inputs": inputs, "export": note})
     return report
+
+
+def _batches(
+    pictures: Sequence[Picture], data: DataConfig, size: tuple[int, int] | None
+) -> list[tuple[Tensor, Tensor]]:
+    """Return pictures as batches of images and sizes, one batch for each padded shape.
+
+    Without a ``size`` the first picture is there again at three quarters of its size, and turned a quarter:
+    a file that takes any size must agree with PyTorch at several.
+    """
+    if size is not None:
+        return [stack([prepare(picture, replace(data, shapes=[size], pad=None)) for picture in pictures])]
+    prepared = [prepare(picture, data) for picture in pictures]
+    first = open_picture(pictures[0], data)
+    smaller = scale_data(replace(data, shapes=None, pad=MULTIPLE), 0.75)
+    prepared += [prepare(first.image, smaller), prepare(first.image.rot90(1, (1, 2)), data)]
+    by_shape: dict[tuple[int, int], list[Prepared]] = {}
+    for one in prepared:
+        by_shape.setdefault(one.view.shape, []).append(one)
+    return [stack(each) for each in by_shape.values()]
 
 
 def _check_free(path: Path) -> None:

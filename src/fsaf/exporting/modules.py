@@ -5,6 +5,8 @@ Shapes: N images, C classes, P locations of all levels, M max_detections. images
 """
 
 import torch
+import torch.nn.functional as F
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from fsaf.config import PredictConfig
@@ -20,10 +22,10 @@ class WithDetections(nn.Module):
 
     size: Tensor
 
-    def __init__(self, model: FSAF, settings: PredictConfig, size: tuple[int, int]) -> None:
+    def __init__(self, model: FSAF, settings: PredictConfig, size: tuple[int, int] | None) -> None:
         super().__init__()
         self.model, self.settings = model, settings
-        self.register_buffer("size", torch.tensor([size]))
+        self.register_buffer("size", torch.tensor([size or (0, 0)]))  # free sizes come with the images
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return boxes, scores and labels."""
@@ -65,8 +67,37 @@ class WithHead(nn.Module):
         return tuple(torch.cat([x.flatten(2) for x in levels], 2) for levels in parts)
 
 
+class ConstantPadding(nn.Module):
+    """A convolution of timm with TensorFlow's padding, which depends on the size of its input.
+
+    For inputs whose sides are multiples of the stride, as all are in images padded to multiples of 32, it is
+    the same for every size. Traced with free sizes, the general formula takes an hour and more.
+    """
+
+    def __init__(self, convolution: Conv2dSame) -> None:
+        super().__init__()
+        self.convolution = convolution
+        wide = zip(convolution.kernel_size, convolution.dilation, convolution.stride, strict=True)
+        rows, columns = (max(0, dilation * (kernel - 1) + 1 - stride) for kernel, dilation, stride in wide)
+        self.padding = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pad and convolve."""
+        own = self.convolution
+        x = F.pad(x, self.padding)
+        return F.conv2d(x, own.weight, own.bias, own.stride, 0, own.dilation, own.groups)
+
+
+def use_constant_padding(network: nn.Module) -> None:
+    """Replace convolutions with TensorFlow's padding, in place, by ``ConstantPadding``."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Conv2dSame):
+                setattr(module, name, ConstantPadding(child))
+
+
 def make_module(
-    model: FSAF, outputs: Outputs, settings: PredictConfig, size: tuple[int, int]
+    model: FSAF, outputs: Outputs, settings: PredictConfig, size: tuple[int, int] | None
 ) -> WithDetections | WithRawOutputs | WithHead:
     """Return the network with the outputs asked for."""
     if outputs == "detections":

@@ -9,7 +9,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,12 @@ from fsaf.data.records import Classes
 from fsaf.detection.file_info import Outputs, make_metadata, output_names
 from fsaf.errors import UserError, import_extra
 from fsaf.exporting.check import Comparison, check_file
-from fsaf.exporting.modules import make_module
+from fsaf.exporting.modules import make_module, use_constant_padding
 from fsaf.files import check_folder, remove_leftovers, whole
 from fsaf.model.detector import FSAF
 
+TRACED = (256, 384)
+"""Size that a file with free sizes is traced with: no level has a side of 1, which would be a constant."""
 LOWEST_OPSET = 18
 """Lowest opset that PyTorch's exporter writes."""
 
@@ -39,8 +41,8 @@ class ExportReport:
     path: Path
     megabytes: float
     opset: int
-    input_shape: tuple[int | None, int, int, int]
-    """(N, 3, H, W) of the images; N is None if it is free."""
+    input_shape: tuple[int | None, int, int | None, int | None]
+    """(N, 3, H, W) of the images; None for what is free."""
     seconds: float
     """Time to write the file, without the comparison."""
     comparison: Comparison | None
@@ -67,7 +69,7 @@ def export_onnx(
     config: Config,
     path: Path,
     *,
-    size: tuple[int, int],
+    size: tuple[int, int] | None = None,
     batch: int = 1,
     dynamic_batch: bool = False,
     opset: int | None = None,
@@ -75,18 +77,17 @@ def export_onnx(
     float_images: bool | None = None,
     fixed_size: bool = False,
     check_graph: Callable[[Any], None] = lambda graph: None,
-    images: Tensor | None = None,
-    sizes_b2: Tensor | None = None,
+    batches: Sequence[tuple[Tensor, Tensor]] = (),
 ) -> ExportReport:
     """Write ``model`` to ``path``. The file appears only when it is whole and, given images, checked.
 
-    size: (H, W) that images are padded to, multiples of 32. batch: N, unless ``dynamic_batch`` leaves it to
-    the caller of the file. opset: of ONNX, 18 or later; by default the one PyTorch prefers. outputs: see
-    ``fsaf.exporting.modules``. float_images: take float32 0..255 instead of uint8. fixed_size: leave out the
-    input ``sizes``; the caller fills the padding with the mean colour. check_graph: called with the graph,
-    of onnx_ir, before the file is written; it may raise.
-    images, sizes_b2: (n, 3, H, W) uint8 and (n, 2), real preprocessed images, any number; onnxruntime runs
-    the file on them and must agree with PyTorch.
+    size: (H, W) that images are padded to, multiples of 32; None for a file that takes any such size.
+    batch: N, unless ``dynamic_batch`` leaves it to the caller of the file. opset: of ONNX, 18 or later; by
+    default the one PyTorch prefers. outputs: see ``fsaf.exporting.modules``. float_images: take float32
+    0..255 instead of uint8. fixed_size: leave out the input ``sizes``; the caller fills the padding with the
+    mean colour. check_graph: called with the graph, of onnx_ir, before the file is written; it may raise.
+    batches: real preprocessed images, (n, 3, H, W) uint8, and their sizes inside the padding, (n, 2), any
+    number; onnxruntime runs the file on them and must agree with PyTorch.
     Raises UserError for wrong settings, a missing package, or a file that disagrees.
     """
     config = replace(config, model=model.settings)
@@ -97,12 +98,17 @@ def export_onnx(
     remove_leftovers(path.parent)
     start = time.perf_counter()
     network = make_module(copy.deepcopy(model).cpu().float().eval(), outputs, config.predict, size).eval()
+    if size is None:
+        use_constant_padding(network)
     # Trace with more than one image: PyTorch treats a batch of 1 as a constant.
     count = 2 if dynamic_batch else batch
     dtype = torch.float32 if float_images else torch.uint8
-    example = (torch.zeros(count, 3, *size, dtype=dtype), torch.tensor([size] * count))
+    traced = size or TRACED
+    example = (torch.zeros(count, 3, *traced, dtype=dtype), torch.tensor([traced] * count))
     names = output_names(outputs, config)
-    program = _trace(network, example[: 1 if fixed_size else 2], names, dynamic_batch, opset)
+    shapes = _free_sides(dynamic_batch, size is None)
+    inputs = 1 if fixed_size else 2
+    program = _trace(network, example[:inputs], names, shapes and shapes[:inputs], opset)
     written = program.model.opset_imports[""]
     if opset is not None and written != opset:
         raise UserError(f"opset {opset}: this PyTorch's exporter can only write opset {written}; use that")
@@ -117,22 +123,20 @@ def export_onnx(
         program.save(draft, external_data=False)
         seconds = time.perf_counter() - start
         comparison = None
-        if images is not None:
-            if sizes_b2 is None:
-                sizes_b2 = torch.tensor([size] * len(images))
-            comparison = check_file(draft, network, images, sizes_b2, outputs, config, classes, str(path))
+        if batches:
+            comparison = check_file(draft, network, batches, outputs, config, classes, str(path))
         megabytes = draft.stat().st_size / 1e6
     return ExportReport(
         path=path,
         megabytes=megabytes,
         opset=written,
-        input_shape=(None if dynamic_batch else batch, 3, *size),
+        input_shape=(None if dynamic_batch else batch, 3, *(size or (None, None))),
         seconds=seconds,
         comparison=comparison,
     )
 
 
-def _check_settings(path: Path, size: tuple[int, int], batch: int, opset: int | None) -> None:
+def _check_settings(path: Path, size: tuple[int, int] | None, batch: int, opset: int | None) -> None:
     onnx = import_extra("onnx")
     import_extra("onnxscript")
     import_extra("onnxruntime")
@@ -140,7 +144,7 @@ def _check_settings(path: Path, size: tuple[int, int], batch: int, opset: int | 
         raise UserError(f"{path}: the name of an exported file must end in .onnx")
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give the name of a file")
-    if any(side < MULTIPLE or side % MULTIPLE for side in size):
+    if size and any(side < MULTIPLE or side % MULTIPLE for side in size):
         raise UserError(f"size {size[0]} x {size[1]}: both must be multiples of {MULTIPLE}")
     if size[0] * size[1] > limits.AREA:
         raise UserError(f"size {size[0]} x {size[1]}: at most {limits.AREA:,} pixels are possible")
@@ -151,14 +155,25 @@ def _check_settings(path: Path, size: tuple[int, int], batch: int, opset: int | 
         raise UserError(f"opset {opset}: must be {LOWEST_OPSET} to {highest}, as the installed onnx knows")
 
 
+def _free_sides(batch: bool, size: bool) -> Any:
+    """Return the dimensions of images and sizes that are free, for ``torch.export``; None if none is."""
+    if not batch and not size:
+        return None
+    free: dict[int, Any] = {0: torch.export.Dim("batch", min=1)} if batch else {}
+    if not size:
+        return free, free
+    most = limits.SIDE // MULTIPLE
+    rows, columns = (torch.export.Dim(name, min=1, max=most) for name in ("rows", "columns"))
+    return {**free, 2: MULTIPLE * rows, 3: MULTIPLE * columns}, free
+
+
 def _trace(
     network: nn.Module,
     example: tuple[Tensor, ...],
     output_names: list[str],
-    dynamic_batch: bool,
+    free: Any,
     opset: int | None,
 ) -> Any:
-    free = {0: torch.export.Dim("batch", min=1)}
     with _quiet():
         return torch.onnx.export(
             network,
@@ -167,7 +182,7 @@ def _trace(
             verbose=False,
             input_names=["images", "sizes"][: len(example)],
             output_names=output_names,
-            dynamic_shapes=(free,) * len(example) if dynamic_batch else None,
+            dynamic_shapes=free,
             opset_version=opset,
             custom_translation_table={torch.ops.fsaf.nms.default: _translate_nms},
         )
