@@ -58,9 +58,10 @@ def export(
 
     detector: a ``Detector``, or anything that ``fsaf.load`` opens. images: pictures to compare on; by default
     eight of the validation split of the data that the detector was trained on. size: (H, W) that images are
-    padded to; by default any multiples of 32, unless the recipe has a single batch shape. target: ``ascend`` writes a file for Ascend's
-    compiler ATC. batch: images per run; dynamic_batch leaves the number to the caller of the file. opset: of
-    ONNX; by default PyTorch's. outputs: ``raw`` writes logits and boxes of all locations, without NMS.
+    padded to; by default any multiples of 32, unless the recipe has a single batch shape. target: ``ascend``
+    writes a file for Ascend's compiler ATC. batch: images per run; dynamic_batch leaves the number to the
+    caller of the file. opset: of ONNX; by default PyTorch's. outputs: ``raw`` writes logits and boxes of all
+    locations, without NMS.
     float_images: take float32 images, 0..255, instead of uint8; by default only for ``ascend``. fixed_size:
     leave out the input ``sizes``; the caller fills padding with the mean colour.
     Raises UserError for wrong settings, or if the file and PyTorch disagree; no file is left then.

@@ -13,7 +13,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
     parser.add_argument("--out", metavar="FILE", help="file to write (the checkpoint's name with .onnx)")
     parser.add_argument(
-        "--size", type=int, nargs=2, metavar=("H", "W"), help="input size (any, in multiples of 32, unless the recipe has one batch shape)"
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="input size (any, unless the recipe has one shape)",
     )
     parser.add_argument(
         "--batch", type=int, default=1, metavar="N", help="batch size; 0 for a dynamic one (1)"

@@ -46,11 +46,12 @@ def open_exported(session: Session, info: FileInfo) -> Opened:
     Raises UserError if the images that the file takes are not those of its metadata, or beyond
     ``fsaf.config.limits``.
     """
-    shape, sizes = session.input_shape, info.config.data.shapes or []
-    if len(shape) != 4 or shape[1] != 3 or tuple(shape[2:]) not in [tuple(size) for size in sizes]:
+    shape = session.input_shape
+    if len(shape) != 4 or shape[1] != 3 or tuple(shape[2:]) != (info.size or (None, None)):
+        wanted = "any size" if info.size is None else " x ".join(map(str, info.size))
         raise CheckpointError(
-            f"{session.path}: takes images of shape {list(shape)}, which do not fit its metadata, "
-            f"{' or '.join(map(str, map(list, sizes)))}; is that another file's?"
+            f"{session.path}: takes images of shape {list(shape)}, which do not fit its metadata, {wanted}; "
+            "is that another file's?"
         )
     if not 1 <= (1 if shape[0] is None else shape[0]) <= limits.BATCH:
         raise CheckpointError(f"{session.path}: runs {shape[0]} images; 1 to {limits.BATCH} are possible")
@@ -164,8 +165,7 @@ class _File:
     @property
     def fixed_size(self) -> tuple[int, int] | None:
         """(H, W) of its images; None if it takes any multiples of 32."""
-        height, width = self.session.input_shape[2:]
-        return (height, width) if height and width else None
+        return self.info.size
 
     def run(self, images: Tensor, sizes_b2: Tensor) -> tuple[Tensor, ...]:
         """Return the file's outputs. Raises UserError for images of another size."""

@@ -28,6 +28,8 @@ class FileInfo:
     classes: Classes
     config: Config
     outputs: Outputs
+    size: tuple[int, int] | None
+    """(H, W) of its images; None if it takes any multiples of 32."""
 
 
 def make_metadata(
@@ -56,6 +58,7 @@ def make_metadata(
         "format": FORMAT,
         "version": str(VERSION),
         "outputs": outputs,
+        "size": "free" if size is None else "fixed",
         "classes": {"names": list(classes.names), "ids": list(classes.ids)},
         "config": to_dict(own),
         "preprocessing": preprocessing,
@@ -96,6 +99,7 @@ def read_info(metadata: Mapping[str, Any], path: Path) -> FileInfo:
         )
     found = read_classes(classes.get("names"), classes.get("ids"), str(path))
     built = build_config(config, where=str(path))
-    if built.model.mean is None or len(built.data.shapes or []) != 1:
+    shapes, free = built.data.shapes or [], metadata.get("size") == "free"  # fixed, if it is not there
+    if built.model.mean is None or (len(shapes) != 1 and not free):
         raise CheckpointError(f"{path}: its metadata is damaged (no mean colour or size); export it again")
-    return FileInfo(classes=found, config=built, outputs=outputs)
+    return FileInfo(classes=found, config=built, outputs=outputs, size=None if free else shapes[0])

@@ -146,7 +146,7 @@ def _check_settings(path: Path, size: tuple[int, int] | None, batch: int, opset:
         raise UserError(f"{path}: is a folder; give the name of a file")
     if size and any(side < MULTIPLE or side % MULTIPLE for side in size):
         raise UserError(f"size {size[0]} x {size[1]}: both must be multiples of {MULTIPLE}")
-    if size[0] * size[1] > limits.AREA:
+    if size and size[0] * size[1] > limits.AREA:
         raise UserError(f"size {size[0]} x {size[1]}: at most {limits.AREA:,} pixels are possible")
     if not 1 <= batch <= limits.BATCH:
         raise UserError(f"batch {batch}: must be between 1 and {limits.BATCH}")
