@@ -1,5 +1,6 @@
 """Data sets without splits: what is held out, the lists of ``--split``, and training on them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,21 @@ def test_a_fifth_is_held_out_the_same_in_every_run(root: Path) -> None:
     assert parities.count(0) == parities.count(1) == 2  # as many cats as dogs
     assert names(config(root, val_seed=1).data, "val") != val
     assert len(names(config(root, val_share=0.5).data, "val")) == 10
+
+
+def test_one_photograph_is_enough_to_train(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in root.rglob("p*.*"):
+        if path.stem != "p00":
+            path.unlink()
+    for path in root.glob("*.json"):
+        content = json.loads(path.read_text())
+        content["images"], content["annotations"] = content["images"][:1], content["annotations"][:1]
+        path.write_text(json.dumps(content))
+    train, val, notes = open_for_training(config(root))
+    assert len(train.images) == 1 and val is None
+    assert sum("too few images to hold one out" in note for note in notes) == 1
+    assert main(["check", str(root), "--data.min_size=1"]) == 0
+    assert capsys.readouterr().out.count("too few images to hold one out") == 1
 
 
 def test_a_share_of_nothing_trains_on_all(root: Path) -> None:

@@ -8,6 +8,7 @@ from fsaf.checking.doubles import add_doubles
 from fsaf.checking.images import ImageFile, decode_images
 from fsaf.checking.roles import Roles, roles_of
 from fsaf.config import Config
+from fsaf.data.readers.holdout import HeldOut
 from fsaf.data.readers.splits import splits_of
 from fsaf.data.records import Records, Split
 from fsaf.errors import DataError
@@ -53,6 +54,10 @@ def open_survey(config: Config) -> Survey:
     roles = roles_of(splits, root)
     read = read_splits(splits, config.data)
     notes = [split.missing for split in splits.values() if split.missing]
+    if roles.val and isinstance(splits[roles.val], HeldOut) and not read[roles.val].images:
+        del splits[roles.val], read[roles.val]
+        roles = Roles(roles.train, None)
+        notes.append("too few images to hold one out, so nothing is evaluated")
     notes += [f"{name}: {note}" for name, records in read.items() for note in records.notes]
     return Survey(root=root, splits=splits, read=read, roles=roles, notes=notes)
 

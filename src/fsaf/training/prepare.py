@@ -8,7 +8,8 @@ from fsaf.checking.reach import count_unreachable
 from fsaf.config import Config, DataConfig, SplitConfig
 from fsaf.data.faults import FAULT_KINDS
 from fsaf.data.readers.formats import choose_split
-from fsaf.data.readers.splits import check_images, notes_on, open_split, splits_of
+from fsaf.data.readers.holdout import HeldOut
+from fsaf.data.readers.splits import NoImages, check_images, find_split, notes_on, open_split, splits_of
 from fsaf.data.records import ImageRecord, Records, is_trained_on
 from fsaf.errors import DataError, UserError
 from fsaf.text import counted, printable
@@ -38,7 +39,13 @@ def open_for_training(config: Config) -> tuple[Records, Records | None, list[str
         return records, None, notes
     if (why := _no_validation(config.data)) is not None:
         return records, None, [*notes, f"{why}, so nothing is evaluated and there is no best.pt"]
-    validation = check_images(open_split(config.data, "val", records.classes), config.data)
+    try:
+        validation = open_split(config.data, "val", records.classes)
+    except NoImages:
+        if not isinstance(find_split(config.data, "val"), HeldOut):
+            raise
+        return records, None, [*notes, "too few images to hold one out, so nothing is evaluated"]
+    validation = check_images(validation, config.data)
     both = {image.path for image in validation.images} & {image.path for image in records.images}
     if both:
         notes.append(f"evaluation is on {len(both)} images of training, so AP does not show overfitting")

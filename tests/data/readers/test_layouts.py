@@ -403,6 +403,35 @@ def test_numbers_of_other_tools_are_read_and_noted(tmp_path: Path, name: str) ->
     assert {each for each, count in records.faults.counts.items() if count} == {kind}
 
 
+@pytest.mark.parametrize(
+    ("value", "crowd"), [("0", False), (0.0, False), ("1", True), (True, True), (None, False)]
+)
+def test_flags_written_as_text(tmp_path: Path, value: Any, crowd: bool) -> None:
+    images(tmp_path / "images")
+    content = coco(tmp_path / "train.json")
+    for row in content["annotations"]:
+        row["iscrowd"] = value
+    write(tmp_path / "train.json", json.dumps(content))
+    records = open_split(DataConfig(root=str(tmp_path)), "train")
+    assert all((image.crowd == crowd).all() for image in records.images)
+
+
+@pytest.mark.parametrize("word", ["Unspecified", "0", "false", ""])
+def test_words_that_do_not_make_an_object_difficult(tmp_path: Path, word: str) -> None:
+    images(tmp_path)
+    xml(tmp_path)
+    for path in tmp_path.glob("*.xml"):
+        path.write_text(path.read_text().replace("</name>", f"</name><difficult>{word}</difficult>"))
+    assert_whole(tmp_path)
+    assert not any(image.crowd.any() for image in open_split(DataConfig(root=str(tmp_path)), "train").images)
+
+
+def test_class_numbers_written_as_text(tmp_path: Path) -> None:
+    yolo(tmp_path, "train: images/train")
+    write(tmp_path / "data.yaml", "train: images/train\nnames: {'0': cat, '1': dog}\n")
+    assert_whole(tmp_path)
+
+
 def test_file_names_of_one_last_part_are_not_taken_for_one_image(tmp_path: Path) -> None:
     images(tmp_path / "images")
     content = coco(tmp_path / "train.json", "/upload/1/")

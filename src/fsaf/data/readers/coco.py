@@ -190,17 +190,18 @@ class _Reader:
             elif category not in label_of:
                 fault("box-other-class", f"is of category {category}, which the detector does not have")
             else:
-                if entry.get("ignore"):
+                ignored = _flag(entry.get("ignore"))
+                if ignored:
                     fault("box-ignored", "is marked 'ignore'")
                 table.add(
                     position[image],
                     box,
                     label_of[category],
-                    bool(entry.get("iscrowd", 0)),
+                    _flag(entry.get("iscrowd")),
                     item,
                     entry=number,
                     area=math.nan if area is None else area,
-                    used=not entry.get("ignore"),
+                    used=not ignored,
                 )
         for id_, boxes in lost.items():
             self.faults.note_boxes(id_, boxes)
@@ -219,6 +220,11 @@ class _Reporter(NamedTuple):
     def __call__(self, kind: str, text: str) -> None:
         image = self.image if isinstance(self.image, int) else None
         self.faults.add(kind, self.file, f"annotation {self.id!r:.40} {text}", image=image, item=self.item)
+
+
+def _flag(value: object) -> bool:
+    """Return a flag, which may be written as text."""
+    return bool(value) and whole(value) != 0 and value != "false"
 
 
 def _read_box(entry: dict[str, Any], fault: _Reporter) -> list[float] | None:

@@ -195,6 +195,10 @@ def _read_names(data: Any, path: Path) -> Classes:
     names = data.get("names") if isinstance(data, dict) else None
     if isinstance(names, list):
         names = dict(enumerate(names))
+    if isinstance(names, dict):
+        names = {
+            int(key) if type(key) is str and key.isdecimal() else key: name for key, name in names.items()
+        }
     if not isinstance(names, dict) or not names:
         raise DataError(f"{path}: needs 'names', a list of class names or a number and a name each")
     for index, name in names.items():

@@ -13,6 +13,10 @@ from fsaf.data.records import Classes, Records, Split
 from fsaf.errors import DataError
 
 
+class NoImages(DataError):
+    """A split has no images, or a data set has too few to hold one out."""
+
+
 def splits_of(data: DataConfig) -> dict[str, Split]:
     """Return the splits that the config names, else those found in ``data.root``, by name.
 
@@ -67,7 +71,7 @@ def open_split(data: DataConfig, name: str, classes: Classes | None = None) -> R
         )
     records = find_split(data, name).read(classes, Faults(), data)
     if not records.images:
-        raise DataError(f"{records.source}: lists no images")
+        raise NoImages(f"{records.source}: lists no images")
     settle_rotation(records, data)
     if name == "train":
         records.table = None  # only scoring and checking need it; COCO's takes 60 MB

@@ -67,7 +67,7 @@ def read_object(element: ElementTree.Element, number: int, file: Path, faults: F
         faults.add("box-not-a-number", file, text, item=number)
         return None
     # xmax = xmin - 1 is a box without pixels; anything below is inverted. Tools write both for an empty box.
-    difficult = (element.findtext("difficult") or "").strip() not in ("", "0")
+    difficult = (element.findtext("difficult") or "").strip().lower() in ("1", "true", "yes")
     return Object(name, (x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1), difficult, number)
 
 
