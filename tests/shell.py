@@ -21,7 +21,7 @@ def write_recipe(folder: Path, data: Path, out: Path, **overrides: Any) -> Path:
         "model__backbone": "test_efficientnet",
         "model__convs": 0,
         "data__batch_size": 2,
-        "train__epochs": 100,
+        "train__epochs": 5000,
         "train__evaluate_every": 0,
     }
     file = folder / "recipe.json"

@@ -51,7 +51,7 @@ def test_ctrl_c_with_tee_saves(root: Path, tmp_path: Path) -> None:
 def test_a_terminal_that_is_gone_does_not_end_training(root: Path, tmp_path: Path, number: int) -> None:
     """Every write to it fails with EIO; no SIGHUP comes since it is not the controlling terminal."""
     out = tmp_path / "run"
-    file = shell.write_recipe(tmp_path, root, out, train__epochs=100 if number else 12)
+    file = shell.write_recipe(tmp_path, root, out, train__epochs=5000 if number else 12)
     ours, theirs = pty.openpty()
     process = shell.start(f"exec $FSAF train {file}", stdout=theirs, stderr=theirs)
     os.close(theirs)

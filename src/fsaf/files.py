@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import os
 import platform
 import re
@@ -31,6 +32,7 @@ def whole(path: Path) -> Iterator[Path]:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers_once(path.parent)
         draft = path.with_name(_draft_name(path))
         try:
             yield draft
@@ -52,6 +54,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     with _naming(folder):
         exists = folder.exists()  # then it may be a mount point, which cannot be replaced
         draft = folder / _draft_name(folder) if exists else folder.with_name(_draft_name(folder))
+        _remove_leftovers_once(draft.parent)
         try:
             draft.mkdir(parents=True)
             yield draft
@@ -59,6 +62,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
                 if file.is_file():
                     sync(file)
             if exists:
+                if any(path.name[0] != "." for path in folder.iterdir()):  # written by another process since
+                    raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
                 for entry in list(draft.iterdir()):
                     entry.rename(folder / entry.name)
             else:
@@ -114,6 +119,12 @@ def remove_leftovers(folder: Path, start: str = ".") -> None:
         if match and not _is_alive(int(match[1])):
             with contextlib.suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@functools.cache
+def _remove_leftovers_once(folder: Path) -> None:
+    """Call ``remove_leftovers`` once in this process: to list a folder for each file would take too long."""
+    remove_leftovers(folder)
 
 
 def write_error(path: Path, error: Any) -> WriteError:

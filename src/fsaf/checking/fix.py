@@ -19,7 +19,7 @@ from fsaf.data.readers.coco_json import extent
 from fsaf.data.records import ImageRecord, Records
 from fsaf.data.table import BoxTable, clip_boxes
 from fsaf.errors import DataError
-from fsaf.files import check_folder, write_text
+from fsaf.files import check_folder, whole_folder, write_text
 
 CHANGES: dict[str, str] = {
     "entry": "removed",
@@ -83,8 +83,14 @@ def write_clean(out: Path, survey: Survey) -> tuple[dict[str, Path], int]:
         contents[targets[name]] = content
         changes += [{"split": name, **change} for change in changed]
     contents[out / "changes.json"] = changes
-    for file, content in contents.items():
-        write_text(file, json.dumps(content))
+    if folder.exists():
+        for file, content in contents.items():
+            write_text(file, json.dumps(content))
+    else:
+        with whole_folder(out) as draft:
+            (draft / folder.name).mkdir()
+            for file, content in contents.items():
+                write_text(draft / file.relative_to(out), json.dumps(content))
     return targets, len(changes)
 
 

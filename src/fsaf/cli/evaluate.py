@@ -10,7 +10,6 @@ from fsaf.cli.processes import in_processes
 from fsaf.cli.report import draw_report
 from fsaf.cli.verb import EVALUATION, Verb, add_device, add_devices, of_detector
 from fsaf.errors import UserError
-from fsaf.files import check_folder
 from fsaf.text import printable
 
 
@@ -38,6 +37,7 @@ def _evaluate(
     from fsaf.device import HOST
     from fsaf.processes import group
     from fsaf.processes.join import join
+    from fsaf.processes.lock import locked
     from fsaf.run_folder.commands import note_command
     from fsaf.run_folder.paths import is_file, run_folder
     from fsaf.scoring.evaluate import evaluate
@@ -49,9 +49,8 @@ def _evaluate(
         raise UserError(f"{path}: is not a file in a run folder; choose where to write with --out FOLDER")
     folder = Path(out) if out else run_folder(path)
     exported = is_exported(path)  # another runtime has the device; PyTorch need not know it
-    with join(HOST if exported else device or "auto") as own:
+    with join(HOST if exported else device or "auto") as own, locked(folder, "evaluate"):
         detector = open_detector(checkpoint, overrides, device if exported else own)
-        check_folder(folder)
         data = detector.config.data
         records = check_images(open_split(data, "val", detector.classes), data)
         for note in notes_on(records) if group.is_main() else []:

@@ -13,13 +13,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
-from torch.utils.tensorboard import SummaryWriter
 
 from fsaf.console import keep_writing
 from fsaf.errors import UserError
 from fsaf.files import write_text
 from fsaf.processes import group
 from fsaf.text import printable
+from fsaf.training.board import Board
 
 EVERY = 60.0
 """Seconds between lines on the progress of an evaluation, where there is no bar."""
@@ -37,7 +37,7 @@ class RunLog:
         self.console, self.total_steps, self.path = console, total_steps, out / "metrics.jsonl"
         _cut_off(self.path, first_step, first_step if evaluated else first_step - 1)
         self.file = self.path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)
+        self.board = Board(out / "tensorboard", first_step + 1)
         self.start, self.first_step = time.perf_counter(), first_step
         self.bar = Progress(
             TextColumn("{task.completed}/{task.total}", table_column=Column(no_wrap=True)),
@@ -124,7 +124,7 @@ class RunLog:
             self.file.flush()
             for key, value in record.items():
                 if isinstance(value, (int, float)):
-                    self.board.add_scalar(f"{group}/{key}", value, done)
+                    self.board.add(f"{group}/{key}", value, done)
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:

@@ -20,6 +20,7 @@ from fsaf.device import random_state, set_random_state
 from fsaf.errors import CheckpointError, Stopped, UserError
 from fsaf.model.detector import FSAF
 from fsaf.processes import group
+from fsaf.processes.lock import FolderLock
 from fsaf.training.optim import MovingAverage, set_rate
 from fsaf.training.precision import Precision
 from fsaf.training.window import Blame, Window, check_finite, mean_loss
@@ -61,6 +62,8 @@ class Run:
     saved_at: float = field(default_factory=time.monotonic)
     """Time of the last checkpoint, or of the start."""
     resumed: bool = False
+    lock: FolderLock | None = None
+    """Of the run folder."""
     steps_per_epoch: int | None = None
     """Steps of an epoch, images of a step, and fingerprints of the splits (``fsaf.training.resume``). Until
     ``take_up`` those of the checkpoint, if it holds them."""

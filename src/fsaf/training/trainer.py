@@ -13,14 +13,16 @@ from rich.console import Console
 from fsaf.config import Config, to_dict
 from fsaf.data.workers import Loader, WorkerDied, check_main_guard
 from fsaf.device import copy_images, memory_gb
-from fsaf.errors import UserError
+from fsaf.errors import UserError, WriteError
 from fsaf.files import remove_leftovers, write_text
 from fsaf.processes import group
 from fsaf.processes.join import join
+from fsaf.processes.lock import locked
 from fsaf.processes.stop import StopRequest
 from fsaf.run_folder.commands import note_command
 from fsaf.text import counted, printable
 from fsaf.training.log import NoLog, RunLog
+from fsaf.training.place import follow
 from fsaf.training.run import Run
 from fsaf.training.session import Session, Step, make_step, open_session
 from fsaf.training.step import FirstSteps
@@ -44,8 +46,11 @@ def train(config: Config, console: Console | None = None, *, command: str = "fsa
     or SIGTERM, with everything saved.
     """
     check_main_guard()
-    with join(config.device) as device:
+    if config.out is None:
+        raise UserError("out is not set; give the run folder with --out FOLDER")
+    with join(config.device) as device, locked(Path(config.out), "train") as lock:
         session = open_session(config, device, processes=group.processes(), rank=group.rank())
+        session.run.lock = lock
         _train(session, console or Console(), command)
         return session.run.out
 
@@ -202,8 +207,15 @@ def _naming_last_good(run: Run) -> Iterator[None]:
 
 def save(run: Run, log: RunLog | NoLog) -> None:
     """Write ``last.pt``. Before it, sync the records, which a resumed run does not make again."""
+    follow(run, log)
     log.sync()
-    run.save()
+    try:
+        run.save()
+    except WriteError:
+        if group.processes() > 1 or run.lock is None or run.lock.place() == run.out:
+            raise
+        follow(run, log)  # the run folder was moved or deleted meanwhile
+        run.save()
 
 
 def is_due(run: Run, seconds: float, ask: bool = True) -> bool:

@@ -11,6 +11,7 @@ from fsaf.scoring.evaluate import evaluate
 from fsaf.scoring.results import write_evaluation
 from fsaf.text import counted
 from fsaf.training.log import NoLog, RunLog
+from fsaf.training.place import follow
 from fsaf.training.run import Run
 
 ZERO = 0.0005
@@ -32,6 +33,7 @@ def validate(
     def before_batch(done: int, total: int) -> None:
         log.evaluating(done, total)
         if alone and request.number:
+            follow(run, log)
             log.sync()
             run.save()
             run.stop_if(request.number)
@@ -39,6 +41,7 @@ def validate(
     metrics, predictions = evaluate(
         detector, records, run.config.data, before_batch=before_batch, stop=lambda: alone and request.number
     )
+    follow(run, log)
     record: dict[str, Any] = {"step": run.step, "epoch": epoch, **metrics}
     log.evaluation(run.step, record)
     run.to_evaluate = False
