@@ -16,6 +16,7 @@ GROUND = (
     "environment",
     "errors",
     "files",
+    "lock",
     "console",
     "text",
     "boxes",

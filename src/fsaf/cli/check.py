@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         sizes_text,
     )
     from fsaf.checking.verdict import next_command, verdict
-    from fsaf.processes.lock import locked
+    from fsaf.lock import FolderLock
     from fsaf.recipe import load_recipe
 
     if args.shapes is not None and args.shapes < 1:
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{len(found.read[name].images):,} images listed in {printable(file)}", file=stream)
         print(f"to train on them: {printable(lists_command(found, lists, recipe))}", file=stream)
     if args.fix:
-        with locked(Path(args.fix), "check --fix"):
+        with FolderLock(Path(args.fix), "check --fix"):
             written, changes = write_clean(Path(args.fix), found)
         place = printable(Path(args.fix) / "changes.json")
         print(f"{changes:,} changes, listed in {place}; written:", file=stream)

@@ -37,7 +37,6 @@ def _evaluate(
     from fsaf.device import HOST
     from fsaf.processes import group
     from fsaf.processes.join import join
-    from fsaf.processes.lock import locked
     from fsaf.run_folder.commands import note_command
     from fsaf.run_folder.paths import is_file, run_folder
     from fsaf.scoring.evaluate import evaluate
@@ -49,7 +48,7 @@ def _evaluate(
         raise UserError(f"{path}: is not a file in a run folder; choose where to write with --out FOLDER")
     folder = Path(out) if out else run_folder(path)
     exported = is_exported(path)  # another runtime has the device; PyTorch need not know it
-    with join(HOST if exported else device or "auto") as own, locked(folder, "evaluate"):
+    with join(HOST if exported else device or "auto") as own, group.locked(folder, "evaluate"):
         detector = open_detector(checkpoint, overrides, device if exported else own)
         data = detector.config.data
         records = check_images(open_split(data, "val", detector.classes), data)

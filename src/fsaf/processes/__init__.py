@@ -2,5 +2,5 @@
 
 A device name and the launcher's environment come in. A joined process group, collective operations on plain
 values and tensors, and the signal to stop for go out. Read ``group.py``, ``join.py``, ``stop.py``, then
-``launch.py``. ``lock.py`` keeps other runs out of a folder.
+``launch.py``.
 """

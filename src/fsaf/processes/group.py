@@ -5,8 +5,9 @@ Every function also works in a single process. There it does nothing, or returns
 
 import inspect
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fsaf.errors import UserError
+from fsaf.lock import FolderLock
 
 T = TypeVar("T")
 
@@ -94,6 +96,17 @@ def from_main(make: Callable[[], T]) -> T:
     if isinstance(result[0], UserError):
         raise result[0]
     return result[0]
+
+
+@contextmanager
+def locked(folder: Path, verb: str) -> Iterator[FolderLock]:
+    """Lock a folder that the main process writes; raise the WriteError of ``FolderLock`` on all processes."""
+    lock = FolderLock(folder, verb)
+    from_main(lock.acquire)
+    try:
+        yield lock
+    finally:
+        lock.release()
 
 
 def mean_over_processes(values: Tensor) -> Tensor:

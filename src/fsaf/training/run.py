@@ -18,9 +18,9 @@ from fsaf.config import Config
 from fsaf.data.records import Classes
 from fsaf.device import random_state, set_random_state
 from fsaf.errors import CheckpointError, Stopped, UserError
+from fsaf.lock import FolderLock
 from fsaf.model.detector import FSAF
 from fsaf.processes import group
-from fsaf.processes.lock import FolderLock
 from fsaf.training.optim import MovingAverage, set_rate
 from fsaf.training.precision import Precision
 from fsaf.training.window import Blame, Window, check_finite, mean_loss

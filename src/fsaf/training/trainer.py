@@ -17,7 +17,6 @@ from fsaf.errors import UserError, WriteError
 from fsaf.files import remove_leftovers, write_text
 from fsaf.processes import group
 from fsaf.processes.join import join
-from fsaf.processes.lock import locked
 from fsaf.processes.stop import StopRequest
 from fsaf.run_folder.commands import note_command
 from fsaf.text import counted, printable
@@ -48,7 +47,7 @@ def train(config: Config, console: Console | None = None, *, command: str = "fsa
     check_main_guard()
     if config.out is None:
         raise UserError("out is not set; give the run folder with --out FOLDER")
-    with join(config.device) as device, locked(Path(config.out), "train") as lock:
+    with join(config.device) as device, group.locked(Path(config.out), "train") as lock:
         session = open_session(config, device, processes=group.processes(), rank=group.rank())
         session.run.lock = lock
         _train(session, console or Console(), command)

@@ -5,13 +5,12 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from fsaf.errors import WriteError
 from fsaf.files import check_folder, write_error
-from fsaf.processes.group import from_main
 from fsaf.text import printable
 
 try:
@@ -23,22 +22,8 @@ LOCK = ".fsaf-lock"
 """File in a locked folder. It names the process that holds the lock; the lock ends with that process."""
 
 
-@contextlib.contextmanager
-def locked(folder: Path, verb: str) -> Iterator["FolderLock"]:
-    """Lock a folder for all processes of the group, while the main one writes it.
-
-    Raises WriteError, on all of them, as ``FolderLock.acquire``.
-    """
-    lock = FolderLock(folder, verb)
-    from_main(lock.acquire)
-    try:
-        yield lock
-    finally:
-        lock.release()
-
-
 class FolderLock:
-    """A lock of a folder against other processes, of this machine and of those that share the disk."""
+    """Context manager: locks a folder against processes of this machine and of those that share the disk."""
 
     def __init__(self, folder: Path, verb: str) -> None:
         """verb: of this process, for the messages of others."""
@@ -46,6 +31,13 @@ class FolderLock:
         self.descriptor: int | None = None
         self.created: list[Path] = []
         """Folders that did not exist before, the innermost first."""
+
+    def __enter__(self) -> "FolderLock":
+        self.acquire()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.release()
 
     def acquire(self) -> None:
         """Lock the folder, and create it if it does not exist.
