@@ -32,7 +32,8 @@ def evaluate(
     """
     detector = _opened(detector)
     settings = _data(detector.config.data, data)
-    records = splits.check_images(splits.open_split(settings, "val", detector.classes), settings)
+    records = splits.open_split(settings, "val", detector.classes)
+    splits.check_images(records, settings)
     metrics, _ = evaluate_records(detector, records, settings)
     return metrics
 

@@ -51,7 +51,8 @@ def _evaluate(
     with join(HOST if exported else device or "auto") as own, group.locked(folder, "evaluate"):
         detector = open_detector(checkpoint, overrides, device if exported else own)
         data = detector.config.data
-        records = check_images(open_split(data, "val", detector.classes), data)
+        records = open_split(data, "val", detector.classes)
+        check_images(records, data)
         for note in notes_on(records) if group.is_main() else []:
             print(f"note: {printable(note)}", file=sys.stderr)
         metrics, predictions = evaluate(detector, records, data, Console(stderr=True))

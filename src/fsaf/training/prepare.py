@@ -45,7 +45,7 @@ def open_for_training(config: Config) -> tuple[Records, Records | None, list[str
         if not isinstance(find_split(config.data, "val"), HeldOut):
             raise
         return records, None, [*notes, "too few images to hold one out, so nothing is evaluated"]
-    validation = check_images(validation, config.data)
+    check_images(validation, config.data)
     both = {image.path for image in validation.images} & {image.path for image in records.images}
     if both:
         notes.append(f"evaluation is on {len(both)} images of training, so AP does not show overfitting")
@@ -98,9 +98,8 @@ def for_training(records: Records, data: DataConfig) -> tuple[Records, list[str]
             f"{records.source}: every image is under {data.min_size} pixels (data.min_size) or without boxes "
             "(data.keep_empty)"
         )
-    left = check_images(replace(records, images=kept), data)
-    if not any((~image.crowd).any() for image in left.images):
-        raise DataError(f"{records.source}: every image with boxes is damaged (data.on_bad_image: skip)")
+    left = replace(records, images=kept)
+    check_images(left, data)
     notes += notes_on(left, records) + _over_limit(left.images, data.max_boxes) + _missing_classes(left)
     return left, notes
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from fsaf.data.readers import coco_layout, voc_layout, yolo_layout
 from fsaf.data.readers.image_files import walk
-from fsaf.data.readers.layout import UNSPLIT, has_word
+from fsaf.data.readers.layout import DEEPEST, UNSPLIT, has_word
 from fsaf.data.records import Split
 from fsaf.errors import DataError, UserError
 
@@ -97,7 +97,10 @@ def _by_content(data: Path, broken: list[UserError]) -> dict[str, Split]:
     looked = ", no ".join(reader.LAYOUT for reader in READERS)
     archive = next((path for path in sorted(data.iterdir()) if _ARCHIVE.search(path.name)), None)
     hint = f"; unpack {archive.name}" if archive else ""
-    raise DataError(f"{data}: no data set found: no {looked} in it{hint}; layouts: docs/your-data.md")
+    raise DataError(
+        f"{data}: no data set found: no {looked} in it, {DEEPEST} folders deep{hint}; "
+        "layouts: docs/your-data.md"
+    )
 
 
 def _several(data: Path, places: list[str]) -> DataError:

@@ -73,6 +73,8 @@ def open_split(data: DataConfig, name: str, classes: Classes | None = None) -> R
     if not records.images:
         raise NoImages(f"{records.source}: lists no images")
     settle_rotation(records, data)
+    if data.on_bad_image == "skip":  # in every use of the data, so that their images are the same
+        records = settle_damaged(records, data)
     if name == "train":
         records.table = None  # only scoring and checking need it; COCO's takes 60 MB
     return records
@@ -109,7 +111,7 @@ def notes_on(records: Records, whole: Records | None = None) -> list[str]:
     left_out = [name for name, kind in FAULT_KINDS.items() if kind.rule == "left out"]
     boxes = sum(len(image.boxes) for image in whole.images)
     boxes += sum(counts[name] for name in left_out if FAULT_KINDS[name].title.startswith("boxes"))
-    totals = {"boxes": f" of {boxes}", "images": f" of {len(whole.images)}"}
+    totals = {"boxes": f" of {boxes}", "images": f" of {len(whole.images) + counts['image-skipped']}"}
     if records.dropped:
         notes.append(f"boxes under a pixel or outside their image: {records.dropped} of {boxes} left out")
     for name, kind in FAULT_KINDS.items():
@@ -120,11 +122,8 @@ def notes_on(records: Records, whole: Records | None = None) -> list[str]:
     return notes
 
 
-def check_images(records: Records, data: DataConfig) -> Records:
-    """Return the split without the damaged images that ``data.on_bad_image`` skips.
-
-    Raises UserError if an image file is missing, too large according to the annotations, or damaged.
-    """
+def check_images(records: Records, data: DataConfig) -> None:
+    """Raise UserError if an image is missing, too large according to the annotations, or cut short."""
     for image in records.images:
         try:
             check_pixels(image.width, image.height, data.max_pixels, image.path)
@@ -132,4 +131,5 @@ def check_images(records: Records, data: DataConfig) -> Records:
             raise DataError(f"{error} (listed in {records.source}, id {image.id})") from error
         if not is_file(image.path):
             raise DataError(f"{image.path!s:.500}: no such image (listed in {records.source}, id {image.id})")
-    return settle_damaged(records, data)
+    if data.on_bad_image != "skip":  # done on opening
+        settle_damaged(records, data)
