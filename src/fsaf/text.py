@@ -17,6 +17,11 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def markdown(text: object) -> str:
+    """Return ``text`` on one line, escaped so that Markdown shows it as it is."""
+    return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|" else letter for letter in printable(text))
+
+
 def short(value: object) -> str:
     """Return ``repr(value)``, or the text of an exception, cut to a line, whatever the size of ``value``."""
     try:

@@ -5,13 +5,20 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cli.commands import write_recipe
-from fsaf.cli import main
+from fsaf.cli import main, verbs
+from fsaf.config import Config, ModelConfig
+from fsaf.data.records import Classes
+from fsaf.demo.page import make_page
+from fsaf.detection.detector import Detector
+from fsaf.errors import Stopped
+from fsaf.model.detector import FSAF
 from synthetic import write_eight
 
 pytestmark = pytest.mark.slow
@@ -79,6 +86,8 @@ def test_they_reach_neither_terminal_nor_pages(run: Path, capfd: pytest.CaptureF
         ["check", data, "--details"],
         ["check", data, "--shapes", "2"],
         ["check", data, "--fix", out / "fixed"],
+        ["check", data, "--html", out / "check.html", "--report", out / "check.json"],
+        ["check", data, "--split", out / "split"],
         ["check", run, "--no-images"],
         ["evaluate", best, "--data.root", data],
         ["predict", best, picture, "--out", out / "drawn", "--save-crops"],
@@ -144,3 +153,22 @@ def test_an_ascii_terminal(checkpoint: Path, root: Path, tmp_path: Path) -> None
         assert done.returncode == status, done.stderr
         assert b"Traceback" not in done.stderr
         done.stdout.decode("ascii")
+
+
+def test_a_stop_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(_: Any) -> None:
+        raise Stopped(f"everything is in {EVIL}", 15)
+
+    monkeypatch.setitem(verbs.VERBS, "info", replace(verbs.VERBS["info"], run=stop))
+    assert main(["info"]) == 143
+    assert capsys.readouterr().err.removesuffix("\n").isprintable()
+
+
+def test_names_of_classes_on_the_demo_page(tmp_path: Path, tiny_model_config: ModelConfig) -> None:
+    """gradio shows Markdown and HTML in the text below a choice."""
+    pytest.importorskip("gradio")
+    classes = Classes(names=(EVIL, "[x](javascript:alert(1))"), ids=(1, 2))
+    Detector(FSAF(tiny_model_config, 2), classes, Config(model=tiny_model_config)).save(tmp_path / "a.pt")
+    page = make_page([tmp_path / "a.pt"], "cpu", folder=tmp_path)
+    (told,) = [each["props"]["info"] for each in page.config["components"] if each["type"] == "dropdown"]
+    assert "\\<script\\>" in told and "\\[x\\]" in told and told.isprintable()

@@ -22,7 +22,7 @@ from fsaf.detection.draw import draw_result
 from fsaf.detection.result import Result
 from fsaf.errors import Stopped, UserError
 from fsaf.files import temporary_folder
-from fsaf.text import printable
+from fsaf.text import markdown, printable
 
 UPLOAD = 20_000_000
 """Bytes of the largest file that the page takes."""
@@ -126,7 +126,7 @@ def make_page(
         return str(place / "detections.png"), rows(result), text, str(place / "detections.json")
 
     names = list(map(str, models))
-    classes = printable(", ".join(detectors[names[0]].classes.names[:20]))[:1000]
+    classes = markdown(", ".join(detectors[names[0]].classes.names[:20])[:1000])
     with gradio.Blocks(title="FSAF", analytics_enabled=False, delete_cache=(600, KEPT)) as page:
         gradio.Markdown("# FSAF\nDrop a picture on the left.")
         seen = gradio.State()

@@ -21,7 +21,7 @@ from fsaf.keys import flatten
 from fsaf.recipe import find_recipe, recipe_names, to_yaml
 from fsaf.run_folder.read import finite, read_metrics
 from fsaf.scoring.metrics import METRICS
-from fsaf.text import parse_json, printable, printable_lines, short
+from fsaf.text import markdown, parse_json, printable, printable_lines, short
 
 PAPER = "https://arxiv.org/abs/1903.00621"
 PLACES = ("init", "resume", "out", "device", "data.root", "data.workers", "log.every")
@@ -101,25 +101,30 @@ def write_card(
             if (value := finite(figures.get(key))) is not None
         ],
     )
-    names = ", ".join(_text(each) for each in checkpoint.classes.names)
+    names = ", ".join(markdown(each) for each in checkpoint.classes.names)
     rows = {
         name: row if isinstance(row, dict) else {"AP": row}
         for name, row in figures.get("per_class", {}).items()
     }
     parts = [
-        f"# {_text(name)}",
+        f"# {markdown(name)}",
         f"An object detector: [FSAF]({PAPER}) (Feature Selective Anchor-Free) with the backbone "
         f"`{config.model.backbone}`, made with the Python package fsaf. It finds "
         f"{len(checkpoint.classes.names)} classes: {names}.",
         "## Use",
         _usage(f"{PREFIX}{repository}" if repository else folder, published=bool(repository)),
         "## Figures",
-        f"COCO's metrics on {_count(figures.get('images'), 'the')} images of {_text(dataset)}.",
+        f"COCO's metrics on {_count(figures.get('images'), 'the')} images of {markdown(dataset)}.",
         _table(("", "", "meaning"), [(k, _figure(figures.get(k)), text) for k, text in METRICS.items()]),
         _table(
             ("class", "AP", "AP50", "boxes"),
             [
-                (_text(key), _figure(row.get("AP")), _figure(row.get("AP50")), _count(row.get("boxes"), "-"))
+                (
+                    markdown(key),
+                    _figure(row.get("AP")),
+                    _figure(row.get("AP50")),
+                    _count(row.get("boxes"), "-"),
+                )
                 for key, row in rows.items()
             ],
         ),
@@ -128,7 +133,7 @@ def write_card(
         "## Limits",
         _limits(config, dataset),
         "## Licence",
-        f"The weights: {_text(license)}." if license else "No licence has been stated for these weights.",
+        f"The weights: {markdown(license)}." if license else "No licence has been stated for these weights.",
     ]
     return f"---\n{data.to_yaml().strip()}\n---\n\n" + "\n\n".join(parts) + "\n"
 
@@ -153,7 +158,7 @@ The network alone, a PyTorch module: `detector.model`."""
 def _training(checkpoint: Checkpoint, config: Config) -> str:
     lines = ["The checkpoint does not say how it was trained."]
     if checkpoint.step is not None:
-        start = f" It started from the weights of {_text(_public(config.init))}." if config.init else ""
+        start = f" It started from the weights of {markdown(_public(config.init))}." if config.init else ""
         lines = [f"These are the weights after step {checkpoint.step} of this command.{start}"]
         lines.append(_fenced("sh", printable(as_command(config))))
     packages = ", ".join(
@@ -168,8 +173,8 @@ def _training(checkpoint: Checkpoint, config: Config) -> str:
 def _limits(config: Config, dataset: str) -> str:
     data, lowest = config.data, config.predict.score_threshold
     return (
-        f"- The figures are of {_text(dataset)} alone. On other pictures, cameras or places expect others; "
-        "`fsaf evaluate` measures them.\n"
+        f"- The figures are of {markdown(dataset)} alone. On other pictures, cameras or places expect "
+        "others; `fsaf evaluate` measures them.\n"
         f"- Pictures are resized to {data.short_side} x {data.long_side} pixels at most; objects that are "
         "then a few pixels high are missed.\n"
         "- It knows no class but those above. What it does not know it takes for one of them, or misses.\n"
@@ -218,9 +223,3 @@ def _count(value: Any, otherwise: str) -> str:
 def _figure(value: Any) -> str:
     number = finite(value)
     return "-" if number is None or number < 0 else f"{number:.3f}"
-
-
-def _text(name: str) -> str:
-    """Escape a name from a file, so that Markdown shows it as plain text."""
-    plain = printable(name)
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|" else letter for letter in plain)
