@@ -4,13 +4,14 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
 from fsaf.errors import WriteError
-from fsaf.files import remove_leftovers, whole, whole_folder, write_text
+from fsaf.files import remove_leftovers, temporary_folder, whole, whole_folder, write_text
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
@@ -130,3 +131,28 @@ def test_drafts_of_killed_processes_are_removed_and_no_others(tmp_path: Path) ->
         assert draft.exists()
     assert not left.exists()
     assert {path.name for path in tmp_path.iterdir()} == {elsewhere.name, "b.tmp", ".mine.tmp", "c.txt"}
+
+
+def test_a_name_with_a_zero_byte(tmp_path: Path) -> None:
+    """A recipe can hold one: ``out: "a\\0b"``."""
+    with pytest.raises(WriteError, match="is not a possible name"):
+        write_text(tmp_path / "a\0b", "text")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_temporary_folder_is_deleted_also_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    with temporary_folder("mine") as folder:
+        assert folder.is_dir() and not folder.name.startswith(".")
+        (folder / "file").write_text("text")
+        dead = folder.with_name(folder.name.replace(f".{os.getpid()}.", f".{process.pid}."))
+        dead.mkdir()
+        other = tmp_path / "mine.txt.tmp"
+        other.write_text("not ours")
+        with temporary_folder("mine"):
+            assert folder.is_dir() and not dead.exists()
+    assert list(tmp_path.iterdir()) == [other]

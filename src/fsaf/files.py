@@ -137,6 +137,8 @@ def write_error(path: Path, error: Any) -> WriteError:
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Turn an OSError into a WriteError that names ``path``."""
+    if "\0" in str(path):  # Python raises ValueError
+        raise WriteError(f"{path}: is not a possible name; give another")
     try:
         yield
     except BrokenPipeError:  # the reader of a pipe has seen enough; not an error of the user

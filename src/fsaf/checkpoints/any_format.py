@@ -49,7 +49,7 @@ def is_remote(path: Path) -> bool:
 
 
 def local(path: Path) -> Path:
-    """Return the file or folder for what a user gave: downloaded if it is remote, of a run folder its best.
+    """Return the file or folder that ``path`` stands for: a download, or the best checkpoint of a run folder.
 
     Raises UserError if it cannot be downloaded, or if a run folder holds no checkpoint yet.
     """
@@ -83,7 +83,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, format: Format | None =
 
 
 def convert(source: Path, target: Path, format: Format | None = None) -> Checkpoint:
-    """Read ``source``, write ``target``, and return what was read."""
+    """Read ``source``, write ``target``, and return the checkpoint."""
     checkpoint = read_checkpoint(source)
     write_checkpoint(target, checkpoint, format)
     return checkpoint

@@ -56,7 +56,7 @@ class Training:
 
 @dataclass(kw_only=True)
 class Checkpoint:
-    """A detector, and what resuming its training needs."""
+    """A detector, and the state that resuming its training needs."""
 
     config: Config
     classes: Classes
@@ -65,13 +65,13 @@ class Checkpoint:
     step: int | None = None
     """Steps of training behind the weights; None if unknown."""
     training: Training | None = None
-    """None if the file holds the network alone."""
+    """None if the file contains only the network."""
     launch: str = ""
     """The launcher's name for the launch that wrote the checkpoint."""
 
 
 def header(config: Config, classes: Classes) -> dict[str, Any]:
-    """Return what a file says of its network, as plain values."""
+    """Return the description of a network that files contain, as plain values."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -81,7 +81,7 @@ def header(config: Config, classes: Classes) -> dict[str, Any]:
 
 
 def read_header(content: Any, where: str) -> tuple[Config, Classes]:
-    """Return config and classes of what ``header`` made, read from ``where``.
+    """Return config and classes from the result of ``header``, read from ``where``.
 
     Raises UserError if something is missing or wrong, or a newer version has written it.
     """
@@ -128,7 +128,7 @@ def _not_ours(where: str) -> UserError:
 
 
 def to_content(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return ``checkpoint`` as the plain containers and tensors, on the CPU, that a file holds."""
+    """Return ``checkpoint`` as a file stores it: plain containers, and tensors on the CPU."""
     content = header(checkpoint.config, checkpoint.classes) | {"model": checkpoint.weights}
     if checkpoint.step is not None:
         content["training"] = {"step": checkpoint.step}
@@ -138,7 +138,7 @@ def to_content(checkpoint: Checkpoint) -> dict[str, Any]:
         content["training"] = {"step": checkpoint.step} | {
             key: value for key, value in values.items() if value is not None
         }
-    # Copies, since a file holds all of the memory that a view is part of.
+    # Copy views: torch.save writes all of the memory that a view is part of.
     return tree_map_only(Tensor, to_host, content)
 
 

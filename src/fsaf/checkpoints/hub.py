@@ -50,7 +50,7 @@ def write_folder(folder: Path, checkpoint: Checkpoint, card: str) -> None:
 
 
 def check_free(folder: Path) -> None:
-    """Raise UserError if ``folder`` holds something, such as a card that was edited by hand."""
+    """Raise UserError if ``folder`` is not empty: it may have a card that was edited by hand."""
     check_folder(folder)
     if folder.exists() and any(folder.iterdir()):
         raise WriteError(f"{folder}: already exists; give another --out FOLDER, or remove it")

@@ -46,7 +46,7 @@ ALLOWED: list[Any] = [*((Inert, name) for name in _IGNORED), *((dict, name) for 
 
 
 def load_plain(path: Path) -> Any:
-    """Read what ``torch.save`` wrote to ``path``: tensors on the CPU in plain containers; see ``ALLOWED``.
+    """Read a file of ``torch.save``: tensors on the CPU in plain containers. Other types: ``ALLOWED``.
 
     Raises UserError if the file is missing or damaged, or names any other type or function: calling what a
     file names is how a pickle runs code.

@@ -36,7 +36,7 @@ class Published:
 
     @property
     def path(self) -> Path:
-        """Return the place of the file on this machine, whether it is there or not."""
+        """Return the path of the file on this machine. It need not exist."""
         return cache() / self.file
 
     def to_dict(self) -> dict[str, object]:

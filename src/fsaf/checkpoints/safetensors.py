@@ -37,7 +37,7 @@ def write_safetensors(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_safetensors(path: Path) -> Checkpoint:
-    """Read what ``write_safetensors`` wrote; raise UserError if it is damaged or from another program."""
+    """Read a file of ``write_safetensors``; raise UserError if it is damaged or from another program."""
     try:
         with safe_open(path, "pt") as file:
             about = parse_json((file.metadata() or {}).get(KEY, "null"))
