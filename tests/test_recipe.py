@@ -344,3 +344,13 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_bytes(b"out: \xff\xfe")
     with pytest.raises(UserError, match=r"mine\.yaml: not readable as YAML"):
         load_recipe(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize(
+    "value", ["!!timestamp 7", "!!bool x", "2024-13-45", "&a [*a]", "[" * 3000, "1" * 5000]
+)
+@pytest.mark.parametrize("key", ["optim.lr", "data.shapes", "train.compile"])
+def test_odd_values_on_the_command_line(key: str, value: str) -> None:
+    with pytest.raises(UserError) as error:
+        load_recipe("lite0", [f"--{key}={value}"])
+    assert "\n" not in str(error.value) and key in str(error.value)

@@ -25,6 +25,8 @@ _PARSER_ERRORS = (
     TypeError,
     ValueError,
     OverflowError,  # an integer of hundreds of digits
+    AttributeError,  # PyYAML's, for a value that is not of its tag; so is the next
+    LookupError,
 )
 
 LONGEST = 1000
@@ -203,6 +205,8 @@ def _check_overrides(overrides: Sequence[str]) -> None:
             raise UserError(f"unrecognized option {given}{near}; `fsaf train --help` lists every option")
         if not equals and i + 1 < len(overrides):
             value = overrides[i + 1]
+        if value.startswith("!!"):
+            raise UserError(f"{option} = {short(value)}: tags of YAML are not possible here")
         _check_word(option.removeprefix("--"), value, keys[option].kind)
 
 
