@@ -208,6 +208,19 @@ def test_exif_rotation_overrides(tmp_path: Path) -> None:
         assert entry["bbox"] == pytest.approx([5, 10, 30, 16])
 
 
+def test_a_size_that_nothing_explains_is_refused_and_not_promised_to_be_mended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = [Photo(f"{name}.png", [(5, 5, 20, 20, 0)]) for name in "ab"]
+    write_coco(tmp_path / "data", Folder({"train": photos}))
+    Image.new("RGB", (90, 40)).save(tmp_path / "data" / "images" / "train" / "a.png")
+    options = ["check", str(tmp_path / "data"), "--data.min_size=1"]
+    assert main(options) == 2
+    assert "--fix OUT" not in capsys.readouterr().out
+    assert main([*options, "--fix", str(tmp_path / "out")]) == 2
+    assert "90 x 40 pixels, but 60 x 40" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("form", ["coco", "voc"])
 @pytest.mark.parametrize(("tag", "labelled"), [(1, "stored"), (6, "rotated")])
 def test_boxes_are_scaled_with_their_images(tmp_path: Path, form: str, tag: int, labelled: str) -> None:

@@ -5,17 +5,15 @@ the input is in the output or in the list.
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fsaf.checking.images import ImageFile
+from fsaf.checking.moves import in_stored_pixels, move_entry, moves_of
 from fsaf.checking.survey import Survey
-from fsaf.data.exif import same_ratio, turn_back
 from fsaf.data.faults import FAULT_KINDS
-from fsaf.data.readers.coco_json import extent
 from fsaf.data.records import ImageRecord, Records
 from fsaf.data.table import BoxTable, clip_boxes
 from fsaf.errors import DataError
@@ -94,10 +92,27 @@ def write_clean(out: Path, survey: Survey) -> tuple[dict[str, Path], int]:
     return targets, len(changes)
 
 
-def is_mended(records: Records) -> bool:
-    """Return True if ``write_clean`` changes every fault of a split that training refuses."""
-    refused = (kind for kind, count in records.faults.counts.items() if count)
-    return all(kind in CHANGES for kind in refused if FAULT_KINDS[kind].rule == "refused")
+def is_mended(survey: Survey) -> bool:
+    """Return True if ``write_clean`` changes every fault that training refuses, and can be run."""
+    for records in survey.used.values():
+        refused = (kind for kind, count in records.faults.counts.items() if count)
+        if not all(kind in CHANGES for kind in refused if FAULT_KINDS[kind].rule == "refused"):
+            return False
+    for name, files in (survey.files or {}).items():
+        records = survey.read[name]
+        gone = _gone(records)
+        if records.images and all(image.id in gone for image in records.images):
+            return False
+        try:
+            moves_of(records, files, gone)
+        except DataError:
+            return False
+    return True
+
+
+def _gone(records: Records) -> set[int | None]:
+    """Return the ids of the images that are removed."""
+    return {fault.image for kind in _GONE for fault in records.faults.kept.get(kind, [])}
 
 
 def _clean(
@@ -105,10 +120,10 @@ def _clean(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return a split as COCO JSON without its faults, and its changes."""
     assert records.table is not None
-    gone = {fault.image for kind in _GONE for fault in records.faults.kept.get(kind, [])}
+    gone = _gone(records)
     before = clip_boxes(records.table, _sizes(records))
-    moves = _moves(records, files, gone)
-    table = _in_stored_pixels(records.table, moves)
+    moves = moves_of(records, files, gone)
+    table = in_stored_pixels(records.table, moves)
     stored = [
         file.stored or (image.height, image.width) for image, file in zip(records.images, files, strict=True)
     ]
@@ -137,7 +152,7 @@ def _clean(
         if records.images[position].id not in gone and (after.keep[i] or not table.used[i]):
             entry = original["annotations"][table.entry[i]] if original else None
             if entry is not None and position in moves:
-                entry = _move_entry(entry, moves[position])
+                entry = move_entry(entry, moves[position])
             annotations.append(_annotation(records, table, i, entry, after.boxes[i], stored[position]))
     if original is None or "annotation-id" in records.faults:
         annotations = [{**entry, "id": i} for i, entry in enumerate(annotations, start=1)]
@@ -168,74 +183,6 @@ def _sizes(records: Records) -> np.ndarray:
     return np.array([(image.width, image.height) for image in records.images], np.float64).reshape(-1, 2)
 
 
-class Move(NamedTuple):
-    """Transform of an image's boxes from the recorded picture to the stored one."""
-
-    scale: tuple[float, float]
-    """Factors of x and y."""
-    tag: int
-    """EXIF tag to turn back after scaling, 1 for none."""
-    stored: tuple[int, int]
-    """Height and width of the stored picture."""
-
-    def __call__(self, xywh: np.ndarray) -> np.ndarray:
-        """Return boxes (n, 4) x, y, width, height in pixels of the stored picture."""
-        return turn_back(xywh * np.array([*self.scale, *self.scale]), self.tag, self.stored)
-
-    def polygons(self, shapes: Any) -> Any:
-        """Return polygons in pixels of the stored picture; None for other masks."""
-        if extent(shapes) is None:
-            return None
-        moved = []
-        for shape in shapes if isinstance(shapes[0], list) else [shapes]:
-            points = np.array(shape, np.float64).reshape(-1, 2)
-            boxes = self(np.concatenate([points, np.zeros_like(points)], 1))
-            moved.append(boxes[:, :2].reshape(-1).tolist())
-        return moved
-
-
-def _moves(records: Records, files: list[ImageFile], gone: set[int | None]) -> dict[int, Move]:
-    """Return the images whose boxes have to be moved, by position.
-
-    Raises UserError if nothing explains the size of an image.
-    """
-    moves: dict[int, Move] = {}
-    for position, (image, file) in enumerate(zip(records.images, files, strict=True)):
-        size, recorded = file.size, (image.height, image.width)
-        if file.stored is None or size is None or image.id in gone:
-            continue
-        same = _is_near(size, recorded)
-        if file.turned and _is_near(file.stored, recorded):  # the config says so, against the sizes
-            same = True
-        if not same and not same_ratio(size, recorded):
-            raise DataError(
-                f"{image.path}: {size[1]} x {size[0]} pixels, but {recorded[1]} x {recorded[0]} in "
-                f"{records.source} (id {image.id}), which no scale and no EXIF tag explains, so its boxes "
-                "may be anywhere; correct its annotations or remove the image, then run --fix again"
-            )
-        if not same or file.turned:
-            scale = (1.0, 1.0) if same else (size[1] / recorded[1], size[0] / recorded[0])
-            moves[position] = Move(scale, file.tag if file.turned else 1, file.stored)
-    return moves
-
-
-def _is_near(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return max(abs(one[0] - other[0]), abs(one[1] - other[1])) <= 1
-
-
-def _in_stored_pixels(table: BoxTable, moves: Mapping[int, Move]) -> BoxTable:
-    """Return the table with the boxes of moved images in pixels of the stored pictures."""
-    if not moves:
-        return table
-    boxes = np.asarray(table.xywh, np.float64).reshape(-1, 4).copy()
-    at = np.asarray(table.image, np.int64)
-    order = np.argsort(at, kind="stable")
-    for position, move in moves.items():
-        rows = order[slice(*np.searchsorted(at[order], [position, position + 1]))]
-        boxes[rows] = move(boxes[rows])
-    return table.with_boxes(boxes)
-
-
 def _annotation(
     records: Records,
     table: BoxTable,
@@ -261,17 +208,6 @@ def _annotation(
     area = entry.get("area")
     changed = {"bbox": xywh} | ({} if area is None else {"area": min(area, xywh[2] * xywh[3])})
     return {**entry, **now, **changed}
-
-
-def _move_entry(entry: dict[str, Any], move: Move) -> dict[str, Any]:
-    """Return an annotation with area and polygons moved; masks and keypoints that cannot be moved go."""
-    moved = {key: value for key, value in entry.items() if key not in ("keypoints", "num_keypoints")}
-    if entry.get("area") is not None:
-        moved["area"] = entry["area"] * move.scale[0] * move.scale[1]
-    if moved.pop("segmentation", None) is not None:
-        polygons = move.polygons(entry["segmentation"])
-        moved |= {} if polygons is None else {"segmentation": polygons}
-    return moved
 
 
 def _categories(original: dict[str, Any] | None, records: Records) -> dict[str, Any]:

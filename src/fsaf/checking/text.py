@@ -20,7 +20,7 @@ from fsaf.text import columns, printable
 HEIGHTS = (0, 8, 16, 32, 64, 128, 256, 512)
 """Lower limits of the ranges of box heights in pixels; the last range is open."""
 LEVELS = ("P3", "P4", "P5", "P6", "P7")
-MOST_CLASSES = 20
+MOST_CLASSES = 10
 """Classes that the first table shows."""
 
 

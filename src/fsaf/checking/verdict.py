@@ -14,11 +14,10 @@ def verdict(survey: Survey, recipe: Sequence[str], fixed: bool = False) -> str:
 
     recipe: its name, and the options that change it. fixed: ``--fix`` has mended what can be mended.
     """
-    root = shlex.quote(str(survey.root))
+    name, *options = recipe
     if not survey.refused:
         if survey.roles.train is None:
             return "evaluation would take this"
-        name, *options = recipe
         words = ["fsaf", "train", name, "--data.root", str(survey.root), *options]
         known = "" if survey.files is not None else " as far as its annotations tell"
         return f"training would take this{known}: {shlex.join(words)}"
@@ -33,11 +32,18 @@ def verdict(survey: Survey, recipe: Sequence[str], fixed: bool = False) -> str:
     ]
     said = "1 reason" if len(reasons) == 1 else f"{len(reasons)} reasons"
     text = f"refused for {said} ({', '.join(reasons)})"
-    if all(is_mended(records) for records in survey.used.values()):
+    if is_mended(survey):
         if fixed:
             return f"{text} as it is; train on what --fix has written, by the command above"
         what = {1: "it", 2: "both"}.get(len(reasons), "all")
-        return f"{text}; `fsaf check {root} --fix OUT` mends {what}"
+        words = [
+            "fsaf",
+            "check",
+            str(survey.root),
+            *(["--recipe", name] if name != "lite0" else []),
+            *options,
+        ]
+        return f"{text}; `{shlex.join([*words, '--fix', 'OUT'])}` mends {what}"
     return f"{text}; correct the annotations"
 
 
