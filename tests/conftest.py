@@ -15,7 +15,7 @@ from hypothesis import settings
 
 from fsaf.config import ModelConfig
 from published import publish, train
-from synthetic import tiny_model
+from synthetic import tiny_model, write_eight
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -59,6 +59,14 @@ def test_data() -> Path:
 def oracle_folder() -> Path:
     """Reference figures computed by MMDetection 3.3.0."""
     return Path(__file__).parent / "data" / "oracle"
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A COCO folder of eight pictures to train on and three to evaluate on. Tests must not change it."""
+    folder = tmp_path_factory.mktemp("eight")
+    write_eight(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import shell
-from synthetic import write_eight
 
 pytestmark = pytest.mark.slow
 
@@ -18,13 +17,6 @@ IMPATIENT = "import sys, fsaf.data.workers as w; w.PATIENCE = 2; from fsaf.cli i
 """``fsaf`` that reports a stalled process after 2 seconds instead of 60."""
 NO_MEMORY = "unshare -m bash -c 'mount -t tmpfs -o size={} tmpfs /dev/shm && exec $FSAF train {}'"
 """Train with a /dev/shm of that size, as containers have it."""
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("eight")
-    write_eight(folder)
-    return folder
 
 
 def workers(pid: int) -> list[int]:

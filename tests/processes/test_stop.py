@@ -15,19 +15,12 @@ from fsaf.errors import Stopped
 from fsaf.processes.launch import launch
 from fsaf.recipe import build_config
 from many_processes import FORK, equal
-from synthetic import recipe, write_eight
+from synthetic import recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 if FORK is None:
     pytest.skip("FSAF_PROCESSES: no fork server on this system", allow_module_level=True)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("eight")
-    write_eight(folder)
-    return folder
 
 
 def values(root: Path, out: Path, **overrides: Any) -> dict[str, Any]:

@@ -24,16 +24,9 @@ from fsaf.files import whole
 from fsaf.recipe import build_config
 from fsaf.training import run, start, trainer
 from many_processes import FORK, equal
-from synthetic import recipe, write_eight
+from synthetic import recipe
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("eight")
-    write_eight(folder, val=2)
-    return folder
 
 
 def config(root: Path, out: Path, **overrides: Any) -> Config:

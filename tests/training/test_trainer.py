@@ -19,7 +19,7 @@ from fsaf.model.detector import FSAF
 from fsaf.recipe import build_config
 from fsaf.training import step, trainer
 from many_processes import equal
-from synthetic import CLASSES, eight_pictures, recipe, write_coco, write_eight
+from synthetic import CLASSES, eight_pictures, recipe, write_coco
 
 pytestmark = pytest.mark.slow
 
@@ -30,13 +30,6 @@ STEP_KEYS = {
     "step", "epoch", "lr", "loss", "loss_cls", "loss_box", "num_pos", "pos_recall", "grad_norm", "loss_scale",
     "images_per_second", "data_seconds", "step_seconds", "memory_gb", "level_share", "skipped_steps",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("eight")
-    write_eight(folder)
-    return folder
 
 
 def run(root: Path, out: Path, **overrides: Any) -> str:

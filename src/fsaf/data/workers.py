@@ -26,6 +26,8 @@ POLL = 1
 """Seconds between looks at the workers and at a request to stop, while a batch is awaited."""
 PATIENCE = 60.0
 """Seconds without a batch after which the loader prints what it waits for; after twice as long again."""
+ENDING = 5.0
+"""Seconds to wait for the exit status of a worker that broke off in the middle of a batch."""
 
 UNGUARDED = 94
 """Exit status of a process that would run the script of its parent again."""
@@ -151,12 +153,19 @@ class Loader(DataLoader[Batch]):
         if not isinstance(self.dataset, Noting):
             return None
         workers = batches._workers if batches else []
+        broke_off = isinstance(
+            error, (EOFError, ConnectionError, FileNotFoundError)
+        )  # in the middle of a batch
+        limit = time.monotonic() + ENDING * broke_off  # for a worker that is ending
+        while time.monotonic() < limit and all(worker.exitcode is None for worker in workers):
+            time.sleep(0.05)
         codes = {i: worker.exitcode for i, worker in enumerate(workers) if worker.exitcode is not None}
         if UNGUARDED in codes.values():
             return NO_GUARD
         unsent = [self.dataset.fault(i) for i, code in codes.items() if code == CANNOT_SEND]
         if unsent or not codes:
-            return memory_message(unsent[0] if unsent else str(error), self.num_workers)
+            text = "Too many open files" if broke_off else str(error)  # which a living worker ran into
+            return memory_message(unsent[0] if unsent else text, self.num_workers)
         how = ", ".join(
             signal.Signals(-code).name if code < 0 else f"status {code}" for code in codes.values()
         )
