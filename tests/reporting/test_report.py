@@ -335,3 +335,12 @@ def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None
 )
 def test_numbers_have_three_digits(value: float, expected: str) -> None:
     assert number(value) == expected
+
+
+@pytest.mark.parametrize("huge", [1e308, -1e308, 10**400, 1e30, 1e16])
+@pytest.mark.parametrize("key", ["step", "epoch", "loss", "lr", "AP"])
+def test_huge_numbers_in_the_records(run: Path, key: str, huge: float) -> None:
+    path = run / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("\n".join(json.dumps({**row, key: huge} if key in row else row) for row in rows))
+    assert write_report(run).is_file()

@@ -171,7 +171,8 @@ class _Frame:
         self.fractions = fractions
         self.low, self.high = min(xs), max(xs)
         if self.low == self.high:
-            self.low, self.high = self.low - 0.5, self.high + 0.5
+            margin = max(0.5, 1e-3 * abs(self.low))  # half of a step would vanish beside a huge number
+            self.low, self.high = self.low - margin, self.high + margin
         self.top = top * 1.05 if top > 0 and top != 1 else 1.0
 
     def x(self, value: float) -> float:

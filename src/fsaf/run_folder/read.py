@@ -6,7 +6,6 @@
 import base64
 import io
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from fsaf.errors import UserError
 from fsaf.text import counted, parse_yaml
 
 MOST_PICTURES = 12
+LARGEST = 1e30
+"""Largest number in the records of a run; larger ones are damage, and charts could not show them."""
 PICTURE_BYTES = 3_000_000
 """Size of all pictures together, before base64 makes them a third larger."""
 
@@ -87,13 +88,10 @@ def read_metrics(path: Path, notes: list[str]) -> tuple[list[dict[str, Any]], li
 
 
 def finite(value: Any) -> float | None:
-    """Return a finite number as it is, and None for anything else."""
+    """Return a number up to ``LARGEST`` as a float, and None for anything else."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # an integer of hundreds of digits
-        return None
+    return float(value) if abs(value) <= LARGEST else None  # NaN is not, and infinity is not
 
 
 def read_pictures(folder: Path, notes: list[str]) -> tuple[list[tuple[str, str]], int]:
