@@ -76,6 +76,7 @@ def test_plain_pictures_are_not_compared(root: Path) -> None:
 
 
 # BCCD: BloodImage_00038 of train is BloodImage_00037 of val, focused anew.
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "known"), [("bccd", 1), ("raccoon", 0), ("minicoco", 0)])
 def test_real_sets_have_no_false_alarms(test_data: Path, name: str, known: int) -> None:
     found = survey(Config(data=DataConfig(root=str(test_data / name))))

@@ -68,6 +68,7 @@ def folders(draw: st.DrawFn) -> Folder:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", WRITERS)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(folder=folders())

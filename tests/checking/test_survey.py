@@ -411,6 +411,7 @@ def test_a_check_does_not_import_pytorch(folder: Path) -> None:
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bccd", "raccoon", "minicoco"])
 def test_real_data_sets_are_taken(test_data: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(test_data / name)]) == 0
