@@ -1,5 +1,6 @@
 """Loader processes that stall, or that cannot hand over their batches, in real runs."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -90,6 +91,34 @@ def test_an_evaluation_with_a_stopped_loader_process_can_be_stopped(root: Path, 
 def stopped(pid: int) -> bool:
     """Return True if a child of a process is stopped."""
     return any(Path(f"/proc/{worker}/stat").read_text().split()[2] == "T" for worker in workers(pid))
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_loader_processes_end_with_a_killed_main_process(root: Path, tmp_path: Path, method: str) -> None:
+    out = tmp_path / "run"
+    file = shell.write_recipe(tmp_path, root, out, data__workers=2)
+    code = (
+        f'import multiprocessing, sys; multiprocessing.set_start_method("{method}"); '
+        "from fsaf.cli import main; sys.exit(main())"
+    )
+    script = f"exec {sys.executable} -c '{code}' train {file}"
+    process = shell.start(script, stdout=subprocess.DEVNULL, env={"MARK": str(tmp_path)})
+    shell.wait_for(lambda: shell.steps(out) >= 3)
+    mark = f"MARK={tmp_path}".encode()
+    assert len(with_variable(mark)) >= 3
+    process.kill()
+    process.wait()
+    shell.wait_for(lambda: not with_variable(mark), 20)
+
+
+def with_variable(mark: bytes) -> list[str]:
+    """Return the processes that have a variable in their environment."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):  # ended meanwhile
+            if folder.name.isdigit() and mark in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(folder.name)
+    return found
 
 
 @pytest.mark.skipif(os.getuid() != 0 or not shutil.which("unshare"), reason="needs root to mount a /dev/shm")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from fsaf.checkpoints.format import Checkpoint, from_content, header, is_ours, read_header
 from fsaf.checkpoints.weights import check_network
@@ -45,8 +45,8 @@ def write_folder(folder: Path, checkpoint: Checkpoint, card: str) -> None:
     with whole_folder(folder) as draft:
         (draft / CARD).write_text(card or SHORT_CARD, encoding="utf-8")
         (draft / CONFIG).write_text(json.dumps(about, indent=2, sort_keys=True), encoding="utf-8")
-        save_file(weights, draft / WEIGHTS, metadata={"format": "pt"})
-        (draft / WEIGHTS).chmod((draft / CONFIG).stat().st_mode)  # save_file lets only the owner read it
+        # Not save_file, which raises no OSError if the disk is full.
+        (draft / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt"}))
 
 
 def check_free(folder: Path) -> None:

@@ -63,6 +63,7 @@ def start_worker(_: int) -> None:
     for number in SIGNALS:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if hasattr(signal, "sigwaitinfo"):  # Linux: tells the sender
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_for_parent, daemon=True).start()
@@ -75,6 +76,16 @@ def _cannot_send(error: Exception, batch: object) -> None:
     text = str(error).encode()[:FAULT]
     info.dataset.faults[info.id, : len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     os._exit(CANNOT_SEND)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent has ended, also by SIGKILL.
+
+    PyTorch compares the id of the parent, which is the fork server's under the start method ``forkserver``.
+    """
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _end_for_parent() -> None:
