@@ -1,5 +1,6 @@
 """Small files that would take all memory are refused before they do."""
 
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,28 @@ def test_a_view_of_one_number_is_no_tensor_of_a_billion(tmp_path: Path, form: st
 def test_overlapping_windows_are_refused_like_repeated_numbers(tmp_path: Path) -> None:
     windows = torch.zeros(2000).as_strided((1000, 1000), (1, 1))
     assert "1000, 1000" in refusal(saved(tmp_path / "a.pth", {"state_dict": {"x": windows}}))
+
+
+class Zeros:
+    """Pickles to a call of bytearray, which PyTorch allows."""
+
+    def __reduce__(self) -> Any:
+        return bytearray, (10**10,)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "legacy before an archive", "plain pickle"])
+def test_a_call_that_fills_the_memory_is_not_made(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "a.pth"
+    content = {"meta": Zeros(), "state_dict": {"x": torch.zeros(3)}}
+    if form == "plain pickle":
+        path.write_bytes(pickle.dumps({"meta": Zeros()}, protocol=2))
+    else:
+        saved(path, content, _use_new_zipfile_serialization=form == "zip")
+    if form == "legacy before an archive":
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("a", "b")
+    assert path.stat().st_size < 10_000
+    assert "bytearray, which is not read" in refusal(path)
 
 
 def test_a_container_that_contains_itself_is_read_once(tmp_path: Path) -> None:

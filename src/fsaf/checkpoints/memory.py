@@ -1,6 +1,7 @@
 """Refuse files of ``torch.save`` that take much more memory than they have bytes."""
 
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import torch
 from torch import Tensor
 
 from fsaf.errors import CheckpointError
+
+_NAME = b"\nbytearray\n"  # as pickles name a global: module and name, each on a line
+_PART = 2**24
 
 
 def check_archive(path: Path) -> None:
@@ -26,6 +30,36 @@ def check_archive(path: Path) -> None:
             f"{path}: is a compressed archive, which torch.save does not write, and is not read because it "
             "could fill the memory; if you trust the file, load it with torch.load and save it again"
         )
+
+
+def check_pickle(path: Path) -> None:
+    """Raise CheckpointError if a pickle in the file names ``bytearray``.
+
+    PyTorch lets files call it, and ``bytearray(10**10)`` is 10 GB of zeros from a few bytes. Checkpoints of
+    tensors have none.
+    """
+    if any(_NAME in part for part in _pickles(path)):
+        raise CheckpointError(f"{path}: makes an object of type bytearray, which is not read")
+
+
+def _pickles(path: Path) -> Iterator[bytes]:
+    """Yield the pickles of a file, or all of a file that is no archive, in parts that overlap.
+
+    ``torch.load`` takes a file for an archive if it starts as one; zipfile also if it only ends as one.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start == b"PK\3\4" and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for record in archive.infolist():
+                if record.filename.endswith(".pkl"):
+                    yield archive.read(record)
+        return
+    with path.open("rb") as file:
+        end = b""
+        while part := file.read(_PART):
+            yield end + part
+            end = part[-len(_NAME) :]
 
 
 def check_storages(content: Any, path: Path) -> None:

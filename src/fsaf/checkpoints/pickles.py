@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fsaf.checkpoints.memory import check_archive, check_storages
+from fsaf.checkpoints.memory import check_archive, check_pickle, check_storages
 from fsaf.errors import CheckpointError
 
 
@@ -57,6 +57,7 @@ def load_plain(path: Path) -> Any:
     try:
         check_archive(path)  # before it is unpacked
         _check_sums(path)
+        check_pickle(path)
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sparse tensors, which are refused below, and old protocols
             content = torch.load(path, map_location="cpu", weights_only=True)
