@@ -27,8 +27,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 if FORK is None:
     pytest.skip("FSAF_PROCESSES: no fork server on this system", allow_module_level=True)
 
-KILLS = int(os.environ.get("FSAF_KILLS", "8"))
-SIGNALS = int(os.environ.get("FSAF_SIGNALS", "2"))
+KILLS = int(os.environ.get("FSAF_KILLS", "5"))
+SIGNALS = int(os.environ.get("FSAF_SIGNALS", "1"))
 SEED = int(os.environ.get("FSAF_SEED", "0"))
 
 VERBS = {
