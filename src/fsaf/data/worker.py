@@ -63,10 +63,11 @@ def start_worker(_: int) -> None:
     for number in SIGNALS:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     if hasattr(signal, "sigwaitinfo"):  # Linux: tells the sender
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_for_parent, daemon=True).start()
+    # After the mask, which threads inherit: SIGTERM ends a process with one thread that does not block it.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _cannot_send(error: Exception, batch: object) -> None:
