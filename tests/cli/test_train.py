@@ -144,9 +144,8 @@ def test_init_from_a_file_that_contradicts_itself(
     for name in ("head.classes.weight", "head.classes.bias"):
         content["model"][name] = content["model"][name][:2]
     torch.save(content, here / "two.pt")
-    refused(
-        capsys, ["train", write_recipe(here, root), "--init", "two.pt"], "two.pt", "has 2 rows", "damaged"
-    )
+    wrong = "head.classes.weight: [2, 64, 3, 3] in the file"
+    refused(capsys, ["train", write_recipe(here, root), "--init", "two.pt"], "two.pt", wrong)
     assert not (here / "out").exists()
 
 
