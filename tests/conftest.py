@@ -1,6 +1,7 @@
 """Fixtures that every test may use: determinism, real data, small configurations."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+import shell
 from fsaf.config import ModelConfig
 from published import publish, train
 from synthetic import tiny_model, write_eight
@@ -37,6 +39,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def seed() -> None:
     """Start every test from the same random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def commands() -> Iterator[None]:
+    """Commands of a test see a closed terminal, also under nohup, and none is left running after it."""
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    shell.end_all()
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from fsaf.checkpoints.format import load_checkpoint
 from synthetic import recipe
 
 FSAF = f"{sys.executable} -m fsaf"
+STARTED: list["subprocess.Popen[bytes]"] = []
 
 
 def write_recipe(folder: Path, data: Path, out: Path, **overrides: Any) -> Path:
@@ -33,7 +34,9 @@ def start(script: str, **options: Any) -> "subprocess.Popen[bytes]":
     """Start a script of bash, in which ``$FSAF`` is the command, in a process group of its own."""
     environment = {**os.environ, "FSAF": FSAF, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
     options = {"stdin": subprocess.DEVNULL, "start_new_session": True, **options}
-    return subprocess.Popen(["bash", "-c", script], env=environment, **options)
+    process = subprocess.Popen(["bash", "-c", script], env=environment, **options)
+    STARTED.append(process)
+    return process
 
 
 def run(script: str, timeout: float = 60) -> tuple[int, str, str]:
@@ -44,6 +47,12 @@ def run(script: str, timeout: float = 60) -> tuple[int, str, str]:
     finally:
         kill_group(process)
     return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
+
+
+def end_all() -> None:
+    """Kill what is left of all scripts that were started."""
+    while STARTED:
+        kill_group(STARTED.pop())
 
 
 def kill_group(process: "subprocess.Popen[bytes]") -> None:
