@@ -43,7 +43,7 @@ def test_ours_to_others_and_back_with_everything(tmp_path: Path, steps: list[str
     config.predict.nms_iou = 0.6
     classes = Classes(names=("zebra", "ant"), ids=(24, 7))
     state = FSAF(config.model, 2).state_dict()
-    state["head.classes.bias"] = torch.tensor([float("nan"), -0.0])
+    state["head.classes.bias"] = torch.tensor([1e-42, -0.0])
     ours = Checkpoint(weights=state, classes=classes, config=config)
     write_checkpoint(tmp_path / "ours.pt", ours)
     source = tmp_path / "ours.pt"

@@ -3,7 +3,9 @@
 import multiprocessing.queues
 import os
 import signal
+import sys
 import threading
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -59,6 +61,7 @@ def start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # not 1, which waits for threads that a fork does not inherit
     # By default the queue prints the traceback and drops the batch, and the main process waits for ever.
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_cannot_send)  # type: ignore[attr-defined]
+    sys.excepthook = _without_sharing
     # These reach all processes and stop training after the step, which still needs the workers.
     for number in SIGNALS:
         if number != signal.SIGTERM:
@@ -77,6 +80,12 @@ def _cannot_send(error: Exception, batch: object) -> None:
     text = str(error).encode()[:FAULT]
     info.dataset.faults[info.id, : len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     os._exit(CANNOT_SEND)
+
+
+def _without_sharing(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Report an error that nothing caught, unless memory could not be handed over: the main process does."""
+    if not isinstance(error, (OSError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _end_with_parent() -> None:

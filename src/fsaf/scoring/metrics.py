@@ -98,7 +98,9 @@ def coco_metrics(
     categories = _chosen(category_ids, [entry["id"] for entry in truth["categories"]], "category", source)
     _check(predictions, {image["id"] for image in truth["images"]}, source)
 
-    known = hotcoco.COCO(truth)
+    # Names play no part here, and may hold characters that hotcoco refuses.
+    kinds_only = [{"id": entry["id"], "name": str(entry["id"])} for entry in truth["categories"]]
+    known = hotcoco.COCO({**truth, "categories": kinds_only})
     evaluation = hotcoco.COCOeval(known, known.load_res([dict(entry) for entry in predictions]), "bbox")
     evaluation.params.imgIds, evaluation.params.catIds = images, categories
     evaluation.params.maxDets = list(LIMITS)
