@@ -31,7 +31,7 @@ PACKAGES = (
     "opencv-python-headless",
     "onnxruntime",
 )
-PEERS = ("mmdet", "mmcv", "mmcv-lite", "mmengine", "faster-coco-eval", "pycocotools")
+PEERS = ("mmdet", "mmcv", "mmcv-lite", "mmengine", "hotcoco", "pycocotools")
 
 
 def arguments(text: str, **defaults: Any) -> argparse.ArgumentParser:
