@@ -46,6 +46,8 @@ def test_yolos_words_get_the_line_to_type() -> None:
     )
     with pytest.raises(UserError, match=r"fsaf predict best.pt photos --predict.score_threshold 0.4"):
         translate(["predict", "model=best.pt", "source=photos", "conf=0.4"])
+    with pytest.raises(UserError, match=r"fsaf predict best.pt photos$"):
+        translate(["predict", "data=photos", "model=best.pt"])
 
 
 def test_a_file_name_with_an_equals_sign_is_a_file(here: Path) -> None:

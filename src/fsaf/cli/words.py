@@ -79,7 +79,8 @@ def _from_foreign(verb: str, words: Sequence[str]) -> str:
     else:
         line.append(given.pop("model", "CHECKPOINT"))
     if verb == "predict":
-        line.append(given.pop("source", "IMAGES"))
+        data = given.pop("data", "IMAGES")  # predict takes pictures, not a data set
+        line.append(given.pop("source", data))
     for key, value in given.items():
         option = FOREIGN.get(key) or (f"--{key}" if "." in key else None)
         if option:
