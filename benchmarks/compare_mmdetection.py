@@ -106,10 +106,11 @@ def main() -> None:
     )
 
     print(f"{'image':>12} {'mmdet':>6} {'fsaf':>6} {'in both':>8} {'score diff':>11} {'box diff px':>12}")
+    lowest = detector.config.predict.score_threshold
     for record in records.images:
         one = replace(records, images=[record])
         expected = theirs.detect(one)
-        found = detector.predict(record.path)
+        found = detector.predict(record.path, score_threshold=lowest)
         count, score, box = peers.matched(expected, found)
         print(f"{record.id:>12} {len(expected[1]):>6} {len(found):>6} {count:>8} {score:>11.1e} {box:>12.1e}")
 
@@ -140,7 +141,11 @@ def main() -> None:
 
     one = replace(records, images=records.images[:1])
     rows = (
-        ("predict, file to boxes", lambda: theirs.detect(one), lambda: detector.predict(one.images[0].path)),
+        (
+            "predict, file to boxes",
+            lambda: theirs.detect(one),
+            lambda: detector.predict(one.images[0].path, score_threshold=lowest),
+        ),
         (f"step of {len(pair.images)}, no update", lambda: theirs.losses(their_batch), our_step),
     )
     print(f"\n{'seconds':>24} {'mmdet':>8} {'fsaf':>8} {'ratio':>7}")

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,6 +76,11 @@ def average_precision(
     return float(precision.mean()), float(precision[0].mean())
 
 
+def predict(detector: Detector, picture: Any, **settings: Any) -> Result:
+    """Predict with the threshold that evaluation uses."""
+    return detector.predict(picture, score_threshold=detector.config.predict.score_threshold, **settings)
+
+
 def moved(detector: Detector, result: Result, x: int, y: int) -> list[dict]:
     """COCO results of a part of the picture at (x, y)."""
     boxes = result.boxes + np.array([x, y, x, y])
@@ -84,7 +90,7 @@ def moved(detector: Detector, result: Result, x: int, y: int) -> list[dict]:
 def by_suppression_alone(detector: Detector, whole: Tensor, settings: PredictConfig) -> list[dict]:
     found = []
     for y, x, height, width in plan_tiles((whole.shape[1], whole.shape[2]), settings):
-        found += moved(detector, detector.predict(whole[:, y : y + height, x : x + width]), x, y)
+        found += moved(detector, predict(detector, whole[:, y : y + height, x : x + width]), x, y)
     boxes = torch.tensor([entry["bbox"] for entry in found])
     boxes[:, 2:] += boxes[:, :2]
     scores = torch.tensor([entry["score"] for entry in found])
@@ -117,11 +123,11 @@ def main() -> None:
         "one by one": [
             entry
             for record, corner in zip(records, corners, strict=True)
-            for entry in moved(detector, detector.predict(record.path), *corner)
+            for entry in moved(detector, predict(detector, record.path), *corner)
         ],
-        "tiles": moved(detector, detector.predict(whole, tile=args.tile, tile_overlap=args.overlap), 0, 0),
+        "tiles": moved(detector, predict(detector, whole, tile=args.tile, tile_overlap=args.overlap), 0, 0),
         "tiles, suppression alone": by_suppression_alone(detector, whole, settings),
-        "as a whole": moved(detector, detector.predict(whole, max_detections=len(records) * 100), 0, 0),
+        "as a whole": moved(detector, predict(detector, whole, max_detections=len(records) * 100), 0, 0),
     }
     print(f"{'':<26}{'AP':>6}{'AP50':>8}{'detections':>12}")
     for name, entries in found.items():

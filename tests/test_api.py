@@ -46,7 +46,9 @@ def test_a_detector_from_data_to_file_in_python(tmp_path: Path) -> None:
     report = fsaf.export(detector, tmp_path / "model.onnx")
     assert report.comparison is not None and report.comparison.images == 3
     image = tmp_path / "data" / "images" / "val" / "0501.png"
-    assert len(fsaf.load(report.path).predict(image)) == len(detector.predict(image))
+    assert len(fsaf.load(report.path).predict(image, score_threshold=0)) == len(
+        detector.predict(image, score_threshold=0)
+    )
 
 
 def test_a_mistake_is_one_kind_of_error(tmp_path: Path) -> None:

@@ -23,14 +23,19 @@ from published import picture
 
 
 def test_detections_are_those_of_the_checkpoint(trained_run: Path, published: Path, tmp_path: Path) -> None:
-    expected = fsaf.load(trained_run / "checkpoints" / "last.pt", "cpu").predict(picture(trained_run))
+    expected = fsaf.load(trained_run / "checkpoints" / "last.pt", "cpu").predict(
+        picture(trained_run), score_threshold=0
+    )
     assert len(expected) > 10
     assert sorted(path.name for path in published.iterdir()) == [CARD, CONFIG, WEIGHTS]
     opened = fsaf.load(published, "cpu")
     assert opened.classes == fsaf.load(trained_run / "checkpoints" / "last.pt", "cpu").classes
-    assert opened.predict(picture(trained_run)).to_dict() == expected.to_dict()
+    assert opened.predict(picture(trained_run), score_threshold=0).to_dict() == expected.to_dict()
     opened.save_pretrained(tmp_path / "again")
-    assert fsaf.load(tmp_path / "again", "cpu").predict(picture(trained_run)).to_dict() == expected.to_dict()
+    assert (
+        fsaf.load(tmp_path / "again", "cpu").predict(picture(trained_run), score_threshold=0).to_dict()
+        == expected.to_dict()
+    )
     assert main(["convert", str(published), str(tmp_path / "back.pt")]) == 0
     weights = load_checkpoint(tmp_path / "back.pt").weights
     stored = load_checkpoint(trained_run / "checkpoints" / "last.pt").weights
@@ -234,8 +239,11 @@ def test_detectors_from_the_hub(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.chdir(tmp_path)
-    expected = fsaf.load(published, "cpu").predict(picture(trained_run)).to_dict()
-    assert fsaf.load("hf:me/mine@v2", "cpu").predict(picture(trained_run)).to_dict() == expected
+    expected = fsaf.load(published, "cpu").predict(picture(trained_run), score_threshold=0).to_dict()
+    assert (
+        fsaf.load("hf:me/mine@v2", "cpu").predict(picture(trained_run), score_threshold=0).to_dict()
+        == expected
+    )
     assert (
         main(
             ["predict", "hf:me/mine", str(picture(trained_run)), "--format", "json", "--score-threshold", "0"]

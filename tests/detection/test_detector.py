@@ -91,20 +91,20 @@ def test_every_form_of_a_picture_gives_the_same(
     pixels = noise(*size)
     path = tmp_path / "a.png"
     Image.fromarray(pixels).save(path)
-    expected = random_detector.predict(pixels)
+    expected = random_detector.predict(pixels, score_threshold=0)
     assert len(expected) == 20 and expected.size == size
     assert (expected.boxes >= 0).all() and (expected.boxes <= [size[1], size[0]] * 2).all()
     for name, form in FORMS.items():
-        result = random_detector.predict(form(path, pixels))
+        result = random_detector.predict(form(path, pixels), score_threshold=0)
         same(result, expected)
         assert result.path == (str(path) if name in ("path", "str") else None)
 
 
 def test_grey_pictures(random_detector: Detector) -> None:
     grey = noise(64, 96)[:, :, 0]
-    expected = random_detector.predict(np.repeat(grey[:, :, None], 3, 2))
+    expected = random_detector.predict(np.repeat(grey[:, :, None], 3, 2), score_threshold=0)
     for picture in (grey, torch.from_numpy(grey), Image.fromarray(grey)):
-        same(random_detector.predict(picture), expected)
+        same(random_detector.predict(picture, score_threshold=0), expected)
 
 
 def test_a_list_gives_a_list_in_order(sees: Detector) -> None:
@@ -123,9 +123,9 @@ def test_mixed_sizes_in_batches_equal_one_by_one(
     random_detector.config.data = DataConfig(short_side=64, long_side=96, shapes=shapes)
     sizes = [(64, 96), (96, 64), (40, 90), (64, 96), (130, 60), (64, 64), (33, 97)]
     pictures = [noise(*size, seed) for seed, size in enumerate(sizes)]
-    alone = [random_detector.predict(picture) for picture in pictures]
+    alone = [random_detector.predict(picture, score_threshold=0) for picture in pictures]
     for batch_size in (2, 7):
-        together = random_detector.predict(pictures, batch_size=batch_size)
+        together = random_detector.predict(pictures, batch_size=batch_size, score_threshold=0)
         for one, other in zip(alone, together, strict=True):
             assert len(one) > 5
             same(one, other, atol=1e-4)
@@ -138,6 +138,20 @@ def test_settings_of_a_call_count_for_that_call(sees: Detector) -> None:
     assert len(sees.predict(paint(SCENE), score_threshold=(low + high) / 2)) == 1
     assert len(sees.predict(paint(SCENE), max_detections=1)) == 1
     same(sees.predict(paint(SCENE)), result)
+
+
+def test_what_is_shown_and_what_is_scored(random_detector: Detector) -> None:
+    picture = noise(64, 96)
+    config = random_detector.config
+    everything = random_detector.predict(picture, score_threshold=0).scores
+    config.predict.nms_iou = 1.0
+    middle = float(np.median(everything))
+    assert (everything < 0.3).all() and len(random_detector.predict(picture)) == 0
+    assert len(next(random_detector.stream([picture]))) == 0
+    assert len(next(random_detector.stream([picture], config.predict))) == 20  # as evaluation does
+    random_detector.config.predict = replace(config.predict, score_threshold=0.4)
+    assert random_detector.shown.score_threshold == 0.4  # as a file with suppression inside may have
+    assert (random_detector.predict(picture, score_threshold=middle).scores > middle).all()
 
 
 @pytest.mark.parametrize(
@@ -234,7 +248,7 @@ def test_save_and_load(random_detector: Detector, tmp_path: Path) -> None:
     assert again.classes == CLASSES and to_dict(again.config) == to_dict(random_detector.config)
     assert not again.model.training
     picture = noise(64, 96)
-    same(again.predict(picture), random_detector.predict(picture))
+    same(again.predict(picture, score_threshold=0), random_detector.predict(picture, score_threshold=0))
     again.save(tmp_path / "b.pt")
     first, second = (torch.load(p, weights_only=True)["model"] for p in (path, tmp_path / "b.pt"))
     assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
@@ -263,7 +277,7 @@ def test_winograd_is_used_on_a_cpu_unless_turned_off(random_detector: Detector, 
     plain = load(tmp_path / "model.pt", "cpu", winograd=False)
     assert used(opened) is has_winograd(torch.device("cpu")) and not used(plain)
     picture = noise(64, 96)
-    same(opened.predict(picture), plain.predict(picture), atol=1e-2)
+    same(opened.predict(picture, score_threshold=0), plain.predict(picture, score_threshold=0), atol=1e-2)
     plain.save(tmp_path / "plain.pt")
     assert not used(load(tmp_path / "plain.pt", "cpu"))
 

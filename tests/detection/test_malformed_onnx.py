@@ -32,7 +32,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def refusal(path: Path) -> str:
     """The one message with which a file is refused, when it is opened or run."""
     with pytest.raises(UserError) as error:
-        load(path, "cpu").predict(IMAGE)
+        load(path, "cpu").predict(IMAGE, score_threshold=0.05)
     message = str(error.value)
     assert message.startswith(str(path)) and "\n" not in message
     return message
@@ -123,7 +123,7 @@ GOOD = [BOXES, SCORES, LABELS]
 
 def test_a_file_that_finds_nothing_is_read(exported: Path, tmp_path: Path) -> None:
     path = tiny(exported, tmp_path / "a.onnx", [IMAGES, SIZES], GOOD)
-    assert len(load(path, "cpu").predict(IMAGE)) == 0
+    assert len(load(path, "cpu").predict(IMAGE, score_threshold=0.05)) == 0
 
 
 @pytest.mark.parametrize(

@@ -139,8 +139,8 @@ def test_pictures_of_any_shape_are_not_made_smaller_than_the_checkpoint_sees_the
 ) -> None:
     rng = np.random.default_rng(0)
     shown = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((64, 90), (90, 64), (40, 200))]
-    ours = Detector(model, CLASSES, CONFIG).predict(shown)
-    theirs = load(free.path).predict(shown)
+    ours = Detector(model, CLASSES, CONFIG).predict(shown, score_threshold=0.05)
+    theirs = load(free.path).predict(shown, score_threshold=0.05)
     for a, b in zip(ours, theirs, strict=True):
         assert len(a) == len(b) > 0
         np.testing.assert_allclose(np.sort(a.scores), np.sort(b.scores), atol=1e-4)
@@ -149,7 +149,7 @@ def test_pictures_of_any_shape_are_not_made_smaller_than_the_checkpoint_sees_the
 def test_test_time_augmentation_of_a_file_of_free_size(free: ExportReport, model: FSAF) -> None:
     picture = pictures(1)[0][0]
     a, b = (
-        each.predict(picture, scales=[1.0, 1.5], flip=True)
+        each.predict(picture, scales=[1.0, 1.5], flip=True, score_threshold=0.05)
         for each in (Detector(model, CLASSES, CONFIG), load(free.path))
     )
     assert len(a) == len(b) > 0

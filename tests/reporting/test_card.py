@@ -66,7 +66,7 @@ def test_the_snippet_of_the_card_runs(
     assert '"photo.jpg"' in snippet
     exec(snippet.replace('"photo.jpg"', repr(str(picture(trained_run)))).replace("0.3)", "0.0)"), {})
     assert len(capsys.readouterr().out.splitlines()) == len(
-        fsaf.load(published).predict(picture(trained_run))
+        fsaf.load(published).predict(picture(trained_run), score_threshold=0)
     )
 
 

@@ -19,6 +19,7 @@ from fsaf.annotation.crops import Crops
 from fsaf.annotation.sources import Source, place_results
 from fsaf.annotation.video import Frame, VideoReader
 from fsaf.annotation.video_writer import VideoWriter, write_video
+from fsaf.config import PredictConfig
 from fsaf.data.progress import follow_iterator
 from fsaf.data.transforms import read_file
 from fsaf.detection.detector import Batch, Detector
@@ -47,14 +48,22 @@ class Output:
     """Colour boxes by pyramid level, not by class."""
 
 
-def annotate(detector: Detector, sources: Sequence[Source], output: Output, batch_size: int = 1) -> int:
+def annotate(
+    detector: Detector,
+    sources: Sequence[Source],
+    output: Output,
+    batch_size: int = 1,
+    settings: PredictConfig | None = None,
+) -> int:
     """Detect objects in every source, write the results, and return the number of damaged videos.
+
+    settings: by default ``detector.shown``.
 
     The frames of a damaged video that decode are used; a message on standard error names the video. Raises
     UserError for sources that cannot be read and files that cannot be written, and Stopped if a signal ends
     the work in a video; its output then holds the frames up to there.
     """
-    crops = None
+    crops, settings = None, settings or detector.shown
     if output.crops or not output.json:
         check_folder(output.folder)
         remove_leftovers(output.folder)
@@ -69,10 +78,10 @@ def annotate(detector: Detector, sources: Sequence[Source], output: Output, batc
     damaged = 0
     for moving, group in groupby(pairs, key=lambda pair: pair[0].video):
         if not moving:
-            _pictures(detector, list(group), output, crops, batch_size)
+            _pictures(detector, list(group), output, crops, batch_size, settings)
             continue
         for source, target in group:
-            damaged += _video(detector, source, target, output, crops, batch_size)
+            damaged += _video(detector, source, target, output, crops, batch_size, settings)
     return damaged
 
 
@@ -82,12 +91,13 @@ def _pictures(
     output: Output,
     crops: Crops | None,
     batch_size: int,
+    settings: PredictConfig,
 ) -> None:
     data = detector.config.data
     start = time.perf_counter()
     pictures = ((pair, read_file(Path(pair[0].name), data)) for pair in pairs)
-    shows, tiles = _shows_progress(output), detector.config.predict.tile is not None
-    results = _detect(detector, pictures, batch_size, _follow_tiles if shows and tiles else iter)
+    shows, tiles = _shows_progress(output), settings.tile is not None
+    results = _detect(detector, pictures, batch_size, settings, _follow_tiles if shows and tiles else iter)
     if shows and not tiles:  # one bar at a time
         results = follow_iterator(results, len(pairs), "predicting", unit="img")
     for (source, target), pixels, result in results:
@@ -107,7 +117,13 @@ def _pictures(
 
 
 def _video(
-    detector: Detector, source: Source, target: Path, output: Output, crops: Crops | None, batch_size: int
+    detector: Detector,
+    source: Source,
+    target: Path,
+    output: Output,
+    crops: Crops | None,
+    batch_size: int,
+    settings: PredictConfig,
 ) -> int:
     """Return 1 if the video is damaged, else 0."""
     place = _crops_place(target, output)
@@ -116,7 +132,7 @@ def _video(
     with VideoReader(source.name, detector.config.data.max_pixels) as reader, ExitStack() as files:
         stop = files.enter_context(StopRequest())
         frames = ((frame, frame.image) for frame in _until(reader.frames(), stop))
-        seen = _detect(detector, frames, batch_size)
+        seen = _detect(detector, frames, batch_size, settings)
         if _shows_progress(output):
             total = None if source.camera else reader.total
             seen = follow_iterator(seen, total, f"predicting {source.name}", unit="img")
@@ -154,6 +170,7 @@ def _detect(
     detector: Detector,
     pictures: Iterable[tuple[T, P]],
     batch_size: int,
+    settings: PredictConfig,
     follow: Callable[[list[Batch]], Iterable[Batch]] = iter,
 ) -> Iterator[tuple[T, P, Result]]:
     """Yield each (item, picture) with the detections in the picture; at most a batch is in memory."""
@@ -164,7 +181,7 @@ def _detect(
             waiting.append((thing, picture))
             yield picture
 
-    for result in detector.stream(images(), batch_size=batch_size, follow=follow):
+    for result in detector.stream(images(), settings, batch_size, follow):
         yield *waiting.popleft(), result
 
 

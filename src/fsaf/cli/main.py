@@ -35,7 +35,7 @@ def make_parser(only: str | None = None) -> argparse.ArgumentParser:
             verb.name, help=verb.text, description=verb.text, epilog=epilog(verb.examples, verb.note)
         )
         verb.options(child)
-        child.set_defaults(overrides=[f"--{key}={value}" for key, value in verb.defaults.items()])
+        child.set_defaults(overrides=[])
         if only in (None, verb.name):
             add_keys(child, verb, [key for key in recipe_keys() if verb.keys(key)])
     return parser

@@ -68,11 +68,11 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=32)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        # As in Python 3.13: `--tile, --predict.tile N` instead of `--tile N, --predict.tile N`.
+        # One spelling: `--tile N`. Its other one, `--predict.tile`, follows from the key in a recipe.
         if len(action.option_strings) < 2 or action.nargs == 0:
             return super()._format_action_invocation(action)
         value = self._format_args(action, self._get_default_metavar_for_optional(action))
-        return f"{', '.join(action.option_strings)} {value}"
+        return f"{action.option_strings[0]} {value}"
 
 
 def epilog(examples: Sequence[str], note: str = "") -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fsaf.cli.detectors import add_checkpoint, choose, looks_like_pictures, open_detector
 from fsaf.cli.verb import RESIZING, Verb, add_device, of_detector
+from fsaf.config.predict import SHOWN_SCORE
 from fsaf.errors import UserError
 from fsaf.text import printable
 
@@ -65,7 +66,9 @@ def run(args: argparse.Namespace) -> int:
         folder=folder, json=args.format == "json", crops=args.save_crops, show_levels=args.show_levels
     )
     detector = open_detector(choose(args.checkpoint), args.overrides, args.device)
-    damaged = annotate(detector, sources, output, args.batch_size)
+    given = any(word.startswith("--predict.score_threshold=") for word in args.overrides)
+    settings = detector.config.predict if given else detector.shown
+    damaged = annotate(detector, sources, output, args.batch_size, settings)
     return 2 if damaged else 0
 
 
@@ -76,7 +79,7 @@ VERB = Verb(
     run=run,
     keys=of_detector(*RESIZING),
     short=SHORT,
-    defaults={"predict.score_threshold": "0.3"},
+    defaults={"predict.score_threshold": str(SHOWN_SCORE)},
     from_checkpoint=True,
     examples=(
         "fsaf predict fsaf_r50_coco street.jpg",

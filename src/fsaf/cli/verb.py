@@ -24,7 +24,8 @@ class Verb:
     commands, shown below the options. note: a paragraph, shown above the examples.
 
     keys: selects the keys of a recipe that the verb takes as options. short: a second, shorter option for
-    some of these keys. defaults: the verb's own defaults of keys. from_checkpoint: all other defaults are
+    some of these keys. defaults: the verb's own defaults of keys, for
+    the help; ``run`` applies them. from_checkpoint: all other defaults are
     those of a checkpoint, not of the schema.
     """
 

@@ -6,6 +6,9 @@ from fsaf.config import limits
 from fsaf.config.data import MULTIPLE
 from fsaf.config.fields import check, key
 
+SHOWN_SCORE = 0.3
+"""Score above which detections are shown to people. COCO's metrics need those of lower score too."""
+
 
 @dataclass(kw_only=True)
 class PredictConfig:

@@ -16,6 +16,7 @@ from torch import Tensor
 from fsaf.checkpoints.format import Checkpoint, save_checkpoint
 from fsaf.checkpoints.hub import upload, write_folder
 from fsaf.config import Config, PredictConfig
+from fsaf.config.predict import SHOWN_SCORE
 from fsaf.data.records import Classes
 from fsaf.detection.network import Network, TorchNetwork, open_checkpoint
 from fsaf.detection.om import open_om
@@ -57,6 +58,16 @@ class Detector:
         if self.network.module is None:
             raise UserError(f"{self.network.name}: is an exported file; this needs the checkpoint")
         return self.network.module
+
+    @property
+    def shown(self) -> PredictConfig:
+        """The settings for detections that people look at: scores above 0.3 (``SHOWN_SCORE``).
+
+        A higher ``predict.score_threshold`` of the detector stays. ``config.predict`` itself is for scoring:
+        COCO's metrics need detections of low score too.
+        """
+        own = self.config.predict
+        return replace(own, score_threshold=max(own.score_threshold, SHOWN_SCORE))
 
     @torch.inference_mode()
     def detect(self, images: Tensor, sizes_b2: Tensor, settings: PredictConfig | None = None) -> Detections:
@@ -115,8 +126,9 @@ class Detector:
     ) -> Result | list[Result]:
         """Detect objects; return a ``Result`` for one picture, a list of them for a sequence of pictures.
 
-        score_threshold, max_detections, scales, flip, tile, tile_overlap: replace the settings of the
-        detector (``PredictConfig``). batch_size: pictures, or views of them, that run together if their
+        score_threshold: return detections with a higher score; by default 0.3, as ``fsaf predict`` shows.
+        max_detections, scales, flip, tile, tile_overlap: replace the settings of the detector
+        (``PredictConfig``). batch_size: pictures, or views of them, that run together if their
         padded shapes are equal.
         Raises UserError naming the file if a picture cannot be read.
         """
@@ -131,7 +143,7 @@ class Detector:
             "tile_overlap": tile_overlap,
         }
         changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        results = list(self.stream(pictures, replace(self.config.predict, **changes), batch_size))
+        results = list(self.stream(pictures, replace(self.shown, **changes), batch_size))
         return results[0] if one else results
 
     def stream(
@@ -143,11 +155,12 @@ class Detector:
     ) -> Iterator[Result]:
         """Predict for any number of pictures; yield one result at a time, in order.
 
+        settings: by default ``shown``; evaluation takes ``config.predict``.
         follow: an iterator over the batches of a few pictures, for showing progress.
         """
         if batch_size < 1:
             raise UserError(f"batch_size = {batch_size}: must be at least 1")
-        settings = settings or self.config.predict
+        settings = settings or self.shown
         if self.network.fixed_size and settings.scales != [1.0]:
             raise UserError(
                 f"{self.network.name}: takes images of one size, so predict.scales can only be [1.0], not "

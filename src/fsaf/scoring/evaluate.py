@@ -122,7 +122,7 @@ def _view_batches(
     for number, chunk in enumerate(chunks_shown):
         before_batch(number, len(mine))
         pictures = (read_record(record, records, data) for record in chunk)
-        results = detector.stream(pictures, batch_size=size)
+        results = detector.stream(pictures, detector.config.predict, size)
         yield [
             entry
             for record, found in zip(chunk, results, strict=True)
