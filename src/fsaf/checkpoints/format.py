@@ -1,6 +1,7 @@
 """Checkpoint files of fsaf: what they hold, written whole or not at all, read without running code."""
 
 import contextlib
+import math
 import os
 import re
 from dataclasses import dataclass, field, fields
@@ -50,6 +51,10 @@ class Training:
     images_per_step: int | None = None
     data: dict[str, str] = field(default_factory=dict)
     """Fingerprints of the splits, by key: ``data.train`` and ``data.val``."""
+    waited: int = 0
+    """Evaluations since the last higher AP."""
+    timed_out: bool = False
+    """True if training has ended because of ``train.hours``."""
     losses: dict[str, float] = field(default_factory=dict)
     """Mean losses by name: of the first record, of the lowest, and the last."""
 
@@ -64,6 +69,8 @@ class Checkpoint:
     """State dict of the network that is evaluated."""
     step: int | None = None
     """Steps of training behind the weights; None if unknown."""
+    seconds: float = 0.0
+    """Time of training behind the weights, evaluations included; 0 if unknown."""
     training: Training | None = None
     """None if the file contains only the network."""
     launch: str = ""
@@ -135,7 +142,7 @@ def to_content(checkpoint: Checkpoint) -> dict[str, Any]:
     if (training := checkpoint.training) is not None:
         values = {each.name: getattr(training, each.name) for each in fields(training)}
         content["launch"] = checkpoint.launch
-        content["training"] = {"step": checkpoint.step} | {
+        content["training"] = {"step": checkpoint.step, "seconds": checkpoint.seconds} | {
             key: value for key, value in values.items() if value is not None
         }
     # Copy views: torch.save writes all of the memory that a view is part of.
@@ -156,11 +163,15 @@ def from_content(content: Any, where: str) -> Checkpoint:
     step = state.get("step")
     if not fits(step, int | None) or (step or 0) < 0:
         raise _not_ours(where)
+    seconds = state.get("seconds", 0.0)
+    if not fits(seconds, float) or not 0 <= seconds < math.inf:
+        raise _not_ours(where)
     return Checkpoint(
         config=config,
         classes=classes,
         weights=check_values(content.get("model"), where),
         step=step,
+        seconds=seconds,
         training=_training(state, where) if "optimizer" in state else None,
         launch=launch,
     )

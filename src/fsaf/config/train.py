@@ -97,6 +97,17 @@ class TrainConfig:
         "Epochs between evaluations. The last epoch is always evaluated. 0 for never. With `auto` 3, or a "
         "quarter of the epochs if these are `auto`.",
     )
+    patience: int = key(
+        0, "End training after this many evaluations in a row without a higher AP; 0 never ends it early."
+    )
+    hours: float | None = key(
+        None,
+        "End training after this many hours, evaluated and saved as at its normal end. Time before a resumed "
+        "run was interrupted counts too.",
+    )
+    keep_every: int = key(
+        0, "Keep the network of every so many epochs as `checkpoints/epoch-0010.pt` and so on; 0 keeps none."
+    )
     seed: int = key(0, "Random seed of initial weights, order and augmentation.")
 
     def __post_init__(self) -> None:
@@ -110,7 +121,9 @@ class TrainConfig:
         check(self.save_every >= 0, "train.save_every", self.save_every, "0 or more")
         check(self.save_minutes > 0, "train.save_minutes", self.save_minutes, "above 0")
         check(0 <= self.ema < 1, "train.ema", self.ema, "in [0, 1)")
-        check(self.evaluate_every >= 0, "train.evaluate_every", self.evaluate_every, "0 or more")
+        for name in ("evaluate_every", "patience", "keep_every"):
+            check(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
+        check(self.hours is None or self.hours > 0, "train.hours", self.hours, "above 0")
         check(0 <= self.seed < 2**63, "train.seed", self.seed, "0 or more, and below 2**63")
 
 

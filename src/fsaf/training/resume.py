@@ -84,7 +84,7 @@ def take_up(run: Run, steps_per_epoch: int, images_per_step: int, splits: dict[s
             run.notes.append(
                 f"AP {run.best:.3f} was measured on other images and no longer counts for best.pt"
             )
-            run.best, run.best_epoch = None, 0
+            run.best, run.best_epoch, run.waited = None, 0, 0
     run.steps_per_epoch, run.images_per_step, run.data = steps_per_epoch, images_per_step, run.data | data
 
 

@@ -47,6 +47,13 @@ class Run:
     best: float | None = None
     """Highest AP so far; None if none is defined."""
     best_epoch: int = 0
+    waited: int = 0
+    """Evaluations since the last higher AP."""
+    timed_out: bool = False
+    """True if the time of ``train.hours`` is up."""
+    seconds_before: float = 0.0
+    """Seconds of training before the run was resumed."""
+    started: float = field(default_factory=time.monotonic)
     to_evaluate: bool = False
     """True if the last step ended an epoch that is yet to be evaluated."""
     window: Window = field(default_factory=Window)
@@ -69,6 +76,16 @@ class Run:
     ``take_up`` those of the checkpoint, if it holds them."""
     images_per_step: int | None = None
     data: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds of training so far, those before the run was resumed included."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    @property
+    def ended(self) -> bool:
+        """Return True if training ends here although steps are left."""
+        return self.timed_out or 0 < self.config.train.patience <= self.waited
 
     @property
     def position(self) -> int:
@@ -154,6 +171,11 @@ class Run:
         elif self.good == self.last_pt:
             self.good = self.last_pt.with_name("last-1.pt") if keep > 1 else None
 
+    def save_epoch(self, epoch: int) -> None:
+        """Write the evaluated network alone to ``epoch-0010.pt`` and so on. All processes may call it."""
+        if group.is_main():
+            save_checkpoint(self.best_pt.with_name(f"epoch-{epoch:04}.pt"), self._network())
+
     def save_best(self) -> None:
         """Write the evaluated network alone to ``best.pt``. All processes may call it."""
         if group.is_main():
@@ -184,8 +206,10 @@ class Run:
             images_per_step=self.images_per_step,
             data=self.data,
             losses=self.losses,
+            waited=self.waited,
+            timed_out=self.timed_out,
         )
-        return replace(self._network(), training=training, launch=group.launch_id())
+        return replace(self._network(), training=training, seconds=self.seconds, launch=group.launch_id())
 
     def _network(self) -> Checkpoint:
         return Checkpoint(
@@ -229,6 +253,9 @@ class Run:
         self.data, self.losses, self.resumed = training.data, losses, True
         defined = training.best is not None and training.best >= 0  # older files hold -1 for None
         self.best, self.best_epoch = training.best if defined else None, training.best_epoch
+        self.waited, self.seconds_before = training.waited, checkpoint.seconds
+        hours = self.config.train.hours  # which may be more now
+        self.timed_out = training.timed_out and hours is not None and self.seconds_before >= 3600 * hours
         if len(training.processes) == group.processes():
             mine, device = training.processes[group.rank()], self.model.mean.device
             with _refusing(where):

@@ -94,9 +94,14 @@ class Session:
         return -(-self.run.position // self.steps_per_epoch)
 
     @property
+    def over(self) -> bool:
+        """Return True if no step is left, or training ends early."""
+        return self.run.step >= self.last_step or self.run.ended
+
+    @property
     def finished(self) -> bool:
         """Return True if there is nothing left to do."""
-        return self.run.step >= self.last_step and not self.run.to_evaluate
+        return self.over and not self.run.to_evaluate
 
 
 def open_session(
@@ -114,6 +119,7 @@ def open_session(
     config, chosen = fit_to_data(config, len(records.images), processes, before)
     run = start_run(config, records.classes, device, earlier)
     run.to_evaluate = run.to_evaluate and validation is not None
+    idle = config.train.patience and validation is None
     images = Images(records, config.data, augment=True, seed=config.train.seed)
     loader, sampler = make_loader(
         images,
@@ -133,7 +139,12 @@ def open_session(
     return Session(
         records=records,
         validation=validation,
-        notes=[*chosen, *notes, *schedule_notes(config, config.train.epochs * sampler.steps)],
+        notes=[
+            *chosen,
+            *notes,
+            *schedule_notes(config, config.train.epochs * sampler.steps),
+            *(["train.patience does nothing, since nothing is evaluated"] if idle else []),
+        ],
         run=run,
         tools=tools,
         images=images,

@@ -20,6 +20,7 @@ from fsaf.processes.join import join
 from fsaf.processes.stop import StopRequest
 from fsaf.run_folder.commands import note_command
 from fsaf.text import counted, printable
+from fsaf.training.ending import note_time, why_ended
 from fsaf.training.log import NoLog, RunLog
 from fsaf.training.place import follow
 from fsaf.training.run import Run
@@ -68,23 +69,29 @@ def _train(session: Session, console: Console, command: str) -> None:
             log.say(line)
         step = make_step(run, session.tools, log.say)
         first_steps = FirstSteps(log.say) if run.config.train.compile else None
-        while run.step < last_step or run.to_evaluate:
+        while not session.finished:
             if not run.to_evaluate:
                 epoch, start = divmod(run.position, per_epoch)
                 session.sampler.set_epoch(epoch, start)
                 steps = min(per_epoch - start, last_step - run.step)
                 rates = [session.rate(i) for i in range(steps)]
                 stopping = train_steps(run, session.loader, step, rates, epoch + 1, log, request, first_steps)
-                due = every and (epoch + 1) % every == 0
-                ended = (run.position % per_epoch == 0 and due) or run.step == last_step
-                run.to_evaluate = bool(validation and ended)
+                whole = run.position % per_epoch == 0
+                due = whole and every and (epoch + 1) % every == 0
+                run.to_evaluate = bool(validation and (due or session.over))
+                if whole and run.config.train.keep_every and (epoch + 1) % run.config.train.keep_every == 0:
+                    follow(run, log)
+                    run.save_epoch(epoch + 1)
                 if stopping or session.finished or is_due(run, AFTER_EPOCH):
                     save(run, log)
                 run.stop_if(stopping)
             if run.to_evaluate and validation:
-                validate(run, validation, session.epoch, log, request, last=run.step >= last_step)
+                validate(run, validation, session.epoch, log, request, last=session.over)
+                note_time(run)
                 if session.finished or is_due(run, AFTER_EPOCH):
                     save(run, log)
+        if why := why_ended(run):
+            log.say(f"training ends early, after step {run.step} of {last_step}: {why}")
         log.say(f"trained; everything is in {run.out}; {_result(session)}")
 
 
@@ -117,12 +124,14 @@ def _resuming(session: Session) -> str:
 def _finished(session: Session) -> str:
     """Return the line about a run that has nothing left to do."""
     run, epochs = session.run, session.run.config.train.epochs
-    if run.position >= session.all_steps:
-        done, key = "the epoch is" if epochs == 1 else f"all {epochs} epochs are", "--train.epochs"
+    if run.ended:
+        done, key = why_ended(run), "--train.hours" if run.timed_out else "--train.patience"
+    elif run.position >= session.all_steps:
+        done, key = "the epoch is done" if epochs == 1 else f"all {epochs} epochs are done", "--train.epochs"
     else:
-        done, key = f"train.max_steps = {run.config.train.max_steps} is", "--train.max_steps"
+        done, key = f"train.max_steps = {run.config.train.max_steps} is done", "--train.max_steps"
     where = f"fsaf train --resume {shlex.quote(str(run.out))} {key} N"
-    return f"finished: {done} done, {counted(run.step, 'step')}; {_best(run)}; train longer with: {where}"
+    return f"finished: {done}, {counted(run.step, 'step')}; {_best(run)}; train longer with: {where}"
 
 
 def _result(session: Session) -> str:
@@ -151,7 +160,7 @@ def train_steps(
 ) -> int:
     """Train on the next ``len(rates)`` batches, all of epoch ``epoch`` (from 1).
 
-    Returns 0, or the number of the signal that ended it early.
+    Ends early at a signal, whose number it returns, else 0; and if the time is up (``note_time``).
     """
     config, device = run.config, run.model.mean.device
     run.model.train()
@@ -174,7 +183,8 @@ def train_steps(
         log.advance(run.step)
         stopping = request.agreed()
         recorded = done == len(rates) or run.step % config.log.every == 0
-        if recorded:
+        timed_out = note_time(run, ask=recorded)
+        if recorded or timed_out:
             means = run.window.read(run.blame())
             run.note_loss(means["loss"])
             if not run.is_healthy:
@@ -188,7 +198,7 @@ def train_steps(
                 cut = counted(run.window.cut, "box", "boxes")
                 log.say(f"warning: {cut} cut since the last line; raise data.max_boxes")
             run.window = Window()
-        if stopping:
+        if stopping or timed_out:
             return stopping
         if done < len(rates) and is_due(run, 60 * config.train.save_minutes, ask=recorded):
             save(run, log)

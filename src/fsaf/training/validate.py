@@ -50,6 +50,8 @@ def validate(
         log.say(f"epoch {epoch}: AP is undefined: {records.source} has no box to evaluate on")
     else:
         log.say(f"epoch {epoch}: AP {score:.3f}  AP50 {metrics['AP50'] or 0.0:.3f}")
+    if score is not None:
+        run.waited = run.waited + 1 if before is not None and score <= before else 0
     if before is None or (score is not None and score >= before):
         run.best, run.best_epoch = score, epoch
         run.save_best()
