@@ -1,6 +1,7 @@
 """FSAF: the Feature Selective Anchor-Free detector for PyTorch, on NPU, CUDA and CPU.
 
-``fsaf.train(config)`` trains one, ``fsaf.load(checkpoint)`` opens it, ``detector.predict(images)`` uses it.
+``fsaf.train("lite0", data="DATA")`` trains one, ``fsaf.load(checkpoint)`` opens it,
+``detector.predict(images)`` uses it.
 ``fsaf.check``, ``fsaf.evaluate`` and ``fsaf.export`` do what the verbs of those names do.
 """
 
@@ -10,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 from fsaf._version import __version__
 
 if TYPE_CHECKING:
-    from fsaf.api import check, evaluate, export
+    from fsaf.api import Detector, Run, check, evaluate, export, load, train
     from fsaf.config import Config
-    from fsaf.detection.detector import Detector, load
     from fsaf.detection.result import Result
     from fsaf.errors import CheckpointError, DataError, DeviceError, RecipeError, UserError, WriteError
     from fsaf.model.detector import FSAF
-    from fsaf.training.trainer import train
 
 __all__ = [
     "FSAF",
@@ -27,6 +26,7 @@ __all__ = [
     "DeviceError",
     "RecipeError",
     "Result",
+    "Run",
     "UserError",
     "WriteError",
     "__version__",
@@ -41,18 +41,19 @@ _HOMES = {
     "CheckpointError": "fsaf.errors",
     "Config": "fsaf.config",
     "DataError": "fsaf.errors",
-    "Detector": "fsaf.detection.detector",
+    "Detector": "fsaf.api",
     "DeviceError": "fsaf.errors",
     "FSAF": "fsaf.model.detector",
     "RecipeError": "fsaf.errors",
     "Result": "fsaf.detection.result",
+    "Run": "fsaf.api",
     "UserError": "fsaf.errors",
     "WriteError": "fsaf.errors",
     "check": "fsaf.api",
     "evaluate": "fsaf.api",
     "export": "fsaf.api",
-    "load": "fsaf.detection.detector",
-    "train": "fsaf.training.trainer",
+    "load": "fsaf.api",
+    "train": "fsaf.api",
 }
 """The module that each public name comes from."""
 

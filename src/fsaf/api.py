@@ -1,25 +1,175 @@
 """Public functions that take files and folders: a checkpoint for a detector, a folder for a data set."""
 
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
+
+import torch
+from rich.console import Console
 
 from fsaf.checking.survey import survey
 from fsaf.checking.text import SplitFindings, check_result
-from fsaf.config import Config, DataConfig, SplitConfig
+from fsaf.checkpoints.any_format import local
+from fsaf.cli.train import read_config
+from fsaf.cli.words import translate
+from fsaf.config import Config, DataConfig, SplitConfig, to_dict
 from fsaf.data.readers import splits
-from fsaf.detection.detector import Detector, load
+from fsaf.detection import detector as detection
 from fsaf.detection.picture import Picture
+from fsaf.errors import RecipeError
 from fsaf.exporting.export import export_detector
 from fsaf.exporting.onnx import ExportReport
+from fsaf.recipe import build_config
+from fsaf.run_folder.read import read_object
 from fsaf.scoring.evaluate import evaluate as evaluate_records
 from fsaf.scoring.metrics import Metrics
+from fsaf.text import short
+from fsaf.training import trainer
+
+
+class Detector(detection.Detector):
+    # A subclass here, because ``detection`` lies below ``scoring`` and ``exporting``, which use it. Users get
+    # this class alone, from ``fsaf.load``; the parts of the package work with its base.
+    __doc__ = detection.Detector.__doc__
+
+    def evaluate(self, data: str | PathLike[str] | DataConfig | None = None) -> Metrics:
+        """Score the detector on a validation split, as ``fsaf.evaluate`` does.
+
+        >>> detector.evaluate("DATA")["AP50"]
+        0.84
+        """
+        return evaluate(self, data)
+
+    def export(
+        self, path: str | PathLike[str], images: Sequence[Picture] | None = None, **options: Any
+    ) -> ExportReport:
+        """Write the detector as an ONNX file, and compare the file with PyTorch, as ``fsaf.export`` does.
+
+        >>> print(detector.export("model.onnx", ["photo.jpg"]).summary())
+
+        options: those of ``fsaf.export``.
+        """
+        return export(self, path, images, **options)
+
+
+class Run:
+    """The run folder of a training, with its figures and its detector.
+
+    >>> run = fsaf.train("lite0", data="DATA", out="runs/mine")
+    >>> run
+    Run(runs/mine: AP 0.412, AP50 0.731)
+    >>> run.detector().predict("photo.jpg")
+
+    folder: of any run, also of ``fsaf train``. A ``Run`` can be used as a path: ``run / "report.html"``.
+    """
+
+    def __init__(self, folder: str | PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    @property
+    def metrics(self) -> Metrics | None:
+        """COCO's metrics of ``best.pt`` by name, ``AP`` first; None if nothing was evaluated."""
+        return cast("Metrics | None", read_object(self.folder / "evaluation.json", []))
+
+    def detector(self, device: str | torch.device | None = None) -> Detector:
+        """Open the best checkpoint, or the last one if nothing was evaluated; device: as in ``fsaf.load``.
+
+        Raises UserError if there is none.
+        """
+        return load(local(self.folder), device)
+
+    def __repr__(self) -> str:
+        """Return the folder, AP and AP50."""
+        metrics = self.metrics or {}
+        figures = ", ".join(f"{name} {metrics[name]:.3f}" for name in ("AP", "AP50") if metrics.get(name))
+        return f"Run({self.folder}: {figures or 'no figures'})"
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+
+def train(
+    config: Config | str | PathLike[str] | None = None,
+    data: str | PathLike[str] | None = None,
+    out: str | PathLike[str] | None = None,
+    *,
+    console: Console | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a detector as ``fsaf train`` does, and return its run folder, figures and detector.
+
+    >>> run = fsaf.train("lite0", data="DATA", out="runs/mine", train__epochs=20, optim__lr=5e-4)
+    >>> run = fsaf.train(data="DATA")  # recipe lite0, run folder runs/DATA
+    >>> run = fsaf.train(resume="runs/mine")
+    >>> run = fsaf.train("mine.yaml", **{"data.root": "DATA", "train.precision": "bf16"})
+
+    config: the name of a recipe, its YAML file, or a ``Config``. data: the folder of a data set. out: the run
+    folder. settings: keys of the recipe, with a double underscore or, from a dict, with a dot. console: show
+    progress there.
+    In a script, call it under ``if __name__ == "__main__":`` (or give ``data__workers=0``), since loader
+    processes may import the script. Notebooks need nothing.
+    Raises UserError for mistakes in recipe or data, and if the loss is no longer finite; Stopped after Ctrl-C
+    or SIGTERM, with everything saved.
+    """
+    places = {"data": data, "out": out}
+    given = {name: os.fspath(path) for name, path in places.items() if path is not None}
+    chosen = _config(config, given, settings)
+    shown = [] if config is None else ["config" if isinstance(config, Config) else repr(os.fspath(config))]
+    if any("." in name for name in settings):
+        shown += [f"{name}={value!r}" for name, value in given.items()] + [f"**{settings!r}"]
+    else:
+        shown += [f"{name}={value!r}" for name, value in {**given, **settings}.items()]
+    # Plain lines in a notebook: rich would rewrite an HTML output many times a second.
+    console = console or Console(force_jupyter=False)
+    return Run(trainer.train(chosen, console, command=f"fsaf.train({', '.join(shown)})"))
+
+
+def _config(
+    config: Config | str | PathLike[str] | None, given: dict[str, str], settings: Mapping[str, Any]
+) -> Config:
+    """Return the settings of a training, read as those on the command line are."""
+    words = [_option({"data": "data.root"}.get(name, name), value) for name, value in given.items()]
+    words += [_option(name.replace("__", "."), value) for name, value in settings.items()]
+    if isinstance(config, Config):
+        return build_config(to_dict(config), words, where="config") if words else config
+    if config is None and "resume" not in settings:
+        config = given.get("data")
+    _, *rest = translate(["train", *([] if config is None else [os.fspath(config)]), *words])
+    recipe = rest.pop(0) if config is not None else None
+    return read_config(recipe, rest)
+
+
+def _option(key: str, value: Any) -> str:
+    """Return ``--key=value`` as the command line has it. Raises UserError for a value that YAML has not."""
+    try:
+        text = os.fspath(value) if isinstance(value, (str, PathLike)) else json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(
+            f"{key} = {short(value)}: must be a number, a text, true, false, null, or a list"
+        ) from error
+    return f"--{key}={text}"
+
+
+def load(
+    path: str | PathLike[str], device: str | torch.device | None = None, *, winograd: bool | None = None
+) -> Detector:
+    opened = detection.load(path, device, winograd=winograd)
+    return Detector(opened.network, opened.classes, opened.config)
+
+
+load.__doc__ = detection.load.__doc__
 
 
 def evaluate(
-    detector: Detector | str | PathLike[str], data: str | PathLike[str] | DataConfig | None = None
+    detector: detection.Detector | str | PathLike[str],
+    data: str | PathLike[str] | DataConfig | None = None,
 ) -> Metrics:
     """Score a detector on a validation split with COCO's metrics; return them by name, ``AP`` first.
 
@@ -39,7 +189,7 @@ def evaluate(
 
 
 def export(
-    detector: Detector | str | PathLike[str],
+    detector: detection.Detector | str | PathLike[str],
     path: str | PathLike[str],
     images: Sequence[Picture] | None = None,
     *,
@@ -102,8 +252,8 @@ def check(
     return check_result(survey(config, open_images=open_images).read)
 
 
-def _opened(detector: Detector | str | PathLike[str]) -> Detector:
-    return detector if isinstance(detector, Detector) else load(detector)
+def _opened(detector: detection.Detector | str | PathLike[str]) -> detection.Detector:
+    return detector if isinstance(detector, detection.Detector) else load(detector)
 
 
 def _data(own: DataConfig, data: str | PathLike[str] | DataConfig | None) -> DataConfig:

@@ -60,8 +60,6 @@ def _shipped() -> Path:
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
     """Read a recipe and apply overrides; ``out`` defaults to ``runs/<recipe name>``.
 
-    If the overrides name a backbone, ``model.mean`` and ``model.std`` of the recipe do not apply: they belong
-    to the recipe's own backbone.
     Raises UserError naming the file or option, the value and what is allowed.
     """
     path = find_recipe(name)
@@ -72,9 +70,6 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
         OSError,
     ) as error:  # ValueError: also an impossible date, and bytes that are not UTF-8
         raise RecipeError(f"{path}: not readable as YAML ({error})") from error
-    model = base.get("model") if isinstance(base, dict) else None
-    if isinstance(model, dict) and any(word.partition("=")[0] == "--model.backbone" for word in overrides):
-        base = {**base, "model": {key: model[key] for key in model if key not in ("mean", "std")}}
     config = build_config(base or {}, overrides, where=str(path))
     if config.out is None:
         config.out = str(Path("runs") / path.stem)
@@ -84,12 +79,17 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
 def build_config(base: Any, overrides: Sequence[str] = (), *, where: str) -> Config:
     """Build a ``Config`` from plain dicts and command-line overrides.
 
+    If the overrides name a backbone, ``model.mean`` and ``model.std`` of ``base`` do not apply: they belong
+    to its own backbone.
     where: the file that ``base`` is from, for messages. Raises UserError naming it, the key, the value and
     what is allowed.
     """
     base, overrides = _with_new_names(base, where), [with_new_name(option) for option in overrides]
     _check_groups(base, Config, where, "")
     _check_overrides(overrides)
+    if "model" in base and any(word.partition("=")[0] == "--model.backbone" for word in overrides):
+        kept = {key: value for key, value in base["model"].items() if key not in ("mean", "std")}
+        base = {**base, "model": kept}
     parser = config_parser()
     try:
         values = parser.parse_object(copy.deepcopy(base))

@@ -21,7 +21,6 @@ from fsaf import recipe
 from fsaf.cli import main
 from fsaf.cli.main import make_parser
 from fsaf.cli.parser import Override
-from fsaf.detection.detector import Detector, Result
 from fsaf.errors import UserError
 from fsaf.recipe import build_config, load_recipe
 from synthetic import write_eight
@@ -331,6 +330,9 @@ def test_the_commands_run_one_after_another(
     """Run the commands page by page, with options that make them small, then the page's Python blocks."""
     monkeypatch.chdir(workplace)
     torch.manual_seed(0)
+    words, train = SMALL["train"].replace("--", "").split(), fsaf.train
+    small = dict(zip(words[::2], words[1::2], strict=True))
+    monkeypatch.setattr(fsaf, "train", lambda *args, **settings: train(*args, **settings, **small))
     ran: list[list[str]] = []
     for name in RUN_PAGES:
         names: dict[str, Any] = {"pictures": ["photo.jpg"]}  # of a page's blocks of Python
@@ -375,7 +377,8 @@ def test_the_python_of_static_shapes(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_names_in_blocks_of_python_exist() -> None:
     """Blocks that need the network are checked too, although no test runs them."""
-    things = {"fsaf": fsaf, "detector": Detector, "result": Result, "network": fsaf.FSAF}
+    things = {"fsaf": fsaf, "detector": fsaf.Detector, "result": fsaf.Result, "run": fsaf.Run}
+    things["network"] = fsaf.FSAF
     used = 0
     for page in PAGES:
         for block in blocks(page):

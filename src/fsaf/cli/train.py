@@ -38,15 +38,18 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    config = _config(args.config, args.overrides)
+    config = read_config(args.config, args.overrides)
     if args.dry_run:
         _dry_run(config, args.devices)
     else:
         in_processes("train", _train, (config, args.command), args.devices, args.max_restarts)
 
 
-def _config(recipe: str | None, overrides: Sequence[str]) -> "Config":
-    """Return the recipe with overrides, or with ``--resume RUN`` the settings of that run with overrides."""
+def read_config(recipe: str | None, overrides: Sequence[str]) -> "Config":
+    """Return the recipe with overrides, or with ``--resume RUN`` the settings of that run with overrides.
+
+    overrides: words ``--key=value``. Raises UserError if the recipe is missing or a setting is wrong.
+    """
     from fsaf.recipe import load_recipe
 
     run = next((each.partition("=")[2] for each in reversed(overrides) if each.startswith("--resume=")), None)
