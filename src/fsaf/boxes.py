@@ -1,4 +1,4 @@
-"""Boxes x1, y1, x2, y2 in pixels: area, overlap, scaling, clipping, mirroring.
+"""Boxes x1, y1, x2, y2 in pixels: area, overlap, scaling, clipping, mirroring, turning.
 
 Functions of corners take a box, or many, as its four coordinates: ``boxes.unbind(-1)`` of a tensor (..., 4),
 ``boxes.T`` of an array (n, 4), or four numbers. Coordinates of two boxes broadcast against each other.
@@ -69,3 +69,16 @@ def mirror_boxes(boxes: np.ndarray, size: tuple[int, int], horizontal: bool, ver
     if vertical:
         y1, y2 = size[0] - y2, size[0] - y1
     return np.stack((x1, y1, x2, y2), 1)
+
+
+def turn_boxes(boxes: np.ndarray, size: tuple[int, int], quarters: int) -> np.ndarray:
+    """Turn boxes (n, 4) together with their image of ``size`` (height, width), as ``torch.rot90`` does.
+
+    quarters: number of quarter turns counterclockwise.
+    """
+    height, width = size
+    for _ in range(quarters % 4):
+        x1, y1, x2, y2 = boxes.T
+        boxes = np.stack((y1, width - x2, y2, width - x1), 1)
+        height, width = width, height
+    return boxes

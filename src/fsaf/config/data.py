@@ -10,6 +10,35 @@ MULTIPLE = 32
 """Sides of batch shapes are multiples of this, so that every level halves evenly down to P5."""
 
 
+_LIGHT = {"crop": 0.3, "zoom_out": 0.2, "affine": 0.3, "photometric": 0.5}
+PRESETS: dict[str, dict[str, float]] = {
+    "none": {},
+    "light": _LIGHT,
+    "strong": {
+        "mosaic": 0.5, "crop": 0.3, "zoom_out": 0.3, "affine": 0.5, "photometric": 0.8, "blur": 0.1,
+        "noise": 0.1, "jpeg": 0.1, "erase": 0.3,
+    },
+    "aerial": _LIGHT | {"turn": 0.75},
+}  # fmt: skip
+"""Probabilities of the augmentations of each ``data.augment``; those not listed are 0.
+
+``aerial`` turns by 0, 90, 180 and 270 degrees equally often, which with a horizontal flip covers vertical
+flips too."""
+AUGMENTATIONS = (
+    "mosaic",
+    "turn",
+    "crop",
+    "zoom_out",
+    "affine",
+    "photometric",
+    "blur",
+    "noise",
+    "jpeg",
+    "erase",
+)
+"""Keys of section ``data`` that hold the probability of an augmentation, in the order of application."""
+
+
 @dataclass(kw_only=True)
 class SplitConfig:
     """The files of one split of a data set."""
@@ -52,6 +81,36 @@ class DataConfig:
         0.0,
         "Strength of colour jitter: brightness, contrast and saturation change by up to this share, hue by"
         " up to a tenth of it (1 is the full circle). 0.5 is close to SSD's training.",
+    )
+    augment: Literal["none", "light", "strong", "aerial"] = key(
+        "none",
+        "Preset of random changes besides flip, scale and colour: `light` for photographs, `strong` for long "
+        "trainings on few images, `aerial` for views from above, which have no fixed up. The keys from "
+        "`mosaic` to `erase` set the probability of each change; one that you give replaces the preset's.",
+    )
+    mosaic: float | None = key(
+        None, "Probability of a mosaic: the image and three others, at half to full size, around one corner."
+    )
+    turn: float | None = key(None, "Probability of a turn by 90, 180 or 270 degrees.")
+    crop: float | None = key(
+        None, "Probability of a random crop that keeps objects, enlarged to the image's size (SSD's)."
+    )
+    zoom_out: float | None = key(
+        None, "Probability of shrinking the image to between half and all of its size, on a grey ground."
+    )
+    affine: float | None = key(
+        None,
+        "Probability of a rotation by up to 5 degrees with a shear of up to 2, a scale of 0.8 to 1.2 and a "
+        "shift of up to a tenth.",
+    )
+    photometric: float | None = key(
+        None, "Probability of changing brightness, contrast, saturation and hue, in SSD's ranges."
+    )
+    blur: float | None = key(None, "Probability of a Gaussian blur.")
+    noise: float | None = key(None, "Probability of Gaussian noise.")
+    jpeg: float | None = key(None, "Probability of JPEG compression with a quality of 30 to 90.")
+    erase: float | None = key(
+        None, "Probability of covering a rectangle, of 1% to 10% of the image, with one colour."
     )
     short_side: int = key(
         800,
@@ -107,8 +166,9 @@ class DataConfig:
             value = getattr(self, name)
             check(least <= value <= most, f"data.{name}", value, f"between {least} and {most}")
         check(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1")
-        for name in ("flip", "flip_vertical"):
-            check(0 <= getattr(self, name) <= 1, f"data.{name}", getattr(self, name), "between 0 and 1")
+        for name in ("flip", "flip_vertical", *AUGMENTATIONS):
+            value = getattr(self, name)
+            check(value is None or 0 <= value <= 1, f"data.{name}", value, "between 0 and 1")
         check(0 <= self.val_share < 1, "data.val_share", self.val_share, "0 or more, and below 1")
         low, high = self.scale
         check(0 < low <= high, "data.scale", [low, high], "two factors above 0, the smaller first")
@@ -133,3 +193,10 @@ class DataConfig:
                 f"[height, width], multiples of {MULTIPLE} up to {limits.SIDE}, of at most {limits.AREA:,} "
                 "pixels together",
             )
+
+    @property
+    def chances(self) -> dict[str, float]:
+        """Return the probability of each of ``AUGMENTATIONS``: that of its key, else that of the preset."""
+        preset = PRESETS[self.augment]
+        given = {name: getattr(self, name) for name in AUGMENTATIONS}
+        return {name: preset.get(name, 0.0) if value is None else value for name, value in given.items()}

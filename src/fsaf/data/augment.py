@@ -1,8 +1,8 @@
-"""Augmentation: draw a random change of an image, apply it to the pixels and to the boxes.
+"""Resize an image for its batch with a random flip, scale and colour, and move its boxes along.
 
-``draw_change`` draws, ``crop`` and ``finish`` change pixels, ``change_boxes`` changes boxes. A new
-augmentation adds a field to ``Change`` and a few lines to these four. Sizes are (height, width). Batch shapes
-do not change: an enlarged image is cropped to its batch shape, a shrunk one is padded to it.
+``draw_change`` draws, ``crop`` and ``finish`` change pixels, ``change_boxes`` changes boxes. Sizes are
+(height, width). Batch shapes do not change: an enlarged image is cropped to its batch shape, a shrunk one is
+padded to it. The other augmentations, ``data.augment``, are in ``distort.py``.
 """
 
 from typing import NamedTuple
@@ -108,11 +108,21 @@ def change_boxes(
         boxes = boxes * scale
     else:
         moved = (boxes - np.array([region.left, region.top] * 2, np.float32)) * scale
-        boxes = np.clip(moved, 0, np.array([size[1], size[0]] * 2, np.float32))
-        visible = area(boxes.T) / np.maximum(area(moved.T), np.float32(1e-9))
-        keep = visible > 0
-        boxes, labels, crowd = boxes[keep], labels[keep], (crowd | (visible < MIN_VISIBLE))[keep]
+        boxes, labels, crowd = clip(moved, labels, crowd, size)
     return mirror_boxes(boxes, size, *change.mirror).astype(np.float32), labels, crowd
+
+
+def clip(
+    boxes: np.ndarray, labels: np.ndarray, crowd: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Clip boxes (n, 4) float32 to an image of ``size``; return them with their labels and crowd flags.
+
+    Boxes become crowd if less than ``MIN_VISIBLE`` of the area remains, and are dropped if nothing does.
+    """
+    clipped = np.clip(boxes, 0, np.array([size[1], size[0]] * 2, np.float32))
+    visible = area(clipped.T) / np.maximum(area(boxes.T), np.float32(1e-9))
+    keep = visible > 0
+    return clipped[keep], labels[keep], (crowd | (visible < MIN_VISIBLE))[keep]
 
 
 def crop(image: Tensor, change: Change) -> Tensor:

@@ -1,7 +1,7 @@
 """Read one image of a data set with its boxes, and collate several to a batch."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,11 @@ from fsaf.config import DataConfig
 from fsaf.config.data import MULTIPLE
 from fsaf.data.augment import Change, change_boxes, crop, draw_change, finish, unchanged
 from fsaf.data.batch import Batch, blank_images, pad_boxes
+from fsaf.data.distort import Picture
+from fsaf.data.pipeline import augment
 from fsaf.data.records import ImageRecord, Records
 from fsaf.data.sampler import Draw
-from fsaf.data.shapes import fit_image, padded_shape
+from fsaf.data.shapes import fit_image, fit_shape, padded_shape
 from fsaf.data.transforms import read_image, resize
 from fsaf.errors import DataError, UserError
 
@@ -87,6 +89,32 @@ class Images(Dataset[Any]):
                 seconds=0.0,
             )
         record = self.records.images[draw.item]
+        picture = self._open(draw.item)
+        original = picture.size
+        if self.augment and any(self.data.chances.values()):
+            rng = self._generator(draw)
+            picture = augment(self._open, draw.item, len(self), draw.shape, rng, self.data)
+            change = unchanged(picture.size, picture.size)
+        else:
+            picture, change = self._resize(picture, draw)
+        return Sample(
+            image=picture.image,
+            change=change,
+            boxes=picture.boxes,
+            labels=picture.labels,
+            crowd=picture.crowd,
+            draw=draw,
+            record=record,
+            original=original,
+            seconds=time.perf_counter() - start,
+        )
+
+    def _generator(self, draw: Draw) -> np.random.Generator:
+        return np.random.default_rng([self.seed, draw.epoch, draw.item])
+
+    def _open(self, item: int) -> Picture:
+        """Read an image file with its boxes."""
+        record = self.records.images[item]
         image = read_record(record, self.records, self.data)
         height, width = image.shape[1:]
         if self.augment and max(abs(height - record.height), abs(width - record.width)) > 1:
@@ -95,32 +123,21 @@ class Images(Dataset[Any]):
                 f"{self.records.source} (id {record.id}), so its boxes may be anywhere; `fsaf check --fix` "
                 "writes annotations with the sizes of the files"
             )
-        shapes = (
-            [draw.shape] if draw.shape else None
-        )  # the batch's shape, even if the file has another size than recorded
-        size, _ = fit_image((height, width), replace(self.data, shapes=shapes))
-        change = unchanged((height, width), size)
+        return Picture(image, record.boxes, record.labels, record.crowd)
+
+    def _resize(self, picture: Picture, draw: Draw) -> tuple[Picture, Change]:
+        """Return the cropped image with its final boxes, and the change that ``Collate`` completes."""
+        # The batch's shape, even if the file has another size than recorded.
+        size = fit_shape(picture.size, draw.shape, self.data)
+        change = unchanged(picture.size, size)
         if self.augment:
-            rng = np.random.default_rng([self.seed, draw.epoch, draw.item])
-            change = draw_change(rng, (height, width), size, draw.shape, self.data)
-        image = crop(image, change)
+            change = draw_change(self._generator(draw), picture.size, size, draw.shape, self.data)
+        image = crop(picture.image, change)
         if image.shape[1] * image.shape[2] > change.size[0] * change.size[1]:
             # Shrink in the worker; otherwise a whole batch of full-size photographs is held in memory.
             image = resize(image, change.size, self.data.antialias)
-        boxes, labels, crowd = change_boxes(
-            record.boxes, record.labels, record.crowd, (height, width), change
-        )
-        return Sample(
-            image=image,
-            change=change,
-            boxes=boxes,
-            labels=labels,
-            crowd=crowd,
-            draw=draw,
-            record=record,
-            original=(height, width),
-            seconds=time.perf_counter() - start,
-        )
+        labelled = change_boxes(picture.boxes, picture.labels, picture.crowd, picture.size, change)
+        return Picture(image, *labelled), change
 
 
 @dataclass

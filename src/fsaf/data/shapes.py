@@ -36,13 +36,19 @@ def fit_image(size: tuple[int, int], data: DataConfig) -> tuple[tuple[int, int],
     if data.pad is not None or not data.shapes:
         return resized, None
     shape = choose_shape(resized, data.shapes)
-    if resized[0] > shape[0] or resized[1] > shape[1]:
-        scale = min(shape[0] / size[0], shape[1] / size[1])
-        resized = (
-            min(shape[0], max(1, int(size[0] * scale + 0.5))),
-            min(shape[1], max(1, int(size[1] * scale + 0.5))),
-        )
-    return resized, shape
+    return fit_shape(size, shape, data), shape
+
+
+def fit_shape(size: tuple[int, int], shape: tuple[int, int] | None, data: DataConfig) -> tuple[int, int]:
+    """Return the size that an image of ``size`` is resized to for a batch of ``shape``; None is no limit."""
+    resized = resized_size(*size, data.short_side, data.long_side)
+    if shape is None or (resized[0] <= shape[0] and resized[1] <= shape[1]):
+        return resized
+    scale = min(shape[0] / size[0], shape[1] / size[1])
+    return (
+        min(shape[0], max(1, int(size[0] * scale + 0.5))),
+        min(shape[1], max(1, int(size[1] * scale + 0.5))),
+    )
 
 
 def padded_shape(sizes: Sequence[tuple[int, int]], multiple: int) -> tuple[int, int]:
