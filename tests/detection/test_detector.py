@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from torch import Tensor
 
@@ -154,9 +155,36 @@ def test_what_is_shown_and_what_is_scored(random_detector: Detector) -> None:
     assert (random_detector.predict(picture, score_threshold=middle).scores > middle).all()
 
 
+def test_classes_by_name_and_by_number(sees: Detector) -> None:
+    everything = sees.predict(paint(SCENE))
+    assert sorted(everything.names) == ["green", "red"]
+    for classes in (["red"], [1], "red", ("red", "blue"), ["red", 1]):
+        found = sees.predict(paint(SCENE), classes=classes)
+        assert found.names == ["red"]
+        assert found.boxes[0].tolist() == everything.boxes[everything.names.index("red")].tolist()
+    assert len(sees.predict(paint(SCENE), classes=["blue"])) == 0
+    sees.config.predict.classes = ["green"]
+    assert sees.predict(paint(SCENE)).names == ["green"]
+
+
+def test_class_agnostic_suppression(random_detector: Detector) -> None:
+    picture = noise(64, 96)
+    every = random_detector.predict(picture, score_threshold=0, max_detections=1000)
+    found = random_detector.predict(picture, score_threshold=0, max_detections=1000, class_agnostic=True)
+    boxes, scores = torch.from_numpy(found.boxes), torch.from_numpy(found.scores)
+    assert 0 < len(found) < len(every) and len(set(found.names)) > 1
+    assert len(torchvision.ops.nms(boxes, scores, 0.3)) == len(found)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
+        ({"classes": ["rad"]}, "'rad' is no class of this detector; did you mean 'red'"),
+        ({"classes": ["dog"]}, r"'dog' is no class of this detector \(its classes: 'green', 'red', 'blue'\)"),
+        ({"classes": [3]}, "3 is no class; they are numbered 0 to 2"),
+        ({"classes": [-1]}, "-1 is no class"),
+        ({"classes": []}, "names or numbers of classes"),
+        ({"classes": [1.5]}, "names or numbers of classes"),
         ({"score_threshold": 1.5}, "score_threshold = 1.5"),
         ({"max_detections": 0}, "max_detections = 0"),
         ({"batch_size": 0}, "batch_size = 0"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
+from torchvision.ops import nms as torchvision_nms
 
 from fsaf.config import PredictConfig
 from fsaf.detection.postprocess import Detections, postprocess
@@ -70,6 +71,8 @@ def plain_loop(
             weight = config.anchor_weight if place >= 5 else 1.0
             weighted = ((score * weight, box, c) for score, box, c in pairs)
             good = [pair for pair in weighted if pair[0] > config.score_threshold]
+            if config.classes is not None:
+                good = [pair for pair in good if pair[2] in config.classes]
             good.sort(key=lambda pair: -pair[0])
             for score, box, c in good[: config.candidates]:
                 x1, x2 = (min(max(x, 0), width) for x in box[::2])
@@ -83,7 +86,10 @@ def plain_loop(
             table[:, 5].long(),
             table[:, 6].long(),
         )
-        keep = batched_nms(boxes_k4, scores_k, labels_k, config.nms_iou)[: config.max_detections]
+        if config.class_agnostic:
+            keep = torchvision_nms(boxes_k4, scores_k, config.nms_iou)[: config.max_detections]
+        else:
+            keep = batched_nms(boxes_k4, scores_k, labels_k, config.nms_iou)[: config.max_detections]
         results.append((boxes_k4[keep], scores_k[keep], labels_k[keep], levels_k[keep]))
     return results
 
@@ -96,6 +102,9 @@ def plain_loop(
         (7, PredictConfig(score_threshold=0.5, nms_iou=0.3)),
         (2, PredictConfig(max_detections=4)),
         (2, PredictConfig(score_threshold=0.3, anchor_weight=0.6)),
+        (5, PredictConfig(classes=[1, 3], max_detections=30)),
+        (5, PredictConfig(class_agnostic=True, nms_iou=0.3)),
+        (5, PredictConfig(classes=[0, 4], class_agnostic=True, candidates=25)),
     ],
 )
 @pytest.mark.parametrize("anchors", [False, True])

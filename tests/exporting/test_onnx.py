@@ -253,9 +253,39 @@ def test_stricter_settings(fixed: ExportReport, model: FSAF) -> None:
     torch.testing.assert_close(found.scores_bm, expected.scores_bm, rtol=0, atol=1e-4)
 
 
+def test_some_classes_of_a_file_and_of_the_checkpoint(
+    fixed: ExportReport, model: FSAF, tmp_path: Path
+) -> None:
+    images, sizes = pictures(2)
+    some = replace(CONFIG.predict, classes=["猫", 0])
+    whole, found = (load(fixed.path).detect(images, sizes, settings) for settings in (CONFIG.predict, some))
+    for image in range(2):  # those of the file's 40 detections
+        rows = (whole.labels_bm[image] == 0) | (whole.labels_bm[image] == 2)
+        kept = found.labels_bm[image] >= 0
+        assert 0 < rows.sum() < 40
+        assert torch.equal(found.boxes_bm4[image][kept], whole.boxes_bm4[image][rows])
+    settings = replace(some, class_agnostic=True)
+    report = export(model, tmp_path / "raw.onnx", outputs="raw")
+    a, b = (
+        one.detect(images, sizes, settings) for one in (load(report.path), Detector(model, CLASSES, CONFIG))
+    )
+    assert (b.labels_bm >= 0).sum() > 10 and torch.equal(a.labels_bm, b.labels_bm)
+    torch.testing.assert_close(a.boxes_bm4, b.boxes_bm4, rtol=0, atol=0.01)
+    built_in = replace(CONFIG, predict=settings)
+    path = tmp_path / "built_in.onnx"
+    export_onnx(model, CLASSES, built_in, path, size=SIZE, batches=[(images, sizes)])
+    opened = load(path)
+    assert opened.config.predict.classes == [0, 2] and opened.config.predict.class_agnostic
+    assert torch.equal(opened.detect(images, sizes).labels_bm, b.labels_bm)
+    for classes in (None, ["dög"]):
+        with pytest.raises(UserError, match="export the checkpoint again"):
+            opened.detect(images, sizes, replace(settings, classes=classes))
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        {"class_agnostic": True},
         {"score_threshold": 0.01},
         {"max_detections": 41},
         {"nms_iou": 0.6},

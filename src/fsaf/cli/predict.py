@@ -13,6 +13,7 @@ from fsaf.text import printable
 SHORT = {
     "predict.score_threshold": "--score-threshold",
     "predict.max_detections": "--max-detections",
+    "predict.classes": "--classes",
     "predict.tile": "--tile",
     "predict.tile_overlap": "--tile-overlap",
     "data.short_side": "--short-side",

@@ -20,6 +20,13 @@ class PredictConfig:
     max_detections: int = key(
         100, "Maximum number of detections per image, or per tile if `predict.tile` is set."
     )
+    classes: list[str | int] | None = key(
+        None,
+        "Detect these classes only, as in `[cat, dog]`: names, or numbers from 0 in the checkpoint's order.",
+    )
+    class_agnostic: bool = key(
+        False, "NMS drops the lower scored of two overlapping boxes also if their classes differ."
+    )
     anchor_weight: float = key(
         1.0,
         "With both branches, multiply the scores of the anchor-based branch by this before they compete; 1"
@@ -56,6 +63,13 @@ class PredictConfig:
             "predict.tile",
             self.tile,
             f"between {MULTIPLE} and {limits.SIDE} pixels",
+        )
+        check(
+            self.classes is None
+            or (len(self.classes) > 0 and all(type(item) in (str, int) for item in self.classes)),
+            "predict.classes",
+            self.classes,
+            "a list of names or numbers of classes, such as [cat, dog]",
         )
         overlap = self.tile_overlap
         check(0 <= overlap <= 0.9, "predict.tile_overlap", overlap, "between 0 and 0.9")

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from fsaf.config import PredictConfig
+from fsaf.detection.classes import with_labels
 from fsaf.detection.detector import Detector
 from fsaf.detection.draw import to_pil
 from fsaf.detection.picture import Prepared, open_picture, prepare_view, stack
@@ -51,7 +52,8 @@ def look(detector: Detector, path: Path, max_pixels: int) -> Look:
     Raises UserError if the picture has more than ``max_pixels``, before it is decoded, or does not decode.
     """
     start = time.perf_counter()
-    settings = replace(detector.config.predict, score_threshold=LOWEST_SCORE)
+    settings = with_labels(detector.config.predict, detector.classes)
+    settings = replace(settings, score_threshold=LOWEST_SCORE)
     data = replace(detector.config.data, max_pixels=min(max_pixels, detector.config.data.max_pixels))
     opened = open_picture(path, data)
     (view,) = plan_views(opened.size, data, PredictConfig())

@@ -18,6 +18,7 @@ from fsaf.checkpoints.hub import upload, write_folder
 from fsaf.config import Config, PredictConfig
 from fsaf.config.predict import SHOWN_SCORE
 from fsaf.data.records import Classes
+from fsaf.detection.classes import with_labels
 from fsaf.detection.network import Network, TorchNetwork, open_checkpoint
 from fsaf.detection.om import open_om
 from fsaf.detection.onnx import open_onnx
@@ -74,9 +75,10 @@ class Detector:
         """Return the detections of a padded batch, in pixels of the resized images.
 
         images: (B, 3, H, W) uint8 RGB. sizes_b2: (B, 2) height, width of each inside its padding.
-        Raises UserError if a box or score is NaN or infinite.
+        Raises UserError if a box or score is NaN or infinite, or if ``settings.classes`` has an unknown one.
         """
-        found = self.network.detect(images, sizes_b2, settings or self.config.predict)
+        settings = with_labels(settings or self.config.predict, self.classes)
+        found = self.network.detect(images, sizes_b2, settings)
         if not (found.boxes_bm4.isfinite().all() and found.scores_bm.isfinite().all()):
             raise CheckpointError(
                 f"{self.network.name}: computes boxes or scores that are NaN or infinite; its weights are "
@@ -91,6 +93,8 @@ class Detector:
         *,
         score_threshold: float | None = None,
         max_detections: int | None = None,
+        classes: Sequence[str | int] | None = None,
+        class_agnostic: bool | None = None,
         scales: Sequence[float] | None = None,
         flip: bool | None = None,
         tile: int | None = None,
@@ -105,6 +109,8 @@ class Detector:
         *,
         score_threshold: float | None = None,
         max_detections: int | None = None,
+        classes: Sequence[str | int] | None = None,
+        class_agnostic: bool | None = None,
         scales: Sequence[float] | None = None,
         flip: bool | None = None,
         tile: int | None = None,
@@ -118,6 +124,8 @@ class Detector:
         *,
         score_threshold: float | None = None,
         max_detections: int | None = None,
+        classes: Sequence[str | int] | None = None,
+        class_agnostic: bool | None = None,
         scales: Sequence[float] | None = None,
         flip: bool | None = None,
         tile: int | None = None,
@@ -127,9 +135,9 @@ class Detector:
         """Detect objects; return a ``Result`` for one picture, a list of them for a sequence of pictures.
 
         score_threshold: return detections with a higher score; by default 0.3, as ``fsaf predict`` shows.
-        max_detections, scales, flip, tile, tile_overlap: replace the settings of the detector
-        (``PredictConfig``). batch_size: pictures, or views of them, that run together if their
-        padded shapes are equal.
+        classes: names or numbers of the classes to detect. max_detections, class_agnostic, scales, flip,
+        tile, tile_overlap: replace the settings of the detector (``PredictConfig``). batch_size: pictures, or
+        views of them, that run together if their padded shapes are equal.
         Raises UserError naming the file if a picture cannot be read.
         """
         one = isinstance(images, (str, PathLike, Image.Image, np.ndarray, Tensor))
@@ -137,6 +145,8 @@ class Detector:
         given = {
             "score_threshold": score_threshold,
             "max_detections": max_detections,
+            "classes": None if classes is None else [classes] if isinstance(classes, str) else list(classes),
+            "class_agnostic": class_agnostic,
             "scales": None if scales is None else list(scales),
             "flip": flip,
             "tile": tile,

@@ -229,6 +229,8 @@ class DetectionsFile(_File):
             labels = torch.where((boxes[..., 2:] > boxes[..., :2]).all(2), labels, -1)
         # Detections below a threshold never remove those above it, so cutting afterwards is the same.
         keep = (scores > settings.score_threshold) & (labels >= 0)
+        if settings.classes is not None:
+            keep &= torch.isin(labels, torch.tensor(settings.classes))
         return Detections(
             torch.where(keep[:, :, None], boxes, 0.0),
             torch.where(keep, scores, 0.0),
@@ -261,6 +263,7 @@ class DetectionsFile(_File):
             settings,
             score_threshold=built_in.score_threshold,
             max_detections=built_in.max_detections,
+            classes=built_in.classes,
             scales=built_in.scales,  # these choose what the file is run on
             flip=built_in.flip,
             tile=built_in.tile,
@@ -270,8 +273,9 @@ class DetectionsFile(_File):
             same != built_in
             or settings.score_threshold < built_in.score_threshold
             or settings.max_detections > built_in.max_detections
+            or not (built_in.classes is None or set(settings.classes or [-1]) <= set(built_in.classes))
         ):
             raise CheckpointError(
-                f"{self.name}: was exported with {built_in}; only a higher score_threshold or fewer "
-                "max_detections are possible; export the checkpoint again for others"
+                f"{self.name}: was exported with {built_in}; only a higher score_threshold, fewer "
+                "max_detections and some of its classes are possible; export the checkpoint again for others"
             )

@@ -54,7 +54,9 @@ def postprocess(outputs: RawOutputs, sizes_b2: Tensor, config: PredictConfig) ->
 
     Take on each level the best ``candidates`` (location, class) pairs with a score above the threshold;
     decode and clip their boxes, and drop empty ones; multiply scores of anchors by ``config.anchor_weight``;
-    suppress within each class, over all levels and branches together.
+    suppress within each class, over all levels and branches together. With ``config.classes``, labels here,
+    pairs of other classes are left out before that; with ``config.class_agnostic`` classes suppress each
+    other.
     sizes_b2: (B, 2) height, width of each image inside its padding.
 
     The result is on the device of the outputs, or on the CPU if torchvision has no kernel for that device:
@@ -73,12 +75,12 @@ def find_candidates(outputs: RawOutputs, sizes_b2: Tensor, config: PredictConfig
     if outputs.free is not None:
         logits_bcp, distances_b4p, points = outputs.free.flat()
         boxes_b4p = decode_boxes(distances_b4p, points)
-        scores_bcp = logits_bcp.sigmoid()
+        scores_bcp = _of_classes(logits_bcp.sigmoid(), config)
         found.append(_best_of_levels(scores_bcp, boxes_b4p, points.level_sizes, sizes_b2, config))
     if outputs.anchors is not None:
         logits_bcn, deltas_b4n, anchors_4n, level_sizes = outputs.anchors.flat()
         boxes_b4n = decode_deltas(deltas_b4n, anchors_4n)
-        scores_bcn = logits_bcn.sigmoid()
+        scores_bcn = _of_classes(logits_bcn.sigmoid(), config)
         if outputs.free is not None:
             scores_bcn = scores_bcn * config.anchor_weight
         found.append(_best_of_levels(scores_bcn, boxes_b4n, level_sizes, sizes_b2, config))
@@ -88,6 +90,14 @@ def find_candidates(outputs: RawOutputs, sizes_b2: Tensor, config: PredictConfig
 def join_candidates(parts: Sequence[Candidates]) -> Candidates:
     """Concatenate candidates of the same images."""
     return Candidates(*(torch.cat(fields, 1) for fields in zip(*parts, strict=True)))
+
+
+def _of_classes(scores_bcp: Tensor, config: PredictConfig) -> Tensor:
+    """Return the scores with 0, as padding has it, for classes that are not asked for."""
+    if config.classes is None:
+        return scores_bcp
+    kept = [label in config.classes for label in range(scores_bcp.shape[1])]
+    return torch.where(torch.tensor(kept, device=scores_bcp.device)[:, None], scores_bcp, 0.0)
 
 
 def _best_of_levels(
@@ -120,9 +130,13 @@ def _best_of_levels(
 
 
 def suppress(candidates: Candidates, config: PredictConfig) -> Detections:
-    """Keep the best of overlapping candidates of a class, and the best ``max_detections`` of an image."""
+    """Keep the best of overlapping candidates of a class, and the best ``max_detections`` of an image.
+
+    With ``config.class_agnostic`` keep the best of overlapping candidates of any class.
+    """
     boxes_bk4, scores_bk, labels_bk, levels_bk = candidates
-    index_bm = nms(boxes_bk4, scores_bk, labels_bk, config.nms_iou, config.max_detections)
+    groups_bk = torch.zeros_like(labels_bk) if config.class_agnostic else labels_bk
+    index_bm = nms(boxes_bk4, scores_bk, groups_bk, config.nms_iou, config.max_detections)
     found_bm = index_bm >= 0
     index_bm = index_bm.clamp(min=0)
     boxes_bm4 = boxes_bk4.gather(1, index_bm[:, :, None].expand(-1, -1, 4))

@@ -145,7 +145,8 @@ def to_original(boxes: np.ndarray, size: tuple[int, int], original: tuple[int, i
 def merge(parts: Sequence[tuple[View, Found]], size: tuple[int, int], settings: PredictConfig) -> Found:
     """Merge the detections of all views of a picture of ``size``.
 
-    As in MMDetection's DetTTAModel, detections are joined and suppressed within each class. Tiles cut objects
+    As in MMDetection's DetTTAModel, detections are joined and suppressed within each class
+    (across classes with ``settings.class_agnostic``). Tiles cut objects
     in two, so two rules come first:
 
     - A box that touches an inner edge of its tile is dropped if another tile contains it, away from its own
@@ -167,7 +168,7 @@ def merge(parts: Sequence[tuple[View, Found]], size: tuple[int, int], settings: 
         whole.append(_select(found, ~touching if view.tile else ~held))
         cut.append(_select(found, touching & ~held))  # none in the whole picture, which has no inner edge
     limit = settings.max_detections * len(tiles)
-    return _add_cut(_suppress(_join(whole), settings, limit), _join(cut), limit)
+    return _add_cut(_suppress(_join(whole), settings, limit), _join(cut), settings, limit)
 
 
 def _holds(boxes: np.ndarray, regions: Sequence[Region], size: tuple[int, int], margin: float) -> np.ndarray:
@@ -207,14 +208,18 @@ def _suppress(found: Found, settings: PredictConfig, limit: int) -> Found:
     return _select(kept, kept.labels >= 0)
 
 
-def _add_cut(kept: Found, cut: Found, limit: int) -> Found:
-    """Add to ``kept`` the boxes of ``cut``, larger ones first, that no box of their class covers."""
+def _add_cut(kept: Found, cut: Found, settings: PredictConfig, limit: int) -> Found:
+    """Add to ``kept`` the boxes of ``cut``, larger ones first, that no box of their class covers.
+
+    With ``settings.class_agnostic``: that no box covers.
+    """
     areas = area(cut.boxes.T)
     everything = _join([kept, cut])
     chosen = list(range(len(kept.scores)))
     for i in np.argsort(-areas, kind="stable"):
         place = len(kept.scores) + int(i)
-        rivals = everything.boxes[chosen][everything.labels[chosen] == cut.labels[i]]
+        same = everything.labels[chosen] == cut.labels[i]
+        rivals = everything.boxes[chosen][same | settings.class_agnostic]
         if not (intersection(rivals.T, cut.boxes[i]) > COVERED * areas[i]).any():
             chosen.append(place)
     best = sorted(chosen, key=lambda k: -everything.scores[k])[:limit]

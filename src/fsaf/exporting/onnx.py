@@ -21,6 +21,7 @@ from fsaf._version import __version__
 from fsaf.config import Config, limits
 from fsaf.config.data import MULTIPLE
 from fsaf.data.records import Classes
+from fsaf.detection.classes import with_labels
 from fsaf.detection.file_info import Outputs, make_metadata, output_names
 from fsaf.errors import UserError, import_extra
 from fsaf.exporting.check import Comparison, check_file
@@ -90,7 +91,7 @@ def export_onnx(
     number; onnxruntime runs the file on them and must agree with PyTorch.
     Raises UserError for wrong settings, a missing package, or a file that disagrees.
     """
-    config = replace(config, model=model.settings)
+    config = replace(config, model=model.settings, predict=with_labels(config.predict, classes))
     _check_settings(path, size, batch, opset)
     if outputs == "raw" and config.model.branches != ["anchor_free"]:
         raise UserError("raw: not supported for detectors with anchors; leave out --raw")
