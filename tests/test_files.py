@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,20 @@ def test_a_folder_appears_with_all_its_files(tmp_path: Path, exists: bool) -> No
         assert not (folder / "a").exists()
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) == ["a", "sub", "sub/b"]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_of_two_that_fill_one_folder_the_first_to_end_has_it(tmp_path: Path, exists: bool) -> None:
+    folder = tmp_path / "folder"
+    if exists:
+        folder.mkdir()
+    with pytest.raises(WriteError, match="folder: another process has just written it"), ExitStack() as stack:
+        slow = stack.enter_context(whole_folder(folder))
+        (slow / "a").write_text("slow")
+        with whole_folder(folder) as draft:
+            (draft / "a").write_text("fast")
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "a"]
+    assert (folder / "a").read_text() == "fast"
 
 
 def test_drafts_of_killed_processes_are_removed_and_no_others(tmp_path: Path) -> None:

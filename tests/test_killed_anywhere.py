@@ -91,7 +91,6 @@ def test_killed_at_any_moment_everything_is_whole_and_the_next_run_works(folder:
     rng = random.Random(SEED)
     files: dict[str, set[str]] = {}
     seconds: dict[str, float] = {}
-    killed = 0
     for number in range(KILLS):
         verb = list(VERBS)[number % len(VERBS)]
         if verb not in files:
@@ -101,8 +100,9 @@ def test_killed_at_any_moment_everything_is_whole_and_the_next_run_works(folder:
             assert status in (0, 2) and "Traceback" not in said, said
             files[verb] = names(folder / f"{verb}-whole")
         out = folder / f"{verb}-{number}"
-        status, said = fsaf(folder, verb, out.name, rng.uniform(0.1, 1) * seconds[verb])
-        killed += status == -signal.SIGKILL
+        while fsaf(folder, verb, out.name, rng.uniform(0.05, 0.95) * seconds[verb])[0] != -signal.SIGKILL:
+            seconds[verb] *= 0.8  # it ended sooner than the first one did
+            shutil.rmtree(out, ignore_errors=True)
         visible = [path for path in out.rglob("*") if path.is_file() and not path.name.startswith(".")]
         for path in visible:
             if path.relative_to(out).parts[0].startswith("."):
@@ -118,8 +118,6 @@ def test_killed_at_any_moment_everything_is_whole_and_the_next_run_works(folder:
             rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
             assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
             assert shell.saved(out) == 12
-    print(f"{killed} of {KILLS} runs were killed")
-    assert killed > KILLS // 2
 
 
 def names(out: Path) -> set[str]:

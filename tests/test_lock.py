@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import fsaf
 import shell
 from synthetic import write_eight
 
@@ -60,6 +61,21 @@ def test_others_are_refused_until_the_process_has_ended(root: Path, tmp_path: Pa
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, shell.saved(out) + 1))
     assert not (out / ".fsaf-lock").exists()
+
+
+def test_of_two_that_publish_into_one_folder_one_does(root: Path, tmp_path: Path) -> None:
+    file = shell.write_recipe(tmp_path, root, tmp_path / "run", train__max_steps=1, train__evaluate_every=1)
+    assert shell.run(f"$FSAF train {file}")[0] == 0
+    out = tmp_path / "hub"
+    publish = f"$FSAF publish {tmp_path}/run --out {out} >/dev/null 2>{tmp_path}/said"
+    script = f"{publish}1 & a=$!; {publish}2 & b=$!; wait $a; echo $?; wait $b; echo $?"
+    statuses = shell.run(script)[1].split()
+    assert sorted(statuses) == ["0", "2"]
+    said = (tmp_path / f"said{1 + statuses.index('2')}").read_text()
+    assert said.startswith(f"fsaf publish: {out}: ") and "Traceback" not in said
+    assert sorted(path.name for path in out.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert fsaf.load(out, device="cpu").classes
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_a_mistake_leaves_no_folder(tmp_path: Path) -> None:

@@ -129,6 +129,8 @@ def _remove_leftovers_once(folder: Path) -> None:
 
 def write_error(path: Path, error: Any) -> WriteError:
     """Return the error to raise if ``path`` cannot be written; error: an OSError, or FFmpeg's."""
+    if error.errno == errno.ENOTEMPTY:
+        return WriteError(f"{path}: another process has just written it; give another folder, or remove it")
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     remedy = "free some space, or write elsewhere" if full else "write elsewhere"
     return WriteError(f"{path}: cannot be written ({printable(error.strerror or error)}); {remedy}")
