@@ -158,9 +158,13 @@ def _option(key: str, value: Any) -> str:
 
 
 def load(
-    path: str | PathLike[str], device: str | torch.device | None = None, *, winograd: bool | None = None
+    path: str | PathLike[str],
+    device: str | torch.device | None = None,
+    *,
+    winograd: bool | None = None,
+    fold: bool = True,
 ) -> Detector:
-    opened = detection.load(path, device, winograd=winograd)
+    opened = detection.load(path, device, winograd=winograd, fold=fold)
     return Detector(opened.network, opened.classes, opened.config)
 
 
@@ -253,7 +257,7 @@ def check(
 
 
 def _opened(detector: detection.Detector | str | PathLike[str]) -> detection.Detector:
-    return detector if isinstance(detector, detection.Detector) else load(detector)
+    return detector if isinstance(detector, detection.Detector) else load(detector, fold=False)
 
 
 def _data(own: DataConfig, data: str | PathLike[str] | DataConfig | None) -> DataConfig:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import fsaf
 from detection.comparing import noise, same
+from fsaf.checkpoints.any_format import read_checkpoint
 from fsaf.config import Config, DataConfig, ModelConfig, PredictConfig, to_dict
 from fsaf.detection.detector import Detector, Result, load
 from fsaf.device import has_winograd
@@ -338,3 +339,27 @@ def test_colours_are_told_apart() -> None:
     outputs = SeesColours()(torch.from_numpy(paint(SCENE)).permute(2, 0, 1)[None])
     scores: Tensor = torch.cat([x.flatten(2) for x in outputs.free.logits], 2).sigmoid()
     assert (scores > 0.5).sum() == 2
+
+
+def test_load_merges_batch_norms_until_the_network_is_asked_for(
+    random_detector: Detector, tmp_path: Path
+) -> None:
+    file = tmp_path / "detector.pt"
+    random_detector.save(file)
+    plain, folded = fsaf.load(file, device="cpu", fold=False), fsaf.load(file, device="cpu")
+    assert has_batch_norms(plain.network.runs) and not has_batch_norms(folded.network.runs)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    want, got = plain.predict(picture, score_threshold=0), folded.predict(picture, score_threshold=0)
+    np.testing.assert_allclose(got.boxes, want.boxes, atol=1e-2)
+    np.testing.assert_allclose(got.scores, want.scores, atol=1e-5)
+    assert folded.model is folded.network.module and has_batch_norms(folded.network.runs)
+    again = folded.predict(picture, score_threshold=0)
+    assert again.scores.tolist() == want.scores.tolist()
+    folded.fold()
+    folded.save(tmp_path / "again.pt")
+    one, other = (read_checkpoint(path).weights for path in (file, tmp_path / "again.pt"))
+    assert one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
+
+
+def has_batch_norms(module: torch.nn.Module) -> bool:
+    return any(isinstance(each, torch.nn.BatchNorm2d) for each in module.modules())

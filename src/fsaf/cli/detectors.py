@@ -61,16 +61,24 @@ def looks_like_pictures(word: str) -> bool:
 
 
 def open_detector(
-    checkpoint: str, overrides: Sequence[str], device: "torch.device | str | None" = None
+    checkpoint: str,
+    overrides: Sequence[str],
+    device: "torch.device | str | None" = None,
+    fold: bool = True,
 ) -> "Detector":
-    """Open a checkpoint or exported file; ``overrides`` replace its settings of data and post-processing."""
+    """Open a checkpoint or exported file; ``overrides`` replace its settings of data and post-processing.
+
+    fold: as for ``fsaf.load``.
+    """
     from fsaf.config import to_dict
     from fsaf.detection.detector import load
     from fsaf.model.convolution import use_winograd
     from fsaf.recipe import build_config
 
-    detector = load(checkpoint, device)
+    detector = load(checkpoint, device, fold=False)
     detector.config = build_config(to_dict(detector.config), overrides, where=checkpoint)
     if detector.network.module is not None:
         use_winograd(detector.network.module, detector.config.winograd)
+    if fold:
+        detector.fold()
     return detector

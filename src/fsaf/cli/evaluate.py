@@ -49,7 +49,7 @@ def _evaluate(
     folder = Path(out) if out else run_folder(path)
     exported = is_exported(path)  # another runtime has the device; PyTorch need not know it
     with join(HOST if exported else device or "auto") as own, group.locked(folder, "evaluate"):
-        detector = open_detector(checkpoint, overrides, device if exported else own)
+        detector = open_detector(checkpoint, overrides, device if exported else own, fold=False)
         data = detector.config.data
         records = open_split(data, "val", detector.classes)
         check_images(records, data)

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     from fsaf.run_folder.paths import beside
 
     checkpoint = choose(args.checkpoint)
-    detector = open_detector(checkpoint, args.overrides, args.device)
+    detector = open_detector(checkpoint, args.overrides, args.device, fold=False)
     if args.images:
         pictures = [Path(source.name) for source in find_sources(args.images)[0] if not source.video]
     else:

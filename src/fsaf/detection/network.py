@@ -57,6 +57,8 @@ class TorchNetwork:
 
     def __init__(self, module: FSAF) -> None:
         self.module = module
+        self.runs = module
+        """The network that computes: ``module``, or a copy without batch norms (``Detector.fold``)."""
 
     @property
     def device(self) -> str:
@@ -76,7 +78,7 @@ class TorchNetwork:
     def _run(self, images: Tensor, sizes_b2: Tensor) -> tuple[RawOutputs, Tensor]:
         device = self.module.mean.device
         sizes_b2 = sizes_b2.to(device, non_blocking=True)
-        return self.module(copy_images(images, device), sizes_b2), sizes_b2
+        return self.runs(copy_images(images, device), sizes_b2), sizes_b2
 
 
 Opened = tuple[Network, Classes, Config]
