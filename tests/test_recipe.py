@@ -23,6 +23,7 @@ SHIPPED = [
     "fsaf_r50_fpn_1x_coco",
     "fsaf_r50_fpn_1x_coco_by_size",
     "fsaf_r50_fpn_1x_coco_paper",
+    "fsaf_r50_own",
     "fsaf_r101_fpn_1x_coco",
     "fsaf_x101_64x4d_fpn_1x_coco",
     "lite0",
@@ -54,6 +55,14 @@ def test_the_published_recipe() -> None:
     assert load_recipe("fsaf_r101_fpn_1x_coco").model.backbone.startswith("resnet101")
     assert load_recipe("fsaf_x101_64x4d_fpn_1x_coco").model.backbone.startswith("resnext101_64x4d")
     assert load_recipe("fsaf_r50_fpn_1x_coco_paper").objective.neg_scale == 0.5
+
+
+def test_the_recipe_to_fine_tune_has_network_and_objective_of_the_published_one() -> None:
+    own, published = load_recipe("fsaf_r50_own"), load_recipe("fsaf_r50_fpn_1x_coco")
+    assert own.init == "fsaf_r50_coco"
+    for section in ("model", "objective", "predict"):
+        assert getattr(own, section) == getattr(published, section)
+    assert own.optim.lr < published.optim.lr and own.optim.scale_lr and own.optim.base_batch == 16
 
 
 def test_the_four_rows_of_the_papers_first_table() -> None:

@@ -9,10 +9,12 @@ from rich.console import Console
 
 from fsaf.checkpoints.format import load_checkpoint
 from fsaf.config import Config, OptimConfig, TrainConfig, to_dict
+from fsaf.config.fields import is_auto
+from fsaf.data.readers.splits import open_split
 from fsaf.recipe import build_config, load_recipe
-from fsaf.training.fit import fit_to_data, schedule_notes
+from fsaf.training.fit import fit_size, fit_to_data, schedule_notes
 from fsaf.training.trainer import train
-from synthetic import eight_pictures, recipe, write_coco, write_eight
+from synthetic import Picture, eight_pictures, recipe, write_coco, write_eight
 
 
 def chosen(config: Config) -> tuple[int, int, int, int]:
@@ -44,6 +46,34 @@ def test_few_images_get_small_batches_and_many_epochs(images: int, expected: tup
     (note,) = notes
     for word in (f"{images:,} image", f"data.batch_size {expected[0]}", f"train.epochs {expected[1]}"):
         assert word in note
+
+
+@pytest.mark.parametrize(
+    ("sides", "keys", "expected"),
+    [
+        ([(480, 640)], [], (800, 1333)),  # as COCO's in the published training
+        ([(640, 480), (1000, 3000), (480, 640)], [], (800, 1333)),  # the median of the shorter sides
+        ([(300, 400)], [], (500, 833)),
+        ([(64, 96)], [], (480, 800)),
+        ([(3000, 4000)], [], (800, 1333)),
+        ([(300, 400)], ["--data.long_side=448"], (448, 448)),
+        ([(300, 400)], ["--data.short_side=600"], (600, 1000)),
+        ([(300, 400)], ["--data.short_side=600", "--data.long_side=800"], (600, 800)),
+    ],
+)
+def test_images_are_enlarged_as_in_the_published_training(
+    sides: list[tuple[int, int]], keys: list[str], expected: tuple[int, int], tmp_path: Path
+) -> None:
+    pictures = [Picture(height=height, width=width) for height, width in sides]
+    write_coco(tmp_path, pictures)
+    files = ["--data.train.annotations=annotations/train.json", "--data.train.images=images/train"]
+    config = load_recipe("fsaf_r50_own", [f"--data.root={tmp_path}", *files, *keys])
+    records = open_split(config.data, "train")
+    found, notes = fit_size(config, records)
+    assert (found.data.short_side, found.data.long_side) == expected
+    assert not is_auto(found.data.short_side) and not is_auto(found.data.long_side)
+    assert len(notes) == (len(keys) < 2)
+    assert fit_size(config, records, found) == (found, [])  # a run that is resumed
 
 
 def test_several_processes_share_the_images() -> None:

@@ -1,9 +1,11 @@
 """Choose the keys that are ``auto`` by the number of images, and check that the schedule fits the length."""
 
 from dataclasses import replace
+from statistics import median
 
 from fsaf.config import Config
 from fsaf.config.fields import is_auto
+from fsaf.data.records import Records
 from fsaf.text import counted
 
 STEPS = 300
@@ -16,6 +18,35 @@ WARM_UP_SHARE = 6
 """Warm-up takes a sixth of all steps at most."""
 KEYS = (("data", "batch_size"), ("train", "epochs"), ("train", "evaluate_every"), ("optim", "warmup_steps"))
 """Keys that may be ``auto``."""
+
+
+SIZES = (("data", "short_side"), ("data", "long_side"))
+"""Keys of the image size that may be ``auto``."""
+SMALLEST, LARGEST = 480, 800
+
+
+def fit_size(config: Config, records: Records, earlier: Config | None = None) -> tuple[Config, list[str]]:
+    """Return ``config`` with a number for each key of the image size that is ``auto``, and a note about it.
+
+    COCO's images, most with a short side of 480, are enlarged to 800 in the published training; images of
+    another size are enlarged as much, so that objects look as large as those that its weights know.
+    records: the training images. earlier: as in ``fit_to_data``.
+    """
+    auto = [key for key in SIZES if is_auto(_get(config, *key))]
+    if not auto:
+        return config, []
+    if earlier:
+        return _with(config, {key: int(_get(earlier, *key)) for key in auto}), []
+    usual = int(median(min(image.width, image.height) for image in records.images))
+    short, long = int(config.data.short_side), int(config.data.long_side)
+    if SIZES[0] in auto:
+        short = min(max(round(usual * 5 / 3), SMALLEST), LARGEST)
+    if SIZES[1] in auto:
+        long = round(short * 5 / 3)
+    chosen = dict(zip(SIZES, (min(short, long), long), strict=True))
+    named = ", ".join(f"{section}.{name} {chosen[section, name]}" for section, name in auto)
+    note = f"chosen for images with a short side of {usual} (median): {named}; give them to change it"
+    return _with(config, {key: chosen[key] for key in auto}), [note]
 
 
 def fit_to_data(
@@ -76,6 +107,7 @@ def _get(config: Config, section: str, name: str) -> int:
 
 
 def _with(config: Config, chosen: dict[tuple[str, str], int]) -> Config:
-    for (section, name), value in chosen.items():
-        config = replace(config, **{section: replace(getattr(config, section), **{name: value})})
+    for section in dict.fromkeys(section for section, _ in chosen):
+        values = {name: value for (where, name), value in chosen.items() if where == section}
+        config = replace(config, **{section: replace(getattr(config, section), **values)})
     return config

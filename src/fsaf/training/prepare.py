@@ -13,6 +13,7 @@ from fsaf.data.readers.splits import NoImages, check_images, find_split, notes_o
 from fsaf.data.records import ImageRecord, Records, is_trained_on
 from fsaf.errors import DataError, UserError
 from fsaf.text import counted, printable
+from fsaf.training.fit import fit_size
 
 
 def open_for_training(config: Config) -> tuple[Records, Records | None, list[str]]:
@@ -22,6 +23,7 @@ def open_for_training(config: Config) -> tuple[Records, Records | None, list[str
     ``open_split`` and ``for_training`` do.
     """
     records, notes = for_training(open_split(config.data, "train"), config.data)
+    config, _ = fit_size(config, records)
     if "anchor_free" in config.model.branches:
         unreachable, boxes = count_unreachable(records, config.data, config.objective)
         if unreachable == boxes and config.model.branches == ["anchor_free"]:

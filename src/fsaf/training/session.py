@@ -18,7 +18,7 @@ from fsaf.device import GraphTools, is_accelerator
 from fsaf.objective.objective import LossTerms
 from fsaf.processes import group
 from fsaf.text import printable
-from fsaf.training.fit import fit_to_data, schedule_notes
+from fsaf.training.fit import fit_size, fit_to_data, schedule_notes
 from fsaf.training.graphs import CapturedStep, open_tools
 from fsaf.training.prepare import open_for_training
 from fsaf.training.resume import find_earlier, take_up
@@ -117,6 +117,7 @@ def open_session(
     earlier = find_earlier(config)
     before = earlier.checkpoint.config if earlier else None
     config, chosen = fit_to_data(config, len(records.images), processes, before)
+    config, size = fit_size(config, records, before)
     run = start_run(config, records.classes, device, earlier)
     run.to_evaluate = run.to_evaluate and validation is not None
     idle = config.train.patience and validation is None
@@ -140,6 +141,7 @@ def open_session(
         records=records,
         validation=validation,
         notes=[
+            *size,
             *chosen,
             *notes,
             *schedule_notes(config, config.train.epochs * sampler.steps),
