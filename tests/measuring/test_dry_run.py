@@ -214,7 +214,7 @@ def test_the_estimate_by_hand(data: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert found.epoch_seconds == 6.0  # 5.5 s of it pass during a step
     found.trial.read = 1.0
     assert found.epoch_seconds == 11.0  # 11 s of loading hide the steps
-    smaller = Batches(steps=Counter({(64, 96): 2, (32, 96): 3}), largest=0, padding=0.0)
+    smaller = Batches(steps=Counter({(64, 96): 2, (32, 96): 3}), largest=0, padding=0.0, images=11)
     assert smaller.weight == 3.5
     found = replace(found, devices=2)
     assert found.epoch_seconds == 6.0 and "(2 processes of 4)" in format_dry_run(found)
@@ -251,7 +251,7 @@ def test_evaluations_are_counted_as_the_loop_makes_them(
     run: Any = Started()
     run.config = config
     anything: Any = object()
-    batches = Batches(steps=Counter({(32, 32): per_epoch}), largest=0, padding=0.0)
+    batches = Batches(steps=Counter({(32, 32): per_epoch}), largest=0, padding=0.0, images=per_epoch)
     found = DryRun(
         run=run,
         records=anything,

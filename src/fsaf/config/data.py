@@ -70,6 +70,11 @@ class DataConfig:
     )
     workers: int = key(2, "Loader processes per training process; 0 loads in the training process itself.")
     shuffle: bool = key(True, "Reshuffle the training images every epoch.")
+    balance: float = key(
+        0.0,
+        "Repeat images of rare classes, as LVIS does: a class in the share f of the images appears "
+        "sqrt(`balance` / f) times as often if f is below this value. 0 turns it off.",
+    )
     flip: float = key(0.5, "Probability of a horizontal flip.")
     flip_vertical: float = key(0.0, "Probability of a vertical flip.")
     scale: tuple[float, float] = key(
@@ -173,7 +178,7 @@ class DataConfig:
             value = getattr(self, name)
             check(least <= value <= most, f"data.{name}", value, f"between {least} and {most}")
         check(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1")
-        for name in ("flip", "flip_vertical", *AUGMENTATIONS):
+        for name in ("balance", "flip", "flip_vertical", *AUGMENTATIONS):
             value = getattr(self, name)
             check(value is None or 0 <= value <= 1, f"data.{name}", value, "between 0 and 1")
         check(0 <= self.val_share < 1, "data.val_share", self.val_share, "0 or more, and below 1")

@@ -110,7 +110,8 @@ class Images(Dataset[Any]):
         )
 
     def _generator(self, draw: Draw) -> np.random.Generator:
-        return np.random.default_rng([self.seed, draw.epoch, draw.item])
+        repetition = [draw.copy] if draw.copy else []
+        return np.random.default_rng([self.seed, draw.epoch, draw.item, *repetition])
 
     def _open(self, item: int) -> Picture:
         """Read an image file with its boxes."""

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fsaf.config.data import MULTIPLE
+from fsaf.data.balance import image_factors
 from fsaf.data.batch import Batch
 from fsaf.data.sampler import ShapeBatches
 from fsaf.data.samples import Collate, Images
@@ -230,7 +231,8 @@ def make_loader(
 ) -> tuple[Loader, ShapeBatches]:
     """Return a loader over a split, and the sampler that orders it.
 
-    train: shuffle as configured and fill up short batches; otherwise read every image once, in order.
+    train: shuffle and balance as configured and fill up short batches; otherwise read every image once, in
+    order.
     """
     data = images.data
     sampler = ShapeBatches(
@@ -241,6 +243,7 @@ def make_loader(
         rank=rank,
         world=world,
         fill=train,
+        factors=image_factors(images.records, data.balance) if train and data.balance else None,
     )
     with _naming_memory(workers):
         dataset = Noting(images, workers) if workers else images

@@ -19,6 +19,8 @@ class Batches:
     """Number, from 0, of the first batch of the largest shape."""
     padding: float
     """Padding as a share of the images' pixels."""
+    images: int
+    """Number of images of an epoch, of all processes; those that ``data.balance`` repeats count again."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -46,7 +48,7 @@ def count_batches(images: Images, sampler: ShapeBatches) -> Batches:
         inside, padded = inside + sum(map(_pixels, sizes)), padded + _pixels(shape) * len(sizes)
         if _pixels(shape) > _pixels(shape_of_largest):
             largest, shape_of_largest = number, shape
-    return Batches(steps=steps, largest=largest, padding=padded / inside - 1)
+    return Batches(steps=steps, largest=largest, padding=padded / inside - 1, images=sampler.images)
 
 
 def _pixels(shape: tuple[int, int]) -> int:

@@ -71,7 +71,7 @@ class DryRun:
     def epoch_seconds(self) -> float:
         """Estimate the seconds of an epoch: of its steps, or of reading if loader processes take longer."""
         steps, workers = median(self.trial.step) * self.batches.weight, self.run.config.data.workers
-        read = self.trial.read * len(self.records.images) / self.devices
+        read = self.trial.read * self.batches.images / self.devices
         return max(steps, read / workers) if workers else steps + read
 
     @property

@@ -30,7 +30,7 @@ def format_dry_run(found: DryRun) -> str:
 def _batch_rows(found: DryRun) -> list[tuple[str, str]]:
     config, batches = found.run.config, found.batches
     total = config.data.batch_size * config.train.accumulate * found.devices
-    blank = total * batches.steps.total() - len(found.records.images)
+    blank = total * batches.steps.total() - batches.images
     cut = sum(max(0, len(image.boxes) - config.data.max_boxes) for image in found.records.images)
     of = f" ({found.devices} processes of {total // found.devices})" if found.devices > 1 else ""
     shapes = sorted(batches.steps.items(), key=lambda item: -item[0][0] * item[0][1])

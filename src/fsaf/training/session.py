@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fsaf.config import Config
+from fsaf.data.balance import balance_note
 from fsaf.data.batch import Boxes
 from fsaf.data.records import Records
 from fsaf.data.sampler import ShapeBatches
@@ -137,6 +138,8 @@ def open_session(
     take_up(
         run, sampler.steps, sampler.total, {"train": records} | ({"val": validation} if validation else {})
     )
+    if config.data.balance:
+        notes.append(balance_note(records, config.data.balance, sampler.images))
     return Session(
         records=records,
         validation=validation,
