@@ -55,8 +55,8 @@ def test_a_detector_from_data_to_file_in_python(tmp_path: Path) -> None:
     report = detector.export(tmp_path / "model.onnx")
     assert report.comparison is not None and report.comparison.images == 3
     image = tmp_path / "data" / "images" / "val" / "0501.png"
-    assert len(fsaf.load(report.path).predict(image, score_threshold=0)) == len(
-        detector.predict(image, score_threshold=0)
+    assert len(fsaf.load(report.path).predict(image, score_threshold=0.05)) == len(
+        detector.predict(image, score_threshold=0.05)
     )
 
 
