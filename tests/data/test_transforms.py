@@ -104,9 +104,43 @@ def test_sixteen_bit_grey_takes_memory_for_eight_bits(tmp_path: Path) -> None:
     found = to_tensor(image)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    expected = np.asarray(image, np.float64) * (255 / 65535)
-    assert np.array_equal(found[0].numpy(), expected.astype(np.uint8)), "the same across strips"
+    values = np.asarray(image, np.float64)
+    white = np.percentile(values[:, ::4], 99.9, method="nearest")
+    expected = np.rint(values.clip(0, white) * (255 / white)).astype(np.uint8)
+    assert np.array_equal(found[0].numpy(), expected), "the same across strips"
     assert peak < 12 * 4_000_000
+
+
+@pytest.mark.parametrize(("mode", "top"), [("I;16", 65535), ("I", 2_000_000_000), ("F", 1e30)])
+def test_a_hot_pixel_does_not_darken_a_picture(mode: str, top: float) -> None:
+    values = np.linspace(0, 4000, 10_000).reshape(100, 100)
+    kind = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    plain, hot = values.astype(kind), values.astype(kind)
+    hot[50, 50] = top
+    images = [Image.fromarray(each) for each in (plain, hot)]
+    assert [image.mode for image in images] == [mode, mode]
+    a, b = (to_tensor(image)[0].numpy().astype(int) for image in images)
+    assert a.max() == 255 and b[50, 50] == 255
+    b[50, 50] = a[50, 50]
+    assert np.abs(a - b).max() <= 1
+
+
+@pytest.mark.parametrize("white", [1.0, 255.0])
+def test_floats_keep_their_brightness(white: float) -> None:
+    """Half grey stays half grey: 1 is white, or 255 if there are larger values."""
+    values = np.linspace(0, white / 2, 10_000, dtype=np.float32).reshape(100, 100)
+    found = to_tensor(Image.fromarray(values))
+    assert found.max() in (127, 128)
+    values[0, :3] = np.nan, np.inf, -5
+    assert to_tensor(Image.fromarray(values))[0, 0, :3].tolist() == [0, 0, 0]
+    assert to_tensor(Image.fromarray(values)).max() == found.max()
+
+
+def test_pixels_without_a_bright_one_in_a_thousand() -> None:
+    values = np.zeros((100, 100), np.uint16)
+    assert to_tensor(Image.fromarray(values)).max() == 0
+    values[3, 4] = 900
+    assert to_tensor(Image.fromarray(values))[0, 3, 4] == 255
 
 
 def test_cmyk(tmp_path: Path) -> None:

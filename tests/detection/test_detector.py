@@ -1,6 +1,5 @@
 """Predictions for all kinds of pictures, with boxes in their own pixels; saving and loading."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,42 +70,6 @@ def test_types_of_a_result(sees: Detector) -> None:
             np.float32, np.float32, np.int64,
         )  # fmt: skip
     assert n == 0 and result.names == []
-
-
-FORMS: dict[str, Callable[[Path, np.ndarray], Any]] = {
-    "path": lambda path, _: path,
-    "str": lambda path, _: str(path),
-    "pillow": lambda path, _: Image.open(path),
-    "array": lambda _, pixels: pixels,
-    "tensor": lambda _, pixels: torch.from_numpy(pixels).permute(2, 0, 1),
-    "strided array": lambda _, pixels: np.asfortranarray(pixels),
-    "reversed array": lambda _, pixels: pixels[:, :, ::-1].copy()[:, :, ::-1],  # as from OpenCV's BGR
-    "array to read": lambda _, pixels: np.frombuffer(pixels.tobytes(), np.uint8).reshape(pixels.shape),
-}
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("size", [(64, 96), (50, 70), (200, 90)])
-def test_every_form_of_a_picture_gives_the_same(
-    random_detector: Detector, tmp_path: Path, size: tuple[int, int]
-) -> None:
-    pixels = noise(*size)
-    path = tmp_path / "a.png"
-    Image.fromarray(pixels).save(path)
-    expected = random_detector.predict(pixels, score_threshold=0)
-    assert len(expected) == 20 and expected.size == size
-    assert (expected.boxes >= 0).all() and (expected.boxes <= [size[1], size[0]] * 2).all()
-    for name, form in FORMS.items():
-        result = random_detector.predict(form(path, pixels), score_threshold=0)
-        same(result, expected)
-        assert result.path == (str(path) if name in ("path", "str") else None)
-
-
-def test_grey_pictures(random_detector: Detector) -> None:
-    grey = noise(64, 96)[:, :, 0]
-    expected = random_detector.predict(np.repeat(grey[:, :, None], 3, 2), score_threshold=0)
-    for picture in (grey, torch.from_numpy(grey), Image.fromarray(grey)):
-        same(random_detector.predict(picture, score_threshold=0), expected)
 
 
 def test_a_list_gives_a_list_in_order(sees: Detector) -> None:
@@ -195,28 +158,6 @@ def test_class_agnostic_suppression(random_detector: Detector) -> None:
 def test_settings_out_of_range(sees: Detector, options: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=told):
         sees.predict(paint(SCENE), **options)
-
-
-@pytest.mark.parametrize(
-    ("picture", "told"),
-    [
-        (np.zeros((8, 8, 3), np.float32), "float32"),
-        (np.zeros((8, 8, 3), ">u2"), ">u2"),
-        (np.array(["a.jpg", "b.jpg"]), "U5"),
-        (torch.zeros(3, 8, 8), "float32"),
-        (np.zeros((3, 8, 8), np.uint8), r"\[3, 8, 8\]"),
-        (torch.zeros(8, 8, 3, dtype=torch.uint8), r"\[8, 8, 3\]"),
-        (np.zeros((8, 8, 4), np.uint8), r"\[8, 8, 4\]"),
-        (np.zeros((0, 8, 3), np.uint8), r"\[0, 8, 3\]"),
-        (np.zeros(8, np.uint8), r"\[8\]"),
-        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), r"\[1, 3, 8, 8\]"),
-        ([3], "int"),
-        ([None], "NoneType"),
-    ],
-)
-def test_what_is_not_a_picture_is_refused(sees: Detector, picture: Any, told: str) -> None:
-    with pytest.raises(UserError, match=told):
-        sees.predict(picture)
 
 
 def test_files_that_cannot_be_read_are_named(sees: Detector, tmp_path: Path) -> None:

@@ -35,6 +35,6 @@ def test_every_verb_and_public_name_is_there(tool: ModuleType) -> None:
     page, parser = tool.command_line(), make_parser()
     verbs = next(action for action in parser._actions if action.dest == "verb").choices
     assert verbs and all(f"\n## fsaf {verb}\n" in page for verb in verbs)
-    assert "| `--tile, --predict.tile N` | Cut images larger than this" in page
+    assert "| `--tile N` | Cut images larger than this" in page
     page = tool.python_api()
     assert all(f"\n### fsaf.{name}\n" in page for name in fsaf.__all__ if name != "__version__")

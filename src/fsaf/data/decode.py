@@ -40,17 +40,17 @@ class ImageTooLarge(DataError):
 
 @contextmanager
 def open_image(
-    path: Path, max_pixels: int = MAX_PIXELS, content: bytes | None = None, cut_short: bool = False
+    path: Path | str, max_pixels: int = MAX_PIXELS, content: bytes | None = None, cut_short: bool = False
 ) -> Iterator[Image.Image]:
     """Open an image and read its header; errors in the body (load, convert) are reported like errors here.
 
-    content: the bytes of the file, if they are read already. cut_short: decode what there is of a file that
-    is cut short; the rest is grey or black.
+    content: the bytes of the file, if they are read already; ``path`` then only names them.
+    cut_short: decode what there is of a file that is cut short; the rest is grey or black.
     Raises UserError, naming the file, if it is missing, larger than ``max_pixels`` (before it is decoded), or
     does not decode.
     """
     try:
-        with _open(path if content is None else BytesIO(content), max_pixels) as image:
+        with _open(Path(path) if content is None else BytesIO(content), max_pixels) as image:
             check_pixels(image.width, image.height, max_pixels, path)
             if cut_short:
                 with _cut_short():

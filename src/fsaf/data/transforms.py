@@ -15,31 +15,31 @@ from torch import Tensor
 
 from fsaf.config import DataConfig
 from fsaf.data.decode import MAX_PIXELS, ImageTooLarge, open_image
+from fsaf.data.depth import image_to_8bit
 from fsaf.data.exif import is_turned, orientation, turn
 from fsaf.errors import DataError
 
-STRIP = 1_000_000
-"""Pixels that are converted to 8 bits at a time."""
-
 
 def read_image(
-    path: Path,
+    path: Path | str,
     exif_rotation: bool | None = False,
     max_pixels: int = MAX_PIXELS,
     recorded: tuple[int, int] | None = None,
     otherwise: bool = False,
     cut_short: bool = False,
+    content: bytes | None = None,
 ) -> Tensor:
     """Decode an image file to (3, H, W) uint8 RGB; grey-scale and palette images become RGB.
 
     exif_rotation: rotate the pixels by the file's EXIF tag, as viewers do; False keeps the stored pixels;
     None rotates them unless ``recorded``, (height, width) of annotations, shows that the stored picture was
     labelled. otherwise: what None means if these sizes do not tell. cut_short: accept damaged files.
+    content: the bytes of the file, if they are read already; ``path`` then names them in messages.
     Raises UserError naming the file if it is missing, has more than ``max_pixels`` or does not decode.
     """
 
     def read(accept: bool) -> Tensor:
-        with open_image(path, max_pixels, cut_short=accept) as image:
+        with open_image(path, max_pixels, content, accept) as image:
             tag, size = orientation(image), (image.height, image.width)
             rotate = exif_rotation
             if rotate is None:
@@ -54,43 +54,20 @@ def read_image(
     return read(True)
 
 
-def read_file(path: Path, data: DataConfig) -> Tensor:
+def read_file(path: Path | str, data: DataConfig, content: bytes | None = None) -> Tensor:
     """Read an image file as ``read_image`` does, with the settings of ``data``."""
     accept = data.on_bad_image == "accept"
-    return read_image(path, data.exif_rotation, data.max_pixels, cut_short=accept)
+    return read_image(path, data.exif_rotation, data.max_pixels, cut_short=accept, content=content)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """Convert a Pillow image to (3, H, W) uint8 RGB."""
+    """Convert a Pillow image to (3, H, W) uint8 RGB; ``fsaf.data.depth`` does that of more than 8 bits."""
     if image.mode.startswith(("I;16", "I", "F")):
-        return torch.from_numpy(np.repeat(_to_grey(image)[:, :, None], 3, axis=2)).permute(2, 0, 1)
+        return torch.from_numpy(np.repeat(image_to_8bit(image)[:, :, None], 3, axis=2)).permute(2, 0, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # palette transparency: keep the colours
         pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def _to_grey(image: Image.Image) -> np.ndarray:
-    """Scale 16-bit, 32-bit or float grey to (H, W) uint8, as viewers do; Pillow would clip it.
-
-    Floats that are not finite or below 0 become 0. Rows are converted in strips: the whole image in float64
-    would take many times the memory of its 8 bits.
-    """
-    image.load()
-    height = max(1, STRIP // image.width)
-    strips = [
-        (0, top, image.width, min(top + height, image.height)) for top in range(0, image.height, height)
-    ]
-    highest = max(_finite(image, strip).max() for strip in strips)
-    grey = np.empty((image.height, image.width), np.uint8)
-    for strip in strips:
-        grey[strip[1] : strip[3]] = _finite(image, strip) * (255 / max(highest, 1))
-    return grey
-
-
-def _finite(image: Image.Image, strip: tuple[int, int, int, int]) -> np.ndarray:
-    values = np.asarray(image.crop(strip), np.float64)
-    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).clip(0)
 
 
 def resize(

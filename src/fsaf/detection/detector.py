@@ -8,9 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias, overload
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from fsaf.checkpoints.format import Checkpoint, save_checkpoint
@@ -22,7 +20,7 @@ from fsaf.detection.classes import with_labels
 from fsaf.detection.network import Network, TorchNetwork, open_checkpoint
 from fsaf.detection.om import open_om
 from fsaf.detection.onnx import open_onnx
-from fsaf.detection.picture import Picture, open_picture, prepare_view, stack
+from fsaf.detection.picture import Picture, open_picture, prepare_view, split_pictures, stack
 from fsaf.detection.postprocess import Detections
 from fsaf.detection.result import Result
 from fsaf.detection.views import Found, View, from_view, merge, plan_views
@@ -146,7 +144,10 @@ class Detector:
         tile_overlap: float | None = None,
         batch_size: int = 1,
     ) -> Result | list[Result]:
-        """Detect objects; return a ``Result`` for one picture, a list of them for a sequence of pictures.
+        """Detect objects; return a ``Result`` for one picture, a list of them for several.
+
+        images: a picture (``fsaf.detection.picture.Picture``: a path, an address, bytes, a file, a Pillow
+        image, an array or a tensor), a sequence of pictures, or an array (N, H, W, C) or tensor (N, C, H, W).
 
         score_threshold: return detections with a higher score; by default 0.3, as ``fsaf predict`` shows.
         classes: names or numbers of the classes to detect. max_detections, class_agnostic, scales, flip,
@@ -154,8 +155,7 @@ class Detector:
         views of them, that run together if their padded shapes are equal.
         Raises UserError naming the file if a picture cannot be read.
         """
-        one = isinstance(images, (str, PathLike, Image.Image, np.ndarray, Tensor))
-        pictures: Iterable[Picture] = [images] if one else images  # type: ignore[list-item, assignment]
+        pictures, one = split_pictures(images, self.config.data.max_pixels)
         given = {
             "score_threshold": score_threshold,
             "max_detections": max_detections,

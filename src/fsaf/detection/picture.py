@@ -1,10 +1,10 @@
 """Read a picture of any kind, and make batches of its views for the network."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import torch
@@ -15,11 +15,20 @@ from fsaf.config import DataConfig, PredictConfig
 from fsaf.data.batch import stack_images
 from fsaf.data.decode import check_pixels
 from fsaf.data.transforms import read_file, to_tensor
+from fsaf.detection.fetch import fetch, is_url
+from fsaf.detection.pixels import to_pixels
 from fsaf.detection.views import View, plan_views, take_view
 from fsaf.errors import DataError
+from fsaf.text import printable
 
-Picture: TypeAlias = str | PathLike[str] | Image.Image | np.ndarray | Tensor
-"""A path; a Pillow image; an array (H, W, 3) RGB or (H, W) grey, uint8; a tensor (3, H, W) RGB, uint8."""
+Picture: TypeAlias = (
+    str | PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | Tensor
+)
+"""A path or http address; the content of an image file, or such a file opened in binary mode; a Pillow image;
+an array (H, W), (H, W, C), or a tensor (H, W), (C, H, W), with C 1, 3 (RGB) or 4: see ``to_pixels``."""
+
+_ONE = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray, Tensor)
+_PICTURES = "a picture must be a path, an address, bytes, a file, a Pillow image, an array or a tensor"
 
 
 @dataclass(kw_only=True)
@@ -50,12 +59,42 @@ class Prepared:
     """Path of the file; None for a picture from memory."""
 
 
+def split_pictures(images: Any, max_pixels: int) -> tuple[Iterable[Picture], bool]:
+    """Return pictures one by one, and True if ``images`` is one picture.
+
+    An array or tensor of N pictures is N pictures. Raises DataError if ``images`` is neither a picture nor
+    several.
+    """
+    if isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4:
+        return list(to_pixels(images, max_pixels)), False
+    if isinstance(images, _ONE) or hasattr(images, "read"):
+        return [images], True
+    if isinstance(images, Iterable) and not isinstance(images, Mapping):
+        return images, False
+    raise DataError(f"{_PICTURES}, or several of them, not {type(images).__name__}")
+
+
 def open_picture(picture: Picture, data: DataConfig) -> Opened:
     """Read a picture. Raises UserError if it is not a picture."""
+    if is_url(picture):
+        url = str(picture)
+        return Opened(image=read_file(url, data, fetch(url)), path=url)
     if isinstance(picture, (str, PathLike)):
-        image = read_file(Path(picture), data)
-        return Opened(image=image, path=str(picture))
-    return Opened(image=_as_tensor(picture, data.max_pixels), path=None)
+        return Opened(image=read_file(Path(picture), data), path=str(picture))
+    if isinstance(picture, Image.Image):
+        return Opened(image=_decode(picture, data.max_pixels), path=None)
+    if isinstance(picture, (np.ndarray, Tensor)):
+        image = to_pixels(picture, data.max_pixels)
+        if image.dim() != 3:
+            raise DataError(f"a picture of shape {list(picture.shape)}: is several; give them one by one")
+        return Opened(image=image, path=None)
+    if hasattr(picture, "read"):
+        picture = picture.read()
+        if not isinstance(picture, bytes):
+            raise DataError("a file of a picture must be opened in binary mode: open(name, 'rb')")
+    if isinstance(picture, (bytes, bytearray, memoryview)):
+        return Opened(image=read_file("the picture", data, bytes(picture)), path=None)
+    raise DataError(f"{_PICTURES}, not {type(picture).__name__}")
 
 
 def prepare_view(opened: Opened, view: View, antialias: bool) -> Prepared:
@@ -77,24 +116,10 @@ def stack(pictures: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
     return images, torch.tensor([picture.image.shape[1:] for picture in pictures])
 
 
-def _as_tensor(picture: Any, max_pixels: int) -> Tensor:
-    """Return (3, H, W) uint8 RGB. Raises UserError if it is not a picture, or too large."""
-    if isinstance(picture, Image.Image):
-        check_pixels(picture.width, picture.height, max_pixels, "the picture")  # it may not be decoded yet
-        return to_tensor(picture)
-    image = picture
-    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8:
-        # PyTorch takes no negative strides, and warns of what cannot be written to.
-        image = torch.from_numpy(np.require(picture, requirements=["C", "W"]))
-    if not isinstance(image, Tensor) or image.dtype is not torch.uint8:
-        kind = getattr(image, "dtype", type(image).__name__)
-        raise DataError(f"a picture must be a path, a Pillow image, or uint8 pixels 0..255, not {kind}")
-    if image.dim() == 2:
-        image = image[None].expand(3, -1, -1)
-    elif isinstance(picture, np.ndarray) and image.dim() == 3:
-        image = image.permute(2, 0, 1)
-    if image.dim() != 3 or image.shape[0] != 3 or 0 in image.shape:
-        raise DataError(
-            f"a picture of shape {list(picture.shape)}: arrays are (H, W, 3) RGB or (H, W), tensors (3, H, W)"
-        )
-    return image.cpu()
+def _decode(image: Image.Image, max_pixels: int) -> Tensor:
+    """Return a Pillow image of any mode as (3, H, W) uint8 RGB. Raises DataError if it does not decode."""
+    check_pixels(image.width, image.height, max_pixels, "the picture")  # it may not be decoded yet
+    try:
+        return to_tensor(image)
+    except Exception as error:  # decoders raise anything over damaged files
+        raise DataError(f"the picture does not decode ({printable(error):.200})") from error

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fsaf.data.transforms import read_image
 from fsaf.detection.draw import draw_result
+from fsaf.detection.fetch import fetch, is_url
 from fsaf.errors import UserError
 from fsaf.files import whole
 
@@ -80,7 +81,8 @@ class Result:
         if image is None:
             if self.path is None:
                 raise UserError("the picture came from memory, not from a file; pass it to draw(image)")
-            image = read_image(Path(self.path), None, recorded=self.size, otherwise=True)
+            content = fetch(self.path) if is_url(self.path) else None
+            image = read_image(self.path, None, recorded=self.size, otherwise=True, content=content)
         return draw_result(
             image, self.boxes, self.labels, self.scores, self.names, score_threshold=score_threshold
         )
