@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from fsaf.detection.result import Result
     from fsaf.errors import CheckpointError, DataError, DeviceError, RecipeError, UserError, WriteError
     from fsaf.model.detector import FSAF
+    from fsaf.training.callbacks import Callback
 
 __all__ = [
     "FSAF",
+    "Callback",
     "CheckpointError",
     "Config",
     "DataError",
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Callback": "fsaf.training.callbacks",
     "CheckpointError": "fsaf.errors",
     "Config": "fsaf.config",
     "DataError": "fsaf.errors",

@@ -29,6 +29,7 @@ from fsaf.scoring.evaluate import evaluate as evaluate_records
 from fsaf.scoring.metrics import Metrics
 from fsaf.text import short
 from fsaf.training import trainer
+from fsaf.training.callbacks import Callback
 
 
 class Detector(detection.Detector):
@@ -101,6 +102,7 @@ def train(
     out: str | PathLike[str] | None = None,
     *,
     console: Console | None = None,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> Run:
     """Train a detector as ``fsaf train`` does, and return its run folder, figures and detector.
@@ -112,7 +114,7 @@ def train(
 
     config: the name of a recipe, its YAML file, or a ``Config``. data: the folder of a data set. out: the run
     folder. settings: keys of the recipe, with a double underscore or, from a dict, with a dot. console: show
-    progress there.
+    progress there. callbacks: objects of subclasses of ``fsaf.Callback``, called on the way.
     In a script, call it under ``if __name__ == "__main__":`` (or give ``data__workers=0``), since loader
     processes may import the script. Notebooks need nothing.
     Raises UserError for mistakes in recipe or data, and if the loss is no longer finite; Stopped after Ctrl-C
@@ -128,7 +130,8 @@ def train(
         shown += [f"{name}={value!r}" for name, value in {**given, **settings}.items()]
     # Plain lines in a notebook: rich would rewrite an HTML output many times a second.
     console = console or Console(force_jupyter=False)
-    return Run(trainer.train(chosen, console, command=f"fsaf.train({', '.join(shown)})"))
+    command = f"fsaf.train({', '.join(shown)})"
+    return Run(trainer.train(chosen, console, callbacks=callbacks, command=command))
 
 
 def _config(

@@ -44,8 +44,8 @@ class Stopped(KeyboardInterrupt):
         self.signal = signal.Signals(number)
 
 
-def import_extra(name: str) -> Any:
-    """Import and return a module of the extra ``fsaf[export]``.
+def import_extra(name: str, extra: str = "export", need: str = "ONNX files need") -> Any:
+    """Import and return a module of the extra ``fsaf[extra]``. need: begins the message if it is absent.
 
     Raises UserError with the line that installs it if it is absent, or with the reason if it is broken.
     """
@@ -54,4 +54,4 @@ def import_extra(name: str) -> Any:
     except ImportError as error:
         if not isinstance(error, ModuleNotFoundError) or error.name != name:
             raise UserError(f"{name}: is installed, but cannot be imported ({error})") from error
-        raise UserError(f"ONNX files need the package {name}: pip install 'fsaf[export]'") from error
+        raise UserError(f"{need} the package {name}: pip install 'fsaf[{extra}]'") from error

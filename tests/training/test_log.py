@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -9,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer import event_file_writer
 
 from fsaf.training.log import RunLog
+from fsaf.training.loggers import TensorBoard
 
 
 @pytest.mark.parametrize("checkpoint", [0, 1])
@@ -20,6 +22,7 @@ def test_steps_that_are_made_again_are_in_each_record_once(
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     for first, loss in ((0, 1.0), (checkpoint, 2.0)):
         with RunLog(tmp_path, 3, first, Console(file=io.StringIO())) as log:
+            log.begin(SimpleNamespace(out=tmp_path, step=first), [TensorBoard()])  # type: ignore[arg-type]
             for step in range(first + 1, 4):
                 record = {"step": step, "epoch": 1, "loss": loss, "loss_cls": 0.5, "loss_box": 0.5, "lr": 0.1}
                 log.step(step, record | {"images_per_second": 1.0}, 1)
@@ -42,7 +45,7 @@ def test_the_bar_moves_with_each_step_and_shows_evaluations(tmp_path: Path) -> N
         log.evaluating(0, 8)
         log.evaluating(3, 8)
         assert evaluating.visible and (evaluating.completed, evaluating.total) == (3, 8)
-        log.evaluation(3, {"step": 3, "epoch": 1, "AP": 0.5})
+        log.evaluation({"step": 3, "epoch": 1, "AP": 0.5})
         assert not evaluating.visible
 
 

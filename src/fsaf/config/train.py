@@ -132,6 +132,12 @@ class LogConfig:
     """Logging."""
 
     every: int = key(50, "Steps between log lines.")
+    to: list[Literal["tensorboard", "wandb", "mlflow", "trackio", "csv"]] = key(
+        ["tensorboard"],
+        "Where the log goes, besides `metrics.jsonl` and the console. `wandb`, `mlflow` and `trackio` need "
+        "an extra of that name.",
+    )
 
     def __post_init__(self) -> None:
+        check(len(self.to) == len(set(self.to)), "log.to", self.to, "names, each once")
         check(self.every >= 1, "log.every", self.every, "at least 1")

@@ -23,7 +23,7 @@ class Board:
         folder.mkdir(parents=True, exist_ok=True)
         now = time.time()
         name = f"events.out.tfevents.{now:.0f}.{platform.node()}.{os.getpid()}.{time.monotonic_ns()}"
-        self.file = (folder / name).open("ab")
+        self.file = (folder / name).open("ab", buffering=0)
         self.records = RecordWriter(self.file)
         self._write(step=first_step, file_version="brain.Event:2")
         self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
@@ -31,10 +31,6 @@ class Board:
     def add(self, name: str, value: float, step: int) -> None:
         """Write the value of a scalar after ``step`` steps."""
         self._write(step=step, summary=scalar(name, value))
-
-    def flush(self) -> None:
-        """Write what is buffered."""
-        self.records.flush()
 
     def close(self) -> None:
         """Close the file."""

@@ -1,10 +1,10 @@
-"""Log a run: metrics.jsonl, TensorBoard, and lines or a progress bar on the console."""
+"""Log a run: metrics.jsonl, lines or a progress bar on the console, and callbacks."""
 
 import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,8 @@ from fsaf.errors import UserError
 from fsaf.files import write_text
 from fsaf.processes import group
 from fsaf.text import printable
-from fsaf.training.board import Board
+from fsaf.training.callbacks import Callback
+from fsaf.training.run import Run
 
 EVERY = 60.0
 """Seconds between lines on the progress of an evaluation, where there is no bar."""
@@ -37,7 +38,6 @@ class RunLog:
         self.console, self.total_steps, self.path = console, total_steps, out / "metrics.jsonl"
         _cut_off(self.path, first_step, first_step if evaluated else first_step - 1)
         self.file = self.path.open("a", encoding="utf-8")
-        self.board = Board(out / "tensorboard", first_step + 1)
         self.start, self.first_step = time.perf_counter(), first_step
         self.bar = Progress(
             TextColumn("{task.completed}/{task.total}", table_column=Column(no_wrap=True)),
@@ -54,16 +54,26 @@ class RunLog:
         self.evaluation_task = self.bar.add_task("evaluating", total=None, visible=False)
         self.evaluation_start = self.evaluation_said = 0.0
         self.given: set[str] = set()
+        self.callbacks: list[Callback] = []
 
     def __enter__(self) -> "RunLog":
         self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bar.stop()
-        for file in (self.file, self.board):
-            with contextlib.suppress(OSError):  # a full disk, which has been reported
-                file.close()
+        with contextlib.suppress(OSError):  # a full disk, which has been reported
+            self.file.close()
+        for callback in reversed(self.callbacks):  # loggers first, which raise nothing
+            callback.on_end(error)
+
+    def begin(self, run: Run, callbacks: Sequence[Callback]) -> None:
+        """Start the callbacks, which are called from now on."""
+        for callback in callbacks:
+            self.callbacks.append(callback)
+            callback.on_start(run)
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -93,7 +103,9 @@ class RunLog:
 
     def step(self, done: int, record: dict[str, Any], epochs: int) -> None:
         """Write and show a training record made after ``done`` steps."""
-        self._write(record, "train", done)
+        self._write(record)
+        for callback in self.callbacks:
+            callback.on_step(record)
         each = group.each(record["images_per_second"] / group.processes(), ".1f")
         text = (
             f"epoch {record['epoch']}/{epochs}  loss {record['loss']:.4f} "
@@ -107,24 +119,27 @@ class RunLog:
             left = timedelta(seconds=int(seconds * (self.total_steps - done)))
             self.say(f"step {done}/{self.total_steps}  {text}  ETA {left}")
 
-    def evaluation(self, done: int, record: dict[str, Any]) -> None:
-        """Write the record of an evaluation made after ``done`` steps."""
+    def evaluation(self, record: dict[str, Any]) -> None:
+        """Write the record of an evaluation."""
         self.bar.update(self.evaluation_task, visible=False)
-        self._write(record, "val", done)
+        self._write(record)
+        for callback in self.callbacks:
+            callback.on_evaluation(record)
+
+    def checkpoint(self, path: Path) -> None:
+        """Tell the callbacks that a checkpoint was written."""
+        for callback in self.callbacks:
+            callback.on_checkpoint(path)
 
     def sync(self) -> None:
         """Sync all records to disk. Call it before a checkpoint is written: a resumed run relies on them."""
         with self._telling():
             os.fsync(self.file.fileno())
-            self.board.flush()
 
-    def _write(self, record: dict[str, Any], group: str, done: int) -> None:
+    def _write(self, record: dict[str, Any]) -> None:
         with self._telling():
             self.file.write(json.dumps(record) + "\n")
             self.file.flush()
-            for key, value in record.items():
-                if isinstance(value, (int, float)):
-                    self.board.add(f"{group}/{key}", value, done)
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
@@ -179,7 +194,13 @@ class NoLog:
     def step(self, done: int, record: dict[str, Any], epochs: int) -> None:
         """Do nothing."""
 
-    def evaluation(self, done: int, record: dict[str, Any]) -> None:
+    def evaluation(self, record: dict[str, Any]) -> None:
+        """Do nothing."""
+
+    def begin(self, run: Run, callbacks: Sequence[Callback]) -> None:
+        """Do nothing."""
+
+    def checkpoint(self, path: Path) -> None:
         """Do nothing."""
 
     def sync(self) -> None:

@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,8 +20,10 @@ from fsaf.processes.join import join
 from fsaf.processes.stop import StopRequest
 from fsaf.run_folder.commands import note_command
 from fsaf.text import counted, printable
+from fsaf.training.callbacks import Callback, Guarded
 from fsaf.training.ending import note_time, why_ended
 from fsaf.training.log import NoLog, RunLog
+from fsaf.training.loggers import check_loggers, make_loggers
 from fsaf.training.place import follow
 from fsaf.training.run import Run
 from fsaf.training.session import Session, Step, make_step, open_session
@@ -33,7 +35,13 @@ AFTER_EPOCH = 60.0
 """Seconds after a checkpoint from which on the end of an epoch is worth another."""
 
 
-def train(config: Config, console: Console | None = None, *, command: str = "fsaf.train(config)") -> Path:
+def train(
+    config: Config,
+    console: Console | None = None,
+    *,
+    callbacks: Sequence[Callback] = (),
+    command: str = "fsaf.train(config)",
+) -> Path:
     """Train a detector and return the run folder.
 
     >>> config = load_recipe("lite0", ["--data.root=DATA", "--out=runs/mine"])
@@ -41,7 +49,8 @@ def train(config: Config, console: Console | None = None, *, command: str = "fsa
     PosixPath('runs/mine')
 
     Under torchrun or ``fsaf train --devices`` it runs as one of several processes. console: show progress
-    there. command: recorded in ``commands.jsonl`` of the run folder.
+    there. callbacks: called on the way, in the main process. command: recorded in ``commands.jsonl`` of the
+    run folder.
     Raises UserError for mistakes in config or data, and if the loss is no longer finite; Stopped after Ctrl-C
     or SIGTERM, with everything saved.
     """
@@ -49,13 +58,14 @@ def train(config: Config, console: Console | None = None, *, command: str = "fsa
     if config.out is None:
         raise UserError("out is not set; give the run folder with --out FOLDER")
     with join(config.device) as device, group.locked(Path(config.out), "train") as lock:
+        group.from_main(lambda: check_loggers(config.log.to))
         session = open_session(config, device, processes=group.processes(), rank=group.rank())
         session.run.lock = lock
-        _train(session, console or Console(), command)
+        _train(session, console or Console(), callbacks, command)
         return session.run.out
 
 
-def _train(session: Session, console: Console, command: str) -> None:
+def _train(session: Session, console: Console, callbacks: Sequence[Callback], command: str) -> None:
     run, validation = session.run, session.validation
     per_epoch, last_step = session.steps_per_epoch, session.last_step
     if session.finished:
@@ -67,6 +77,8 @@ def _train(session: Session, console: Console, command: str) -> None:
     with log_of_run as log, StopRequest() as request, _naming_last_good(run):
         for line in _introduction(session):
             log.say(line)
+        loggers = make_loggers(run.config.log.to)
+        log.begin(run, [*callbacks, *(Guarded(name, each, log.say) for name, each in loggers.items())])
         step = make_step(run, session.tools, log.say)
         first_steps = FirstSteps(log.say) if run.config.train.compile else None
         while not session.finished:
@@ -225,6 +237,7 @@ def save(run: Run, log: RunLog | NoLog) -> None:
             raise
         follow(run, log)  # the run folder was moved or deleted meanwhile
         run.save()
+    log.checkpoint(run.last_pt)
 
 
 def is_due(run: Run, seconds: float, ask: bool = True) -> bool:

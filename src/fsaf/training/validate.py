@@ -43,7 +43,7 @@ def validate(
     )
     follow(run, log)
     record: dict[str, Any] = {"step": run.step, "epoch": epoch, **metrics}
-    log.evaluation(run.step, record)
+    log.evaluation(record)
     run.to_evaluate = False
     score, before = metrics["AP"], run.best
     if score is None:
