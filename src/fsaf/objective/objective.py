@@ -45,6 +45,10 @@ class Sums(NamedTuple):
         """Add the sums of other micro-batches."""
         return _map(torch.add, self, earlier)
 
+    def to_host(self) -> "Sums":
+        """Copy to the CPU."""
+        return _map(Tensor.cpu, self)
+
     def detach(self) -> "Sums":
         """Return the same without gradients."""
         return _map(Tensor.detach, self)
@@ -122,16 +126,31 @@ def objective(
     if earlier is not None:
         sums = sums.plus(earlier)
 
+    return divide(sums, level_bg, config, outputs.free is not None, outputs.anchors is not None, mean_counts)
+
+
+def divide(
+    sums: Sums,
+    level_bg: Tensor,
+    config: ObjectiveConfig,
+    has_free: bool,
+    has_anchors: bool,
+    mean_counts: Callable[[Tensor], Tensor] | None = None,
+) -> LossTerms:
+    """Divide the sums of a step by their counts, as ``objective`` describes.
+
+    has_free, has_anchors: the branches of the network.
+    """
     free, anchors = sums.free, sums.anchors
     counts = torch.stack([free.positives, free.negatives, anchors.positives]).detach()
     positives, negatives, anchor_positives = mean_counts(counts) if mean_counts else counts
     divisor = torch.where(positives > 0, positives, negatives)
     divisor = torch.where(divisor > 0, divisor, 1.0)
     anchor_divisor = torch.where(anchor_positives > 0, anchor_positives, 1.0)
-    weight = 1.0 if outputs.anchors is None or outputs.free is None else config.anchor_free_weight
+    weight = config.anchor_free_weight if has_free and has_anchors else 1.0
     loss_cls_l, loss_box_l = weight * (free.cls_l / divisor), weight * (free.box_l / divisor)
     anchor_cls, anchor_box = anchors.cls / anchor_divisor, anchors.box / anchor_divisor
-    shown = anchors.positives if outputs.free is None else free.positives
+    shown = free.positives if has_free else anchors.positives
     return LossTerms(
         loss=loss_cls_l.sum() + loss_box_l.sum() + anchor_cls + anchor_box,
         loss_cls_l=loss_cls_l,
@@ -144,6 +163,6 @@ def objective(
             level_share_l=free.chosen_l / free.chosen_l.sum().clamp(min=1),
         ),
         level_bg=level_bg,
-        divisor=anchor_divisor if outputs.free is None else divisor,
+        divisor=divisor if has_free else anchor_divisor,
         sums=sums.detach(),
     )

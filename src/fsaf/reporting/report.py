@@ -173,6 +173,7 @@ def _charts(steps: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> l
     def over(records: list[dict[str, Any]], x: str, key: str) -> list[tuple[float, float]]:
         return [(record[x], value) for record in records if (value := finite(record.get(key))) is not None]
 
+    evaluated = [record for record in evaluations if finite(record.get("step")) is not None]
     losses = (("total", "loss"), ("classes", "loss_cls"), ("boxes", "loss_box"))
     charts = [
         line_chart(
@@ -180,7 +181,8 @@ def _charts(steps: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> l
             [
                 Series(name=name, points=over(steps, "step", key), style=f"s{i}")
                 for i, (name, key) in enumerate(losses)
-            ],
+            ]
+            + [Series(name="validation", points=over(evaluated, "step", "val_loss"), style="s3")],
             "step",
         ),
         line_chart(

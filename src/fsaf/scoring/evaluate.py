@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from fsaf.config import DataConfig
+from fsaf.data.batch import Batch
 from fsaf.data.records import Records, ground_truth
 from fsaf.data.samples import Images, read_record
 from fsaf.data.workers import make_loader
@@ -30,6 +31,7 @@ def evaluate(
     console: Console | None = None,
     before_batch: Callable[[int, int], None] = lambda done, total: None,
     stop: Callable[[], object] = lambda: False,
+    after_batch: Callable[[Batch], None] = lambda batch: None,
 ) -> tuple[Metrics, list[dict[str, Any]]]:
     """Detect on every image of a split, and return the metrics and the predictions.
 
@@ -39,11 +41,14 @@ def evaluate(
     Predictions are in COCO's results format, with the pyramid ``level`` of each (3 for P3; absent for
     exported files). console: show progress there. before_batch: called before each batch with
     the number of batches done and of all, of this process; it may raise. stop: ends the waiting for a batch
-    when true; ``before_batch`` must raise then.
+    when true; ``before_batch`` must raise then. after_batch: called with each batch after its detection,
+    unless detectors use several views of an image.
     """
-    batches = _plain_batches if detector.config.predict.is_plain() else _view_batches
     start = time.perf_counter()
-    found = batches(detector, records, data, console, before_batch, stop)
+    if detector.config.predict.is_plain():
+        found = _plain_batches(detector, records, data, console, before_batch, stop, after_batch)
+    else:
+        found = _view_batches(detector, records, data, console, before_batch)
     shares = group.gather(list(found))
     seconds = time.perf_counter() - start
     # The processes took the batches in turn; restore the order of one process.
@@ -67,6 +72,7 @@ def _plain_batches(
     console: Console | None,
     before_batch: Callable[[int, int], None],
     stop: Callable[[], object],
+    after_batch: Callable[[Batch], None],
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the COCO results of each batch of this process; the loader's workers read the images."""
     loader, _ = make_loader(
@@ -85,6 +91,7 @@ def _plain_batches(
     for number, batch in enumerate(batches):
         before_batch(number, len(loader))
         found = detector.detect(batch.images, batch.boxes.sizes)
+        after_batch(batch)
         boxes, scores, labels, *levels = (tensor.cpu().numpy() for tensor in found if tensor is not None)
         sizes = batch.boxes.sizes.tolist()
         results = []
@@ -111,7 +118,6 @@ def _view_batches(
     data: DataConfig,
     console: Console | None,
     before_batch: Callable[[int, int], None],
-    stop: Callable[[], object],
 ) -> Iterator[list[dict[str, Any]]]:
     """Do the same as ``_plain_batches`` for detectors that use several views of each image."""
     detector = Detector(detector.network, detector.classes, replace(detector.config, data=data))

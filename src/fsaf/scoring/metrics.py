@@ -75,6 +75,8 @@ class Metrics(TypedDict, total=False):
     images: int
     images_per_second: float
     """Speed of reading, network and post-processing; set by ``evaluate``."""
+    val_loss: float | None
+    """The objective on the split; set by training, None if its detections use several views."""
 
 
 def coco_metrics(

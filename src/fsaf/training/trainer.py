@@ -19,6 +19,7 @@ from fsaf.processes import group
 from fsaf.processes.join import join
 from fsaf.processes.stop import StopRequest
 from fsaf.run_folder.commands import note_command
+from fsaf.scoring.table import format_classes
 from fsaf.text import counted, printable
 from fsaf.training.callbacks import Callback, Guarded
 from fsaf.training.ending import note_time, why_ended
@@ -73,6 +74,7 @@ def _train(session: Session, console: Console, callbacks: Sequence[Callback], co
             console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
         return
     every = run.config.train.evaluate_every
+    classes = ""
     log_of_run = _start_log(run, last_step, console, command)  # from here on files are written
     with log_of_run as log, StopRequest() as request, _naming_last_good(run):
         for line in _introduction(session):
@@ -98,10 +100,13 @@ def _train(session: Session, console: Console, callbacks: Sequence[Callback], co
                     save(run, log)
                 run.stop_if(stopping)
             if run.to_evaluate and validation:
-                validate(run, validation, session.epoch, log, request, last=session.over)
+                metrics = validate(run, validation, session.epoch, log, request, last=session.over)
+                classes = format_classes(metrics)
                 note_time(run)
                 if session.finished or is_due(run, AFTER_EPOCH):
                     save(run, log)
+        for line in classes.splitlines():
+            log.say(line)
         if why := why_ended(run):
             log.say(f"training ends early, after step {run.step} of {last_step}: {why}")
         log.say(f"trained; everything is in {run.out}; {_result(session)}")

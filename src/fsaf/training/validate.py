@@ -8,11 +8,13 @@ from fsaf.detection.detector import Detector
 from fsaf.processes import group
 from fsaf.processes.stop import StopRequest
 from fsaf.scoring.evaluate import evaluate
+from fsaf.scoring.metrics import Metrics
 from fsaf.scoring.results import write_evaluation
 from fsaf.text import counted
 from fsaf.training.log import NoLog, RunLog
 from fsaf.training.place import follow
 from fsaf.training.run import Run
+from fsaf.training.validation_loss import ValidationLoss
 
 ZERO = 0.0005
 """An AP below this is printed as 0.000."""
@@ -20,14 +22,15 @@ ZERO = 0.0005
 
 def validate(
     run: Run, records: Records, epoch: int, log: RunLog | NoLog, request: StopRequest, last: bool = False
-) -> None:
+) -> Metrics:
     """Score the network of a run after ``epoch`` epochs. last: there is no further evaluation.
 
     If none was better it becomes ``best.pt``, with ``evaluation.json`` and ``predictions.json``. Of equal
     networks the later one is kept, also if AP is undefined because there are no boxes to evaluate on.
     """
     group.copy_from_main(run.evaluated)  # batch-norm statistics may differ between processes
-    detector = Detector(run.evaluated.eval(), run.classes, run.config)
+    network = ValidationLoss(run.evaluated.eval(), run.config.objective)
+    detector = Detector(network, run.classes, run.config)
     alone = group.processes() == 1  # several processes cannot agree on the batch to stop at
 
     def before_batch(done: int, total: int) -> None:
@@ -39,17 +42,24 @@ def validate(
             run.stop_if(request.number)
 
     metrics, predictions = evaluate(
-        detector, records, run.config.data, before_batch=before_batch, stop=lambda: alone and request.number
+        detector,
+        records,
+        run.config.data,
+        before_batch=before_batch,
+        stop=lambda: alone and request.number,
+        after_batch=network.add,
     )
+    metrics["val_loss"] = network.value()
     follow(run, log)
     record: dict[str, Any] = {"step": run.step, "epoch": epoch, **metrics}
     log.evaluation(record)
     run.to_evaluate = False
-    score, before = metrics["AP"], run.best
+    score, before, loss = metrics["AP"], run.best, metrics["val_loss"]
+    shown = "" if loss is None else f"  validation loss {loss:.4f}"
     if score is None:
-        log.say(f"epoch {epoch}: AP is undefined: {records.source} has no box to evaluate on")
+        log.say(f"epoch {epoch}: AP is undefined: {records.source} has no box to evaluate on{shown}")
     else:
-        log.say(f"epoch {epoch}: AP {score:.3f}  AP50 {metrics['AP50'] or 0.0:.3f}")
+        log.say(f"epoch {epoch}: AP {score:.3f}  AP50 {metrics['AP50'] or 0.0:.3f}{shown}")
     if score is not None:
         run.waited = run.waited + 1 if before is not None and score <= before else 0
     if before is None or (score is not None and score >= before):
@@ -60,6 +70,7 @@ def validate(
             write_evaluation(run.out, metrics, predictions, run.config.data, run.classes)
     if score is not None and max(score, before or 0.0) < ZERO and (last or before is not None):
         log.once("hint", _hint(run, epoch, bool(predictions)))
+    return metrics
 
 
 def _hint(run: Run, epoch: int, detects: bool) -> str:
