@@ -18,12 +18,13 @@ import pytest
 import torch
 from PIL import Image
 
+from cli.commands import refused
+from fsaf.cli import main
 from fsaf.config import Config, DataConfig, ModelConfig
 from fsaf.data.records import Classes
 from fsaf.demo import page
 from fsaf.demo.look import look
 from fsaf.detection.detector import Detector
-from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
 
 pytestmark = pytest.mark.slow
@@ -93,12 +94,39 @@ def test_models_to_choose_from(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "mine" / "checkpoints" / "last.pt").touch()
-    found = [path.relative_to(tmp_path).as_posix() for path in page.find_models([], tmp_path)]
-    assert found == ["quickstart/checkpoints/best.pt", "quickstart/model.onnx", "mine/checkpoints/best.pt"]
     given = tmp_path / "mine" / "checkpoints" / "last.pt"
-    assert page.find_models([given], tmp_path) == [given, given.parent / "best.pt"]
-    with pytest.raises(UserError, match=r"no CHECKPOINT given.*fsaf quickstart"):
-        page.find_models([], tmp_path / "empty")
+    assert page.find_models([given]) == [given, given.parent / "best.pt"]
+    assert [path.relative_to(tmp_path).as_posix() for path in page.find_models([given], tmp_path)] == [
+        "mine/checkpoints/last.pt",
+        "mine/checkpoints/best.pt",
+        "quickstart/checkpoints/best.pt",
+        "quickstart/model.onnx",
+    ]
+    names = [Path("fsaf_r50_coco"), Path("hf:me/mine")]
+    assert page.find_models(names) == names
+
+
+def test_the_command_takes_what_predict_takes(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served: list[list[str]] = []
+    monkeypatch.setattr(page, "serve", lambda models, *_: served.append([str(model) for model in models]))
+    monkeypatch.chdir(tmp_path)
+    refused(capsys, ["demo"], "no CHECKPOINT given, and no run in runs")
+    for run in ("old", "new"):
+        file = Path("runs") / run / "checkpoints" / "best.pt"
+        file.parent.mkdir(parents=True)
+        shutil.copy(checkpoint, file)
+        seconds = 2_000_000_000 + (run == "new")
+        os.utime(file, (seconds, seconds))
+    new, old = "runs/new/checkpoints/best.pt", "runs/old/checkpoints/best.pt"
+    for words, models in (
+        ([], [new, old]),
+        (["runs/old"], [old]),
+        (["fsaf_r50_coco", "runs/new", "hf:me/mine"], ["fsaf_r50_coco", new, "hf:me/mine"]),
+    ):
+        assert main(["demo", *words]) == 0
+        assert served.pop() == models
 
 
 def test_mistakes_are_told_on_the_page(

@@ -129,16 +129,21 @@ def _read(source: Any) -> bytes:
 
 def _check(url: str, part: Path, sha256: str) -> None:
     """Remove ``part`` and raise CheckpointError if it has another sum."""
-    digest = hashlib.sha256()
-    with part.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    if not (found := digest.hexdigest()).startswith(sha256):
+    if not (found := sum_of(part)).startswith(sha256):
         part.unlink()
         raise CheckpointError(
             f"{url}: is not the file that it should be: its SHA-256 begins with {found[: len(sha256)]}, not "
             f"{sha256}. It was removed; try again, from another network if this goes on"
         )
+
+
+def sum_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _length(path: Path) -> int:

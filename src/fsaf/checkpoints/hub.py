@@ -5,12 +5,14 @@ and ``README.md``, the model card (``fsaf.reporting.card``).
 """
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from fsaf.checkpoints.download import sum_of
 from fsaf.checkpoints.format import Checkpoint, from_content, header, is_ours, read_header
 from fsaf.checkpoints.weights import check_network
 from fsaf.config import Config, SplitConfig
@@ -101,13 +103,13 @@ def read_folder(folder: Path) -> Checkpoint:
 def fetch(name: str) -> Path:
     """Download the repository ``hf:USER/NAME``, unless it is in the cache, and return its folder.
 
-    Raises UserError if it cannot be downloaded.
+    Raises UserError if it cannot be downloaded, or if the weights are not those that the hub announced.
     """
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.removeprefix(PREFIX).partition("@")
     try:
-        return Path(
+        folder = Path(
             snapshot_download(repository, revision=revision or None, allow_patterns=[WEIGHTS, CONFIG])
         )
     except Exception as error:  # the client raises many kinds: offline, not found, not allowed, a bad name
@@ -115,6 +117,23 @@ def fetch(name: str) -> Path:
         raise CheckpointError(
             f"{name}: cannot be downloaded from the hub ({type(error).__name__}: {reason})"
         ) from error
+    _check_sum(name, folder / WEIGHTS)
+    return folder
+
+
+def _check_sum(name: str, file: Path) -> None:
+    """Raise CheckpointError, and remove the file from the cache, if it is not what its SHA-256 says.
+
+    The client compares sizes alone. Its cache names large files by the sum that the hub announced.
+    """
+    stored = file.resolve()
+    if re.fullmatch("[0-9a-f]{64}", stored.name) and sum_of(stored) != stored.name:
+        stored.unlink()
+        file.unlink()
+        raise CheckpointError(
+            f"{name}: {file.name} arrived damaged: its SHA-256 is not the one that the hub names. It was "
+            "removed; run the command again"
+        )
 
 
 def upload(folder: Path, repository: str, *, private: bool = False) -> str:

@@ -36,25 +36,18 @@ PREFIX = "result-"
 COLUMNS = ["class", "score", "x1", "y1", "x2", "y2", "level"]
 
 
-def find_models(given: Sequence[Path], runs: Path = Path("runs")) -> list[Path]:
-    """Return the files to choose from: those given and others in their run folders, or those of all runs.
+def find_models(given: Sequence[Path], runs: Path | None = None) -> list[Path]:
+    """Return what to choose from: the checkpoints given, others in their run folders, those of all ``runs``.
 
-    Raises UserError if there are none.
+    given: files, folders, and names of what is downloaded, which stay as they are.
     """
     found = list(given)
     for path in given:
         if path.parent.name == "checkpoints":
             found += [path.parent / "best.pt", path.parent.parent / "model.onnx"]
-    if not given:
-        found = sorted(runs.glob("*/checkpoints/best.pt")) + sorted(runs.glob("*/model.onnx"))
-        quickstart = runs / "quickstart"
-        found.sort(key=lambda path: quickstart not in path.parents)
-    existing = [path for path in dict.fromkeys(found) if path in given or path.is_file()]
-    if not existing:
-        raise UserError(
-            f"no CHECKPOINT given, and no */checkpoints/best.pt in {runs}; give one, or run `fsaf quickstart`"
-        )
-    return existing
+    if runs is not None:
+        found += sorted(runs.glob("*/checkpoints/best.pt")) + sorted(runs.glob("*/model.onnx"))
+    return [path for path in dict.fromkeys(found) if path in given or path.is_file()]
 
 
 def draw(seen: Look, result: Result, by_level: bool) -> Image.Image:
