@@ -99,6 +99,38 @@ def test_auto_stays_auto_in_files_and_is_a_number_in_between() -> None:
     assert to_dict(build_config(values, where="here")) == values
 
 
+@pytest.mark.parametrize(
+    ("images", "fitting", "scale_lr", "expected"),
+    [
+        (5000, None, True, 8),  # a CPU
+        (5000, 1000, False, 8),
+        (5000, 1000, True, 32),  # 156 steps an epoch
+        (6400, 1000, True, 64),
+        (6400, 20, True, 16),
+        (6399, 63, True, 32),
+        (5000, 7, False, 4),
+        (5000, 1, True, 1),
+        (10, 1000, True, 2),  # few images keep their small batches
+    ],
+)
+def test_the_memory_of_an_accelerator_limits_the_batch(
+    images: int, fitting: int | None, scale_lr: bool, expected: int
+) -> None:
+    """Batches of more than 8 only if the learning rate is scaled for them."""
+    recipe = load_recipe("lite0", [f"--optim.scale_lr={str(scale_lr).lower()}"])
+    config, (note,) = fit_to_data(recipe, images, 1, count_in_memory=lambda: fitting)
+    assert config.data.batch_size == expected and f"data.batch_size {expected}" in note
+    assert (f"{fitting:,} images of the largest shape fit" in note) if fitting else "fit into" not in note
+
+
+def test_memory_is_not_tried_for_a_batch_that_is_given_or_resumed() -> None:
+    def refuse() -> int:
+        raise AssertionError("tried")
+
+    fit_to_data(load_recipe("lite0", ["--data.batch_size=4"]), 10, 1, count_in_memory=refuse)
+    fit_to_data(load_recipe("lite0"), 10, 1, earlier=load_recipe("lite0"), count_in_memory=refuse)
+
+
 @pytest.mark.slow
 def test_a_run_says_and_stores_what_was_chosen_and_keeps_it(tmp_path: Path) -> None:
     """Also if it goes on with more images."""

@@ -66,7 +66,9 @@ class DataConfig:
     train: SplitConfig = section(SplitConfig, "The training split")
     val: SplitConfig = section(SplitConfig, "The validation split")
     batch_size: AutoInt = key(
-        2, "Images per batch and process. With `auto` 8, or fewer for a data set of under 96 images."
+        2,
+        "Images per batch and process. With `auto` 8, or fewer for a data set of under 96 images; on an "
+        "accelerator also fewer if its memory is too small, and up to 64 if `optim.scale_lr` is on.",
     )
     workers: int = key(2, "Loader processes per training process; 0 loads in the training process itself.")
     shuffle: bool = key(True, "Reshuffle the training images every epoch.")

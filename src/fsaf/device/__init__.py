@@ -19,7 +19,17 @@ from fsaf.device.placement import (
 )
 from fsaf.device.programs import GRAPHS, TRITON, GraphTools, can_compile, check_compile, version
 from fsaf.device.providers import Provider, find_npu, find_provider
-from fsaf.device.state import memory_gb, peak_memory, random_state, runs_in, set_random_state, total_memory
+from fsaf.device.state import (
+    free_cache,
+    free_memory,
+    memory_gb,
+    peak_memory,
+    random_state,
+    reset_peak_memory,
+    runs_in,
+    set_random_state,
+    total_memory,
+)
 
 __all__ = [
     "COLLECTIVES",
@@ -34,6 +44,8 @@ __all__ = [
     "copy_images",
     "find_npu",
     "find_provider",
+    "free_cache",
+    "free_memory",
     "fused_step_can_be_skipped",
     "has_winograd",
     "is_accelerator",
@@ -43,6 +55,7 @@ __all__ = [
     "place",
     "process_group_backend",
     "random_state",
+    "reset_peak_memory",
     "resolve_device",
     "runs_in",
     "set_random_state",

@@ -17,13 +17,40 @@ def peak_memory(device: torch.device) -> int:
         return module.max_memory_allocated(device) if hasattr(module, "max_memory_allocated") else 0
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Let ``peak_memory`` count from now on, if the device can."""
+    try:
+        torch.accelerator.reset_peak_memory_stats(device)
+    except RuntimeError:  # as above
+        module = torch.get_device_module(device)
+        if hasattr(module, "reset_peak_memory_stats"):
+            module.reset_peak_memory_stats(device)
+
+
+def free_cache(device: torch.device) -> None:
+    """Return memory that PyTorch keeps for later tensors to the device, if the device can."""
+    module = torch.get_device_module(device)
+    if hasattr(module, "empty_cache"):
+        module.empty_cache()
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes of an accelerator's memory that are free; None if the device does not report it."""
+    return _memory_info(device)[0]
+
+
 def total_memory(device: torch.device) -> int | None:
     """Return the bytes of memory of an accelerator; None if the device does not report it."""
+    return _memory_info(device)[1]
+
+
+def _memory_info(device: torch.device) -> tuple[int, int] | tuple[None, None]:
+    """Return free and total bytes."""
     try:
-        return torch.accelerator.get_memory_info(device)[1]
+        return torch.accelerator.get_memory_info(device)
     except (RuntimeError, AttributeError):  # as above
         module = torch.get_device_module(device)
-        return module.mem_get_info(device)[1] if hasattr(module, "mem_get_info") else None
+        return module.mem_get_info(device) if hasattr(module, "mem_get_info") else (None, None)
 
 
 def memory_gb(device: torch.device) -> float:

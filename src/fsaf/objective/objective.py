@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fsaf.config import ObjectiveConfig
 from fsaf.data.batch import Boxes
+from fsaf.device import to_host
 from fsaf.model.outputs import RawOutputs
 from fsaf.model.points import STRIDES
 from fsaf.objective.anchor_based import AnchorSums, anchor_losses
@@ -47,7 +48,7 @@ class Sums(NamedTuple):
 
     def to_host(self) -> "Sums":
         """Copy to the CPU."""
-        return _map(Tensor.cpu, self)
+        return _map(to_host, self)
 
     def detach(self) -> "Sums":
         """Return the same without gradients."""

@@ -1,5 +1,7 @@
 """Choose the keys that are ``auto`` by the number of images, and check that the schedule fits the length."""
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
 
@@ -13,6 +15,10 @@ STEPS = 300
 BATCHES = (8, 4, 2)
 LEAST = 12
 """Steps an epoch should have, or batches become smaller."""
+LARGE_BATCHES = (64, 32, 16)
+"""Batches of an accelerator with the memory for them, if the learning rate follows (``optim.scale_lr``)."""
+LEAST_OF_LARGE = 100
+"""Steps an epoch should have with these."""
 EVALUATIONS = 4
 WARM_UP_SHARE = 6
 """Warm-up takes a sixth of all steps at most."""
@@ -50,11 +56,17 @@ def fit_size(config: Config, records: Records, earlier: Config | None = None) ->
 
 
 def fit_to_data(
-    config: Config, images: int, processes: int, earlier: Config | None = None
+    config: Config,
+    images: int,
+    processes: int,
+    earlier: Config | None = None,
+    count_in_memory: Callable[[], int | None] = lambda: None,
 ) -> tuple[Config, list[str]]:
     """Return ``config`` with a number for each key that is ``auto``, and a note on what was chosen.
 
     images: number of training images. earlier: of the checkpoint that a run resumes from, whose values stay.
+    count_in_memory: returns the images of a batch that the device has memory for; None if that is not known.
+    It is called only to choose a batch.
     """
     auto = [key for key in KEYS if is_auto(_get(config, *key))]
     if not auto:
@@ -63,9 +75,11 @@ def fit_to_data(
         chosen = {key: int(_get(earlier, *key)) for key in auto}
         return _with(config, chosen), []
     parts = config.train.accumulate * processes
+    fitting: int | None = None
     batch, epochs, every = config.data.batch_size, config.train.epochs, config.train.evaluate_every
     if ("data", "batch_size") in auto:
-        batch = next((size for size in BATCHES if images >= LEAST * size * parts), BATCHES[-1])
+        fitting = count_in_memory()
+        batch = _choose_batch(images, parts, fitting, config.optim.scale_lr)
     steps = -(-images // (batch * parts))
     if ("train", "epochs") in auto:
         epochs = max(epochs, -(-STEPS // steps))
@@ -74,10 +88,22 @@ def fit_to_data(
     values = dict(zip(KEYS, (int(batch), int(epochs), int(every), int(warm_up)), strict=True))
     chosen = {key: values[key] for key in auto}
     named = ", ".join(f"{section}.{name} {value}" for (section, name), value in chosen.items())
-    few = epochs > config.train.epochs or batch < config.data.batch_size
+    few = epochs > config.train.epochs or batch < min(config.data.batch_size, fitting or math.inf)
     note = f"chosen for {counted(images, 'image')}: {named}; about {counted(steps * epochs, 'step')}"
     note += ", since fewer learn little" if few else ""
+    if fitting is not None:
+        note += f"; {fitting:,} images of the largest shape fit into the memory"
     return _with(config, chosen), [f"{note}; give any of them to change it"]
+
+
+def _choose_batch(images: int, parts: int, fitting: int | None, scales_rate: bool) -> int:
+    """Return the images of a batch. parts: batches of a step. fitting: images that fit into the memory."""
+    by_data = next((size for size in BATCHES if images >= LEAST * size * parts), BATCHES[-1])
+    if fitting is None:
+        return by_data
+    large = [size for size in LARGE_BATCHES if images >= LEAST_OF_LARGE * size * parts]
+    sizes = [*(large if scales_rate else []), *(size for size in BATCHES if size <= by_data), 1]
+    return next((size for size in sizes if size <= fitting), 1)
 
 
 def schedule_notes(config: Config, all_steps: int) -> list[str]:

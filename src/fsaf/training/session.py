@@ -21,6 +21,7 @@ from fsaf.processes import group
 from fsaf.text import printable
 from fsaf.training.fit import fit_size, fit_to_data, schedule_notes
 from fsaf.training.graphs import CapturedStep, open_tools
+from fsaf.training.memory import images_in_memory
 from fsaf.training.prepare import open_for_training
 from fsaf.training.resume import find_earlier, take_up
 from fsaf.training.run import Run
@@ -117,8 +118,11 @@ def open_session(
     tools = open_tools(config, device, processes)
     earlier = find_earlier(config)
     before = earlier.checkpoint.config if earlier else None
-    config, chosen = fit_to_data(config, len(records.images), processes, before)
     config, size = fit_size(config, records, before)
+    sized = config
+    config, chosen = fit_to_data(
+        config, len(records.images), processes, before, lambda: images_in_memory(sized, records, device)
+    )
     run = start_run(config, records.classes, device, earlier)
     run.to_evaluate = run.to_evaluate and validation is not None
     idle = config.train.patience and validation is None
