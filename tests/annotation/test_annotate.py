@@ -210,6 +210,24 @@ def test_a_file_where_a_folder_of_the_tree_is_to_be(sees: Detector, tmp_path: Pa
         assert (out / folder).read_text() == "mine"
 
 
+def test_bad_inputs_are_told_and_the_others_are_done(
+    sees: Detector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(3):
+        Image.fromarray(scene(index)).save(tmp_path / f"{index}.png")
+    (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:60])
+    (tmp_path / "3.mkv").write_text("no video")
+    record(tmp_path / "4.mkv", 2)
+    sources, _ = find_sources([str(tmp_path)])
+    for batch_size in (1, 4):
+        assert annotate(sees, sources, Output(folder=tmp_path / "out"), batch_size) == 2
+        out, err = capsys.readouterr()
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "2.png", "4.mp4"]
+        assert len(out.splitlines()) == 3
+        bad = [line for line in err.splitlines() if line.startswith("fsaf predict: ")]
+        assert [Path(line.split(": ")[1]).name for line in bad] == ["1.png", "3.mkv"]
+
+
 # The command line.
 
 
@@ -256,9 +274,10 @@ def test_statuses_of_damaged_videos(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = cut(record(tmp_path / "a.avi"))
-    assert main(["predict", str(checkpoint), str(path), "--format", "json"]) == 2
+    assert main(["predict", str(checkpoint), str(path), "--format", "json"]) == 1
     out, err = capsys.readouterr()
     assert len(out.splitlines()) >= 2 and "is damaged" in err
+    assert err.endswith("fsaf predict: 1 of 1 input could not be read, or not in full\n")
     path.write_text("no video")
     assert main(["predict", str(checkpoint), str(path)]) == 2
     assert capsys.readouterr().err.startswith(f"fsaf predict: {path}: does not open as a video")

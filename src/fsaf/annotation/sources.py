@@ -1,33 +1,39 @@
-"""The pictures, videos and cameras of ``fsaf predict``, and the output file of each."""
+"""The pictures, videos, cameras and addresses of ``fsaf predict``, and the output file of each."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from urllib.parse import unquote, urlsplit
 
-from fsaf.annotation.video import VIDEO_SUFFIXES, camera_number, is_video
+from fsaf.annotation.video import STREAMS, VIDEO_SUFFIXES, camera_number, is_video, scheme_of
 from fsaf.data.decode import IMAGE_SUFFIXES, header_size
+from fsaf.detection.fetch import content_type
 from fsaf.errors import DataError, UserError
+
+STDIN = "-"
+"""Name of a picture on standard input."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A picture, a video, or a camera."""
+    """A picture, a video, a camera, or a stream."""
 
     name: str
-    """Its path, or ``camera:0``."""
+    """Its path or address, ``camera:0``, or ``-`` for a picture on standard input."""
     place: PurePath
     """Path of its results in the output folder, without suffix."""
     video: bool = False
 
     @property
     def camera(self) -> bool:
-        """Return True for a camera, whose stream has no end."""
-        return camera_number(self.name) is not None
+        """Return True for a camera, on this machine or on the network, whose stream has no end."""
+        return camera_number(self.name) is not None or scheme_of(self.name) in STREAMS
 
 
 def find_sources(names: Sequence[str], out: Path | None = None) -> tuple[list[Source], list[Path]]:
-    """Return files, all images and videos in folders, matches of glob patterns, and cameras, in order.
+    """Return files, all images and videos in folders, matches of glob patterns, cameras, addresses, in order.
 
     out: the output folder; its files are left out and returned as the second list, if it is inside a folder
     given. Raises DataError for a name without any match.
@@ -38,6 +44,12 @@ def find_sources(names: Sequence[str], out: Path | None = None) -> tuple[list[So
         camera = camera_number(name)
         if camera is not None:
             sources.append(Source(name=name, place=PurePath(f"camera-{camera}"), video=True))
+            continue
+        if name == STDIN:
+            sources.append(Source(name=name, place=PurePath("stdin")))
+            continue
+        if scheme_of(name):
+            sources.append(_address(name))
             continue
         found = []
         seen: set[Path] = set()  # a pattern can match a folder and the files in it
@@ -54,6 +66,23 @@ def find_sources(names: Sequence[str], out: Path | None = None) -> tuple[list[So
             raise DataError(f"{name}: no such image, folder with images, video, or pattern that matches")
         sources += found
     return sources, skipped
+
+
+def _address(name: str) -> Source:
+    """Return the source of an address: of http a picture or a video, of other protocols a stream."""
+    scheme = scheme_of(name)
+    if scheme not in ("http", "https", *STREAMS):
+        raise DataError(f"{name}: {scheme} is not supported; http, https, {', '.join(STREAMS)} are")
+    path = PurePath(unquote(urlsplit(name).path))
+    stem = re.sub(r"[^\w.-]", "_", path.stem) or "stream"
+    suffix = path.suffix.lower()
+    video = scheme in STREAMS or suffix in VIDEO_SUFFIXES | {".m3u8"}
+    if not video and suffix not in IMAGE_SUFFIXES:
+        try:
+            video = content_type(name).startswith(("video/", "multipart/", "application/vnd.apple"))
+        except DataError:  # reading it will say why
+            video = False
+    return Source(name=name, place=PurePath(stem), video=video)
 
 
 def _matches(name: str) -> list[Path]:

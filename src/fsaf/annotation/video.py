@@ -19,6 +19,12 @@ VIDEO_SUFFIXES = frozenset(
 )
 """Suffixes of videos, in lower case."""
 
+STREAMS = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "tcp")
+"""Protocols of cameras on the network, which FFmpeg reads."""
+TIMEOUT = 20.0
+"""Seconds without an answer after which an address is given up."""
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _CAMERA = re.compile(r"camera:(\d+)|/dev/video(\d+)")
 
 
@@ -40,6 +46,12 @@ def camera_number(name: str) -> int | None:
     """Return the N of ``camera:N`` and ``/dev/videoN``, or None for any other name."""
     match = _CAMERA.fullmatch(name)
     return int(match[1] or match[2]) if match else None
+
+
+def scheme_of(name: str) -> str:
+    """Return the protocol of an address in lower case, such as ``rtsp``; an empty text for anything else."""
+    match = _SCHEME.match(name)
+    return match[1].lower() if match else ""
 
 
 def is_video(path: Path) -> bool:
@@ -190,10 +202,14 @@ def _open(name: str) -> Any:
     camera = camera_number(name)
     if camera is None:
         try:
+            if scheme := scheme_of(name):
+                options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}  # UDP loses packets
+                return av.open(name, options=options, timeout=TIMEOUT)
             return av.open(ffmpeg_url(name))
         except av.error.FFmpegError as error:
+            remedy = "" if scheme_of(name) else "; is it complete?"
             raise DataError(
-                f"{name}: does not open as a video ({printable(error.strerror)}); is it complete?"
+                f"{name}: does not open as a video ({printable(error.strerror)}){remedy}"
             ) from error
     if not sys.platform.startswith("linux"):
         raise DataError(f"{name}: cameras can be read on Linux only; give a video file")

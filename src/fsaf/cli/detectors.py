@@ -48,8 +48,8 @@ def choose(given: str | None, runs: Path = Path("runs")) -> str:
 
 
 def looks_like_pictures(word: str) -> bool:
-    """Return True for a picture, a video, a folder of them, a pattern or a camera, but for no checkpoint."""
-    from fsaf.annotation.video import VIDEO_SUFFIXES, camera_number
+    """Return True for a picture, a video, a folder, a pattern, a camera or an address, but no checkpoint."""
+    from fsaf.annotation.video import VIDEO_SUFFIXES, camera_number, scheme_of
     from fsaf.checkpoints.hub import CONFIG
     from fsaf.data.decode import IMAGE_SUFFIXES
 
@@ -57,7 +57,8 @@ def looks_like_pictures(word: str) -> bool:
     if path.is_dir():
         return not (path / "checkpoints").is_dir() and not (path / CONFIG).is_file()
     named = path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    return named or any(sign in word for sign in "*?[") or camera_number(word) is not None
+    other = word == "-" or scheme_of(word) or camera_number(word) is not None
+    return bool(named or other or any(sign in word for sign in "*?["))
 
 
 def open_detector(

@@ -28,7 +28,8 @@ class Result:
     boxes: (n, 4) float32, x1, y1, x2, y2. scores: (n,) float32. labels: (n,) int64, 0..C-1. names: the class
     names of the n boxes. size: height and width of the image. path: the file of the image, None for an image
     from memory. levels: (n,) int64, the pyramid level of each box in the view that it was found in, 0 for P3;
-    None for a file with suppression inside.
+    None for a file with suppression inside. tracks: (n,) int64, the number of the object in a video, -1 for
+    one that is seen for the first time; None without tracking.
     """
 
     boxes: np.ndarray
@@ -38,6 +39,7 @@ class Result:
     size: tuple[int, int]
     path: str | None = None
     levels: np.ndarray | None = None
+    tracks: np.ndarray | None = None
 
     def __repr__(self) -> str:
         """Return one line: ``Result(photo.jpg, 640 x 480: 3 dog, 1 cat)``."""
@@ -49,16 +51,29 @@ class Result:
         return len(self.scores)
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain values for JSON: image, size, detections (box, score, label, name)."""
+        """Return plain values for JSON: image, size, detections (box, score, label, name).
+
+        With tracking each detection has ``track`` too; None for an object that is seen for the first time.
+        """
         rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names, strict=True)
-        return {
-            "image": self.path,
-            "size": list(self.size),
-            "detections": [
-                {"box": [round(v, 3) for v in box], "score": round(score, 6), "label": label, "name": name}
-                for box, score, label, name in rows
-            ],
-        }
+        found = [
+            {"box": [round(v, 3) for v in box], "score": round(score, 6), "label": label, "name": name}
+            for box, score, label, name in rows
+        ]
+        if self.tracks is not None:
+            found = [one | {"track": track} for one, track in zip(found, self.track_ids(), strict=True)]
+        return {"image": self.path, "size": list(self.size), "detections": found}
+
+    def track_ids(self) -> list[int | None]:
+        """Return the track of each detection; None for those without one."""
+        if self.tracks is None:
+            return [None] * len(self)
+        return [track if track >= 0 else None for track in self.tracks.tolist()]
+
+    def captions(self) -> list[str]:
+        """Return the names for drawing, with the track if there is one: ``cat #3``."""
+        tracks = zip(self.names, self.track_ids(), strict=True)
+        return [name if track is None else f"{name} #{track}" for name, track in tracks]
 
     def by_level(self) -> tuple[np.ndarray, list[str]]:
         """Return labels and names for drawing by pyramid level: numbers from 0, and ``cat P3``.
@@ -84,7 +99,7 @@ class Result:
             content = fetch(self.path) if is_url(self.path) else None
             image = read_image(self.path, None, recorded=self.size, otherwise=True, content=content)
         return draw_result(
-            image, self.boxes, self.labels, self.scores, self.names, score_threshold=score_threshold
+            image, self.boxes, self.labels, self.scores, self.captions(), score_threshold=score_threshold
         )
 
     def save(self, path: str | PathLike[str], image: Image.Image | np.ndarray | Tensor | None = None) -> None:
@@ -116,7 +131,14 @@ class Result:
         except ImportError as error:
             raise UserError("to_dataframe needs the package: pip install pandas") from error
         table = pandas.DataFrame(self.boxes.reshape(-1, 4), columns=["x1", "y1", "x2", "y2"])
-        first = {"image": self.path, "name": self.names, "label": self.labels, "score": self.scores}
+        first: dict[str, object] = {
+            "image": self.path,
+            "name": self.names,
+            "label": self.labels,
+            "score": self.scores,
+        }
+        if self.tracks is not None:
+            first["track"] = self.track_ids()
         for place, (name, values) in enumerate(first.items()):
             table.insert(place, name, values)
         return table
@@ -131,5 +153,6 @@ class Result:
             xyxy=self.boxes,
             confidence=self.scores,
             class_id=self.labels,
+            tracker_id=self.tracks,
             data={"class_name": np.array(self.names)},
         )
