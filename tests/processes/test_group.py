@@ -143,7 +143,7 @@ def test_every_image_is_seen_once_an_epoch(trained: dict[int, Path], count: int)
 def test_only_the_main_process_writes_and_speaks(trained: dict[int, Path], count: int) -> None:
     out = trained[count]
     assert {path.name for path in (out / "0" / "run").iterdir()} == {
-        "checkpoints", "commands.jsonl", "config.yaml", "metrics.jsonl", "tensorboard",
+        "checkpoints", "commands.jsonl", "config.yaml", "metrics.jsonl", "preview.jpg", "tensorboard",
     }  # fmt: skip
     for rank in range(1, count):
         assert list((out / str(rank)).iterdir()) == []

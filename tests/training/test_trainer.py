@@ -65,6 +65,7 @@ def test_the_run_folder(root: Path, tmp_path: Path) -> None:
         "commands.jsonl",
         "config.yaml",
         "metrics.jsonl",
+        "preview.jpg",
         "evaluation.json",
         "predictions.json",
         "checkpoints/last.pt",

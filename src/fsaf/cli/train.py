@@ -10,6 +10,7 @@ from fsaf.cli.report import draw_report
 from fsaf.cli.verb import Verb, add_devices
 from fsaf.console import guarded_output
 from fsaf.errors import UserError
+from fsaf.text import printable
 
 if TYPE_CHECKING:
     from fsaf.config import Config
@@ -35,11 +36,18 @@ def options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="check everything, run one step, show the plan and its cost; write nothing",
     )
+    parser.add_argument(
+        "--preview",
+        metavar="FILE",
+        help="write a picture of the first training images as the network would see them, and do not train",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     config = read_config(args.config, args.overrides)
-    if args.dry_run:
+    if args.preview is not None:
+        _preview(config, args.preview, args.devices, args.dry_run)
+    elif args.dry_run:
         _dry_run(config, args.devices)
     else:
         in_processes("train", _train, (config, args.command), args.devices, args.max_restarts)
@@ -81,6 +89,16 @@ def _train(config: "Config", command: str) -> None:
             draw_report(out)
 
 
+def _preview(config: "Config", file: str, devices: int, dry_run: bool) -> None:
+    from fsaf.training.preview import write_preview
+
+    if dry_run:
+        raise UserError("give either --preview or --dry-run, not both")
+    check_devices(devices)
+    write_preview(config, Path(file), devices)
+    print(printable(file))
+
+
 def _dry_run(config: "Config", devices: int) -> None:
     from rich.console import Console
 
@@ -102,6 +120,7 @@ VERB = Verb(
     examples=(
         "fsaf train lite0 --data.root DATA --out runs/mine",
         "fsaf train lite0 --data.root DATA --out runs/mine --dry-run",
+        "fsaf train lite0 --data.root DATA --data.augment strong --preview seen.png",
         "fsaf train mine.yaml --train.precision bf16 --devices 4 --resume auto",
         "fsaf train --resume runs/mine",
         "fsaf train lite0 --data.root DATA --init runs/other/checkpoints/best.pt",

@@ -121,7 +121,9 @@ def move(
     from torchvision.transforms.v2 import functional as F
 
     how = {"angle": angle, "translate": list(translate), "scale": scale, "shear": list(shear)}
-    image = F.affine(picture.image, **how, interpolation=InterpolationMode.BILINEAR, fill=[GREY] * 3)
+    # Around zero, which is what torchvision mixes in at the edges; its ``fill`` leaves dark lines there.
+    moved = F.affine(picture.image.float() - GREY, **how, interpolation=InterpolationMode.BILINEAR)
+    image = (moved + GREY).round().to(torch.uint8)
     boxes = F.affine(_boxes(picture.boxes, picture.size), **how)
     return Picture(image, *clip(np.asarray(boxes, np.float32), picture.labels, picture.crowd, picture.size))
 

@@ -42,6 +42,7 @@ def augment(
             # Read one at a time: four photographs in full size take much memory.
             parts = chain([first], (apply(FIRST, chances, read(other)) for other in others))
             picture = mosaic(parts, shape or fit_shape(first.size, shape, data), rng, data)
+            chances = chances | {"zoom_out": 0.0}  # a mosaic has shrunk its parts already
         else:
             picture = fit(first, fit_shape(first.size, shape, data), shape, rng, data)
         return apply(LAST, chances, picture)

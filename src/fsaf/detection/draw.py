@@ -198,7 +198,7 @@ def _draw_dashed(draw: ImageDraw.ImageDraw, area: Area, color: Color, line: int)
 
 
 @lru_cache(maxsize=64)
-def _font(ascii: bool, size: int) -> Font:
+def caption_font(ascii: bool, size: int) -> Font:
     """Return Pillow's own font, or a system font for text with letters that it lacks."""
     for name in () if ascii else _WIDE_FONTS:
         try:
@@ -254,7 +254,7 @@ def _fit(
     pad = max(2, size // 5)
 
     def chip_of(caption: str) -> tuple[int, int]:
-        box = draw.textbbox((0, 0), caption, font=_font(caption.isascii(), size))
+        box = draw.textbbox((0, 0), caption, font=caption_font(caption.isascii(), size))
         return math.ceil(box[2] - box[0]) + 2 * pad, round(size * 1.1) + pad
 
     def fits(caption: str) -> bool:
@@ -280,7 +280,7 @@ def _draw_chip(draw: ImageDraw.ImageDraw, area: Area, caption: str, size: int, c
     draw.rectangle((left, top, right - 1, bottom - 1), fill=color)
     light = 0.2126 * _linear(color[0]) + 0.7152 * _linear(color[1]) + 0.0722 * _linear(color[2])
     ink = (0, 0, 0) if light > 0.179 else (255, 255, 255)  # where contrast to black and to white is equal
-    font = _font(caption.isascii(), size)
+    font = caption_font(caption.isascii(), size)
     x = (left + right - round(draw.textlength(caption, font))) // 2  # whole pixels keep letters sharp
     draw.text((x, (top + bottom) // 2), caption, fill=ink, font=font, anchor="lm")
 

@@ -18,7 +18,15 @@ from fsaf.reporting.charts import Series, line_chart, number, share_chart
 from fsaf.reporting.findings import Findings, OpenSplit, find, open_splits, summarise
 from fsaf.reporting.page import duration, write_page
 from fsaf.run_folder.commands import read_commands
-from fsaf.run_folder.read import finite, parse_settings, read_metrics, read_object, read_pictures, read_text
+from fsaf.run_folder.read import (
+    finite,
+    parse_settings,
+    read_metrics,
+    read_object,
+    read_picture,
+    read_pictures,
+    read_text,
+)
 from fsaf.scoring.analysis import LEVELS, SHOWN
 from fsaf.scoring.metrics import METRICS
 
@@ -27,8 +35,8 @@ def write_report(run: Path, path: Path | None = None, validation: Records | None
     """Write ``report.html`` into run folder ``run`` (or to ``path``) from the files there; return its path.
 
     Reads ``evaluation.json``, ``metrics.jsonl``, ``predictions.json`` and the annotations that it refers to,
-    ``pictures/*.png``, ``export.json``, ``summary.json`` (seconds of each stage), ``commands.jsonl`` and
-    ``config.yaml``. validation: the split of the evaluation, if it is open already.
+    ``pictures/*.png``, ``preview.jpg``, ``export.json``, ``summary.json`` (seconds of each stage),
+    ``commands.jsonl`` and ``config.yaml``. validation: the split of the evaluation, if it is open already.
     Raises UserError if there is no such folder, or the page cannot be written.
     """
     if not run.is_dir():
@@ -40,6 +48,7 @@ def write_report(run: Path, path: Path | None = None, validation: Records | None
     steps, evaluations = read_metrics(run / "metrics.jsonl", notes)
     settings = read_text(run / "config.yaml", notes)
     pictures, pictures_found = read_pictures(run / "pictures", notes)
+    seen = read_picture(run / "preview.jpg", notes)
     stages = [(name, value) for name, each in (summary or {}).items() if (value := finite(each)) is not None]
     splits = open_splits(evaluation, settings, notes, validation)
     facts, boxes = summarise(splits)
@@ -61,6 +70,7 @@ def write_report(run: Path, path: Path | None = None, validation: Records | None
         charts=_charts(steps, evaluations),
         pos_recall=finite(steps[-1].get("pos_recall")) if steps else None,
         speed=speed_facts(evaluation, steps),
+        seen=seen,
         pictures=pictures,
         pictures_found=pictures_found,
         export=_flat(export) if export else [],

@@ -106,6 +106,17 @@ def read_pictures(folder: Path, notes: list[str]) -> tuple[list[tuple[str, str]]
     return shown, len(paths)
 
 
+def read_picture(path: Path, notes: list[str]) -> str | None:
+    """Return the data URL of one picture; None if it is missing or, with a note, not readable."""
+    if not path.is_file():
+        return None
+    try:
+        return data_url(path, PICTURE_BYTES)
+    except UserError as error:
+        notes.append(f"{path.name} is not readable: {error}")
+        return None
+
+
 def data_url(path: Path, limit: int) -> str:
     """Return a PNG file as it is if it is small enough, else a JPEG scaled down until it is.
 

@@ -26,6 +26,7 @@ from fsaf.training.ending import note_time, why_ended
 from fsaf.training.log import NoLog, RunLog
 from fsaf.training.loggers import check_loggers, make_loggers
 from fsaf.training.place import follow
+from fsaf.training.preview import write_at_start
 from fsaf.training.run import Run
 from fsaf.training.session import Session, Step, make_step, open_session
 from fsaf.training.step import FirstSteps
@@ -79,6 +80,7 @@ def _train(session: Session, console: Console, callbacks: Sequence[Callback], co
     with log_of_run as log, StopRequest() as request, _naming_last_good(run):
         for line in _introduction(session):
             log.say(line)
+        _preview(session, log)
         loggers = make_loggers(run.config.log.to)
         log.begin(run, [*callbacks, *(Guarded(name, each, log.say) for name, each in loggers.items())])
         step = make_step(run, session.tools, log.say)
@@ -110,6 +112,18 @@ def _train(session: Session, console: Console, callbacks: Sequence[Callback], co
         if why := why_ended(run):
             log.say(f"training ends early, after step {run.step} of {last_step}: {why}")
         log.say(f"trained; everything is in {run.out}; {_result(session)}")
+
+
+def _preview(session: Session, log: RunLog | NoLog) -> None:
+    """Write ``preview.jpg`` of the images that come first; a note says why if that fails."""
+    if not group.is_main() or session.run.to_evaluate:
+        return
+    run, sampler = session.run, session.sampler
+    sampler.set_epoch(*divmod(run.position, session.steps_per_epoch))
+    try:
+        write_at_start(session.images, sampler, session.loader.collate_fn, run.out)
+    except UserError as error:  # an image that does not decode ends training when it is its turn
+        log.say(f"note: no preview of the training images ({error})")
 
 
 def _introduction(session: Session) -> list[str]:
