@@ -14,9 +14,11 @@ from fsaf.data.workers import make_loader
 from fsaf.detection.draw import caption_font, contact_sheet, draw_result
 from fsaf.errors import UserError
 from fsaf.files import whole
+from fsaf.processes import group
 from fsaf.text import counted, printable
 from fsaf.training.fit import fit_to_data
 from fsaf.training.prepare import open_for_training
+from fsaf.training.session import Session
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 COLUMNS, ROWS = 3, 4
@@ -63,9 +65,21 @@ def write_preview(config: Config, path: Path, processes: int = 1) -> None:
     _save(draw_preview(images, sampler, loader.collate_fn, COLUMNS, ROWS, CELL), path)
 
 
-def write_at_start(images: Images, sampler: ShapeBatches, collate: Collate, run: Path) -> None:
-    """Write ``preview.jpg`` into a run folder; arguments as for ``draw_preview``."""
-    _save(draw_preview(images, sampler, collate, START_COLUMNS, START_ROWS, START_CELL), run / AT_START)
+def write_at_start(session: Session, say: Callable[[str], None]) -> None:
+    """Write ``preview.jpg`` of the images that come first into the run folder.
+
+    say: prints why if that fails: an image that does not decode ends training only when it is its turn.
+    """
+    run, sampler = session.run, session.sampler
+    if not group.is_main() or run.to_evaluate:
+        return
+    sampler.set_epoch(*divmod(run.position, session.steps_per_epoch))
+    collate = session.loader.collate_fn
+    try:
+        picture = draw_preview(session.images, sampler, collate, START_COLUMNS, START_ROWS, START_CELL)
+        _save(picture, run.out / AT_START)
+    except UserError as error:
+        say(f"note: no preview of the training images ({error})")
 
 
 def draw_preview(

@@ -80,7 +80,7 @@ def _train(session: Session, console: Console, callbacks: Sequence[Callback], co
     with log_of_run as log, StopRequest() as request, _naming_last_good(run):
         for line in _introduction(session):
             log.say(line)
-        _preview(session, log)
+        write_at_start(session, log.say)
         loggers = make_loggers(run.config.log.to)
         log.begin(run, [*callbacks, *(Guarded(name, each, log.say) for name, each in loggers.items())])
         step = make_step(run, session.tools, log.say)
@@ -112,18 +112,6 @@ def _train(session: Session, console: Console, callbacks: Sequence[Callback], co
         if why := why_ended(run):
             log.say(f"training ends early, after step {run.step} of {last_step}: {why}")
         log.say(f"trained; everything is in {run.out}; {_result(session)}")
-
-
-def _preview(session: Session, log: RunLog | NoLog) -> None:
-    """Write ``preview.jpg`` of the images that come first; a note says why if that fails."""
-    if not group.is_main() or session.run.to_evaluate:
-        return
-    run, sampler = session.run, session.sampler
-    sampler.set_epoch(*divmod(run.position, session.steps_per_epoch))
-    try:
-        write_at_start(session.images, sampler, session.loader.collate_fn, run.out)
-    except UserError as error:  # an image that does not decode ends training when it is its turn
-        log.say(f"note: no preview of the training images ({error})")
 
 
 def _introduction(session: Session) -> list[str]:
