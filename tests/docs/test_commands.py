@@ -81,6 +81,7 @@ SMALL = {
 
 NEEDED = {
     "train": ["lite0"],
+    "tune": ["lite0"],
     "benchmark": ["lite0"],
     "evaluate": ["best.pt"],
     "export": ["best.pt"],

@@ -15,12 +15,13 @@ from fsaf.cli import (
     quickstart,
     report,
     train,
+    tune,
 )
 from fsaf.cli.verb import Verb
 
 GROUPS: dict[str, tuple[Verb, ...]] = {
     "data": (check.VERB,),
-    "training": (train.VERB, report.VERB, quickstart.VERB),
+    "training": (train.VERB, tune.VERB, report.VERB, quickstart.VERB),
     "using a detector": (evaluate.VERB, predict.VERB, demo.VERB, export.VERB, publish.VERB),
     "tools": (models.VERB, convert.VERB, benchmark.VERB, info.VERB, completion.VERB),
 }
