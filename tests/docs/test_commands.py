@@ -37,6 +37,7 @@ OTHER_PROGRAMS = {
     "atc": "Ascend's compiler",
     "python3": "Ascend's ais_bench",
     "docker": "another program",
+    "curl": "another program; tests/docs/test_server.py asks the server",
     "df": "shows free space",
     "du": "shows used space",
 }
