@@ -68,7 +68,7 @@ RUN_PAGES = (
 )
 """Pages whose commands are run, in this order. The others need COCO, an accelerator or many machines."""
 
-MADE = {"CHECKPOINT": "runs/mine/checkpoints/best.pt"}
+MADE = {"CHECKPOINT": "runs/mine/checkpoints/best.pt", "[cat, dog]": "[red, green]"}
 """Words of the pages, and what replaces them when the commands run."""
 
 SMALL = {

@@ -27,6 +27,7 @@ SECTIONS = (
     "Precision and recall",
     "Confusion",
     "Kinds of error",
+    "Which boxes are found",
     "Do scores mean what they say?",
     "Pyramid levels of detections",
     "Worst images",

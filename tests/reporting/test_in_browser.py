@@ -21,7 +21,8 @@ OPTIONS = [
 ]
 SECTIONS = {
     "report": [
-        *("Accuracy", "Accuracy of each class", "Precision and recall", "Confusion", "Kinds of error"),
+        *("Accuracy", "Accuracy of each class", "Precision and recall", "Confusion"),
+        *("Kinds of error", "Which boxes are found"),
         *("Do scores mean what they say?", "Pyramid levels of detections", "Worst images", "Pictures"),
         *("Training", "Speed", "Data", "Export", "Commands", "Settings"),
     ],

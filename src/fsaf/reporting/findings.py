@@ -24,6 +24,7 @@ from fsaf.scoring.analysis import RECALLS, SIZES, Curve
 from fsaf.scoring.errors import ErrorKind, error_kinds
 from fsaf.scoring.matching import IOU, Predictions, match_boxes, tabulate
 from fsaf.scoring.metrics import unique_names
+from fsaf.scoring.slices import Slice, found_boxes
 
 MOST_CLASSES = 12
 """With more classes, only the largest entries of the confusion matrix are shown."""
@@ -45,6 +46,8 @@ class Findings:
     confused: list[tuple[str, str, int]]
     """The most frequent confusions (annotated, predicted, count), if the matrix is too large to show."""
     errors: list[ErrorKind]
+    slices: dict[str, list[Slice]]
+    """Which boxes are found, by kind of slice."""
     calibration: Markup
     calibration_error: float
     levels: list[tuple[str, list[tuple[str, int, list[float]]]]]
@@ -134,6 +137,7 @@ def find(split: OpenSplit, predictions: Any, notes: list[str]) -> Findings | Non
         confusion=(names, _rows(matrix, names)) if small else None,
         confused=[] if small else _confused(matrix, names),
         errors=error_kinds(records, predictions),
+        slices=found_boxes(records, table, matches),
         calibration=line_chart(
             "Share of right detections by score",
             [
