@@ -117,9 +117,13 @@ def test_places_that_cannot_be_written(tmp_path: Path, name: str) -> None:
     assert (tmp_path / "file").read_text() == "mine" and len(list(tmp_path.iterdir())) == 2
 
 
-def test_anchors_have_no_place_in_mmdetection(tmp_path: Path) -> None:
-    model = ModelConfig(weights="none", channels=4, convs=1, branches=["anchor_free", "anchor_based"])
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"branches": ["anchor_free", "anchor_based"]}, "anchors"), ({"separable": True}, "separable towers")],
+)
+def test_what_has_no_place_in_mmdetection(tmp_path: Path, settings: dict[str, Any], named: str) -> None:
+    model = ModelConfig(weights="none", channels=4, convs=1, **settings)
     ours = Checkpoint(weights={}, classes=Classes(names=("a",), ids=(1,)), config=Config(model=model))
-    with pytest.raises(UserError, match=r"a\.pth: .*anchors"):
+    with pytest.raises(UserError, match=rf"a\.pth: .*{named}"):
         write_checkpoint(tmp_path / "a.pth", ours)
     assert not list(tmp_path.iterdir())

@@ -44,6 +44,28 @@ def test_towers_have_as_many_convolutions_as_asked() -> None:
     assert all(m.bias is not None for m in Head(32, 3, "none", 5).class_tower if isinstance(m, nn.Conv2d))
 
 
+def test_separable_towers_are_a_product_of_two_convolutions() -> None:
+    head = Head(32, 2, "none", 5, separable=True)
+    assert [type(m) for m in head.box_tower] == [nn.Conv2d, nn.Conv2d, nn.ReLU] * 2
+    spatial, mixing = head.class_tower[:2]
+    x = torch.randn(1, 32, 6, 6)
+    product = mixing.weight * spatial.weight.view(1, 32, 3, 3)  # (32, 32, 1, 1) x (1, 32, 3, 3)
+    want = nn.functional.conv2d(x, product, mixing.bias, padding=1)
+    torch.testing.assert_close(mixing(spatial(x)), want)
+    plain = sum(m.weight.numel() for m in Head(32, 2, "none", 5).box_tower if isinstance(m, nn.Conv2d))
+    small = sum(m.weight.numel() for m in head.box_tower if isinstance(m, nn.Conv2d))
+    assert (plain, small) == (2 * 32 * 32 * 9, 2 * 32 * (9 + 32))
+
+
+@pytest.mark.parametrize("norm", ["none", "group"])
+def test_signals_do_not_fade_in_separable_towers(norm: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, 64, 16, 16)
+    with torch.no_grad():
+        deep = Head(64, 4, norm, 5, separable=True).class_tower(x)
+    assert 0.3 < float(deep.std()) < 3
+
+
 def test_levels_share_their_weights() -> None:
     head = Head(32, 2, "group", 5)
     x = torch.randn(1, 32, 6, 6)

@@ -84,6 +84,8 @@ def export_checkpoint(checkpoint: Checkpoint, where: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{where}: MMDetection's FSAF has no anchors; model.branches = {config.model.branches}"
         )
+    if config.model.separable:
+        raise CheckpointError(f"{where}: MMDetection's FSAF has no separable towers; model.separable = true")
     prefixes = _prefixes(config.model)
     names = list(classes.names)
     return {

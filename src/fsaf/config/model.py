@@ -28,6 +28,11 @@ class ModelConfig:
     )
     channels: int = key(256, "Channels of the feature pyramid and the head.")
     convs: int = key(4, "3x3 convolutions before each of the two outputs of the head.")
+    separable: bool = key(
+        False,
+        "Make each of these convolutions depthwise separable (3x3 for each channel, then 1x1), for small "
+        "detectors: a ninth of the multiplications.",
+    )
     norm: Literal["none", "group"] = key("none", "Normalisation in the head: none, or GroupNorm.")
     frozen_stages: int = key(
         1, "Frozen backbone stages: -1 for none, 0 for the stem, 1 for the stem and stage 1, and so on."

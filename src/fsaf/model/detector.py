@@ -42,7 +42,9 @@ class FSAF(nn.Module):
             config.backbone, frozen_stages=config.frozen_stages, frozen_norm=config.frozen_norm
         )
         self.pyramid = Pyramid(self.backbone.channels, config.channels)
-        self.head = Head(config.channels, config.convs, config.norm, num_classes, config.branches)
+        self.head = Head(
+            config.channels, config.convs, config.norm, num_classes, config.branches, config.separable
+        )
         features = self.backbone.features
         mean, std = config.mean or features.mean, config.std or features.std
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
