@@ -22,7 +22,7 @@ ALLOWED = {
     # Results leave the device to be written, drawn or logged.
     "detection/draw.py": {".cpu"},
     "scoring/evaluate.py": {".cpu"},
-    "detection/picture.py": {".cpu"},
+    "detection/pixels.py": {".cpu"},
     "detection/views.py": {".cpu"},
     "training/window.py": {".cpu"},
     # onnxruntime takes arrays; the exporter traces on the CPU.

@@ -121,8 +121,9 @@ def test_what_a_server_has_not(
 def test_cameras_on_the_network_have_no_end() -> None:
     (source,), _ = find_sources(["rtsp://user:secret@127.0.0.1:1/stream1"])
     assert source.video and source.camera and source.place == PurePath("stream1")
-    with pytest.raises(UserError, match=r"^rtsp://127.0.0.1:1/: does not open as a video \([^)]*\)$"):
-        VideoReader("rtsp://127.0.0.1:1/")
+    told = r"^rtsp://user:\*\*\*@127.0.0.1:1/: does not open as a video \([^)]*\)$"
+    with pytest.raises(UserError, match=told):
+        VideoReader("rtsp://user:secret@127.0.0.1:1/")
 
 
 def test_a_picture_on_standard_input(

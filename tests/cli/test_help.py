@@ -72,7 +72,14 @@ def test_a_short_option_is_the_same_as_its_key() -> None:
             by_short, by_key = (
                 make_parser().parse_args([*words, name, "640"]) for name in (short, f"--{key}")
             )
-            assert by_short.overrides == by_key.overrides and by_key.overrides[-1] == f"--{key}=640"
+            assert by_short.overrides == by_key.overrides
+            assert by_key.overrides[-1] == f"--{key}={'[640]' if key == 'predict.classes' else 640}"
+
+
+def test_a_list_needs_no_brackets() -> None:
+    for given, value in (("cat,dog", "[cat,dog]"), ("[cat, dog]", "[cat, dog]"), ("null", "null")):
+        args = make_parser().parse_args(["predict", "a", "b", "--classes", given])
+        assert args.overrides == [f"--predict.classes={value}"]
 
 
 def test_help_lists_each_option_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from fsaf.annotation.crops import Crops
 from fsaf.annotation.sources import STDIN, Source, place_results
 from fsaf.annotation.tables import TableFiles, Tables, open_tables
 from fsaf.annotation.tracking import Tracks, import_trackers
-from fsaf.annotation.video import Frame, VideoReader
+from fsaf.annotation.video import Frame, VideoReader, without_password
 from fsaf.annotation.video_writer import VideoWriter, write_video
 from fsaf.config import PredictConfig
 from fsaf.data.progress import follow_iterator
@@ -176,6 +176,7 @@ def _read(work: _Work, source: Source) -> Tensor:
 def _video(work: _Work, source: Source, target: Path) -> None:
     """Detect in the frames of a video. Raises DataError if it has none."""
     output, place = work.output, _place(target, work.output)
+    name = without_password(source.name)
     counts: Counter[str] = Counter()
     number, start = 0, time.perf_counter()
     with VideoReader(source.name, work.detector.config.data.max_pixels) as reader, ExitStack() as files:
@@ -184,17 +185,17 @@ def _video(work: _Work, source: Source, target: Path) -> None:
         seen = _detect(work, frames)
         total = None if source.camera else reader.total
         if _shows_progress(output):
-            seen = follow_iterator(seen, total, f"predicting {source.name}", unit="img")
+            seen = follow_iterator(seen, total, f"predicting {name}", unit="img")
         writer: VideoWriter | None = None
         tracks = Tracks(float(reader.rate), work.settings.score_threshold) if output.track else None
         for frame, _, result in seen:
-            result = replace(result, path=source.name)
+            result = replace(result, path=name)
             if tracks:
                 result = tracks.follow(result, frame)
             number += 1
             counts.update(result.names)
             if output.json:
-                about = {"image": source.name, "frame": frame.index, "time": round(frame.time, 6)}
+                about = {"image": name, "frame": frame.index, "time": round(frame.time, 6)}
                 print(json.dumps(about | result.to_dict()), flush=True)
             else:
                 if writer is None:
@@ -208,15 +209,13 @@ def _video(work: _Work, source: Source, target: Path) -> None:
             work.tables.add(result, frame_place, frame)
     speed = number / (time.perf_counter() - start)
     if not output.json:
-        print(
-            printable(f"{source.name} -> {target}: {number} frames at {speed:.1f} img/s, {_counts(counts)}")
-        )
+        print(printable(f"{name} -> {target}: {number} frames at {speed:.1f} img/s, {_counts(counts)}"))
     if reader.faults:
         kept = f"; the {number} frames that decode are {'above' if output.json else f'in {target}'}"
-        work.report(f"{source.name}: {', '.join(reader.faults)}{kept}")
+        work.report(f"{name}: {', '.join(reader.faults)}{kept}")
     if stop.number and not source.camera:
         where = "" if output.json else f"; they are in {target}"
-        raise Stopped(f"stopped after {number} frames of {source.name}{where}", stop.number)
+        raise Stopped(f"stopped after {number} frames of {name}{where}", stop.number)
 
 
 def _check_tracking(sources: Sequence[Source]) -> None:

@@ -25,6 +25,7 @@ TIMEOUT = 20.0
 """Seconds without an answer after which an address is given up."""
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*:)[^/@]*@")
 _CAMERA = re.compile(r"camera:(\d+)|/dev/video(\d+)")
 
 
@@ -54,6 +55,11 @@ def scheme_of(name: str) -> str:
     return match[1].lower() if match else ""
 
 
+def without_password(name: str) -> str:
+    """Return an address for messages and results: without the password that cameras on the network take."""
+    return _PASSWORD.sub(r"\1***@", name)
+
+
 def is_video(path: Path) -> bool:
     """Return True if PyAV is installed and finds moving pictures in a file."""
     try:
@@ -75,16 +81,16 @@ class VideoReader:
     """
 
     def __init__(self, name: str, max_pixels: int = MAX_PIXELS) -> None:
-        self.name, self.max_pixels = name, max_pixels
+        self.name, self.max_pixels = without_password(name), max_pixels
         self.faults: list[str] = []
         self._bad = 0  # packets and frames that are damaged
         self._container = _open(name)
         try:
             if not self._container.streams.video:
-                raise DataError(f"{name}: has no video stream")
+                raise DataError(f"{self.name}: has no video stream")
             self._stream = self._container.streams.video[0]
             width, height = self._stream.codec_context.width, self._stream.codec_context.height
-            check_pixels(width, height, max_pixels, name)
+            check_pixels(width, height, max_pixels, self.name)
         except BaseException:
             self._container.close()
             raise
@@ -209,7 +215,7 @@ def _open(name: str) -> Any:
         except av.error.FFmpegError as error:
             remedy = "" if scheme_of(name) else "; is it complete?"
             raise DataError(
-                f"{name}: does not open as a video ({printable(error.strerror)}){remedy}"
+                f"{without_password(name)}: does not open as a video ({printable(error.strerror)}){remedy}"
             ) from error
     if not sys.platform.startswith("linux"):
         raise DataError(f"{name}: cameras can be read on Linux only; give a video file")

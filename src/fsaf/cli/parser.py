@@ -99,7 +99,7 @@ def options_of(parser: argparse.ArgumentParser) -> dict[str, list[str]]:
 class Override(argparse.Action):
     """Append ``--key.sub=value`` to ``overrides``, in order. The schema of the recipe checks the values.
 
-    key: the key that the option sets.
+    A list may be written without brackets: ``cat,dog`` is ``[cat,dog]``. key: the key that the option sets.
     """
 
     def __init__(self, key: Key, **options: Any) -> None:
@@ -109,6 +109,8 @@ class Override(argparse.Action):
     def __call__(
         self, parser: Any, namespace: argparse.Namespace, value: Any, option_string: str | None = None
     ) -> None:
+        if self.key.metavar == "LIST" and value != "null" and not value.lstrip().startswith("["):
+            value = f"[{value}]"
         namespace.overrides = [*namespace.overrides, f"--{self.key.name}={value}"]
 
 
