@@ -3,8 +3,9 @@
 Shapes: N images, M detections of an image.
 """
 
+import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,9 @@ IOU_MARGIN = 0.01
 TIE_SHARE = 0.05
 """Largest share of detections that may differ because two candidates tied."""
 
+PASSES = 5
+"""Timed passes of each runtime."""
+
 REMEDY = "Try another opset, or other versions of torch, onnxscript and onnxruntime"
 
 
@@ -56,9 +60,9 @@ class Comparison:
     tied: int = 0
     """Number found by one side only because suppression had to choose between equals."""
     torch_seconds: float = 0.0
-    """Per image, on the CPU."""
+    """Of the first image on the CPU, the median of ``PASSES``."""
     onnx_seconds: float = 0.0
-    """Per image, on the CPU."""
+    """Of the first image on the CPU, the median of ``PASSES``."""
 
 
 def check_file(
@@ -83,15 +87,9 @@ def check_file(
     comparison = Comparison(images=sum(len(images) for images, _ in batches))
     for images, sizes_b2 in batches:
         with torch.inference_mode():
-            run_network(images[:1], sizes_b2[:1])  # the first run of each also sets things up
-            run_session(session, images[:1], sizes_b2[:1], mean)
-            start = time.perf_counter()
             pairs = zip(images.split(1), sizes_b2.split(1), strict=True)
             ours = [run_network(image, size) for image, size in pairs]
-            middle = time.perf_counter()
             found = run_session(session, images, sizes_b2, mean)
-            comparison.torch_seconds += (middle - start) / comparison.images
-            comparison.onnx_seconds += (time.perf_counter() - middle) / comparison.images
         expected = [torch.cat(x) for x in zip(*ours, strict=True)]
         if outputs == "detections":
             both = Detections(*expected), Detections(*found)
@@ -100,7 +98,25 @@ def check_file(
             padded = (images.shape[2], images.shape[3])
             a, b = (to_raw_outputs(x, outputs, config, padded) for x in (expected, found))
             _compare_raw(a, b, comparison, name)
+    images, sizes_b2 = (x[:1] for x in batches[0])
+    with torch.inference_mode():
+        calls = (
+            lambda: run_network(images, sizes_b2),
+            lambda: run_session(session, images, sizes_b2, mean),
+        )
+        comparison.torch_seconds, comparison.onnx_seconds = _median_seconds(calls)
     return comparison
+
+
+def _median_seconds(calls: Sequence[Callable[[], object]]) -> list[float]:
+    """Return the time of each call. They take turns, because a machine is not equally fast all the time."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for _ in range(PASSES):
+        for call, own in zip(calls, seconds, strict=True):
+            start = time.perf_counter()
+            call()
+            own.append(time.perf_counter() - start)
+    return [statistics.median(own) for own in seconds]
 
 
 def _compare_raw(expected: RawOutputs, found: RawOutputs, comparison: Comparison, name: str) -> None:

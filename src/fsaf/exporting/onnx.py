@@ -60,7 +60,8 @@ class ExportReport:
         return (
             f"{text}\nequal to PyTorch on {c.images} images, {c.detections:,} {c.compared}: boxes within "
             f"{c.max_box_difference:.2g} px, scores within {c.max_score_difference:.1g}; "
-            f"{1e3 * c.onnx_seconds:.0f} ms an image by onnxruntime, {1e3 * c.torch_seconds:.0f} by PyTorch"
+            f"the first takes onnxruntime {1e3 * c.onnx_seconds:.0f} ms, "
+            f"PyTorch {1e3 * c.torch_seconds:.0f}"
         )
 
 
