@@ -44,7 +44,8 @@ VALUES: list[Any] = [
 
 PLACES = [
     "format", "version", "config", "classes", "classes.names", "classes.ids", "model", "model.weight",
-    "training", "training.step", "training.best", "training.best_epoch", "training.to_evaluate",
+    "training", "training.step", "training.seconds", "training.waited",
+    "training.timed_out", "training.best", "training.best_epoch", "training.to_evaluate",
     "training.optimizer", "training.scaler", "training.processes", "training.model",
     "training.average_updates", "launch", "config.model", "config.model.backbone", "config.model.channels",
     "config.data.shapes", "config.data.scale", "config.train.epochs", "config.optim.lr", "config.model.mean",
