@@ -15,7 +15,7 @@ from fsaf.data.samples import Images
 from fsaf.data.workers import make_loader
 from fsaf.errors import DataError, UserError, WriteError
 from fsaf.recipe import build_config
-from fsaf.training.preview import LINE, STRIPES, draw_preview, write_preview
+from fsaf.training.preview import LINE, STRIPES, draw_preview, first_rows, write_preview
 from synthetic import COLORS, GROUND, Picture, recipe, write_coco, write_eight
 
 DATA = DataConfig(batch_size=4, flip=0.0, short_side=128, long_side=192, shapes=[(160, 224)], keep_empty=True)
@@ -26,8 +26,8 @@ def sheet(folder: Path, pictures: list[Picture], data: DataConfig = DATA, **layo
     records = read_coco(write_coco(folder, pictures), folder / "images" / "train")
     images = Images(records, data, augment=True)
     loader, sampler = make_loader(images, data.batch_size, workers=0, train=True)
-    layout = {"columns": 2, "rows": 2, "cell": 640, **layout}
-    return np.asarray(draw_preview(images, sampler, loader.collate_fn, **layout))
+    rows = first_rows(images, sampler, loader.collate_fn, layout.pop("count", 4))
+    return np.asarray(draw_preview(records, rows, **{"columns": 2, "cell": 640, **layout}))
 
 
 def test_an_image_with_its_box_padding_and_caption(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_an_image_with_its_box_padding_and_caption(tmp_path: Path) -> None:
 def test_pixels_are_those_of_the_batch(tmp_path: Path) -> None:
     data = replace(DATA, augment="strong", shapes=[(128, 192)], batch_size=2)
     pictures = [Picture(height=128, width=192) for _ in range(6)]
-    found = sheet(tmp_path, pictures, data, columns=3, rows=1)
+    found = sheet(tmp_path, pictures, data, columns=3, count=3)
     records = read_coco(tmp_path / "annotations" / "train.json", tmp_path / "images" / "train")
     loader, _ = make_loader(Images(records, data, augment=True), 2, workers=0, train=True)
     seen = [image for batch in loader for image in batch.images][:3]
@@ -62,7 +62,7 @@ def test_large_images_are_shrunk_and_short_epochs_show_what_there_is(tmp_path: P
 
 def test_padding_without_fixed_shapes_is_that_of_the_whole_batch(tmp_path: Path) -> None:
     pictures = [Picture(height=128, width=192), Picture(height=192, width=128)]
-    found = sheet(tmp_path, pictures, replace(DATA, shapes=None, pad=32), columns=1, rows=1)
+    found = sheet(tmp_path, pictures, replace(DATA, shapes=None, pad=32), columns=1, count=1)
     assert found.shape[:2] == (192 + LINE + 2 * GAP, 192 + 2 * GAP)
 
 

@@ -149,10 +149,13 @@ def photometric(picture: Picture) -> Picture:
 
 
 def blur(picture: Picture) -> Picture:
-    """Blur with a Gaussian of 0.3 to 1.5 pixels."""
-    from torchvision.transforms import v2
+    """Blur with a Gaussian of 0.3 to 1.5 pixels, by OpenCV, which computes in whole numbers."""
+    import cv2
 
-    return picture._replace(image=v2.GaussianBlur(5, sigma=(0.3, 1.5))(picture.image))
+    sigma = 0.3 + 1.2 * float(torch.rand((), dtype=torch.float64))
+    pixels = np.ascontiguousarray(picture.image.permute(1, 2, 0).numpy())
+    blurred = cv2.GaussianBlur(pixels, (5, 5), sigma)
+    return picture._replace(image=torch.from_numpy(blurred).permute(2, 0, 1))
 
 
 def noise(picture: Picture) -> Picture:

@@ -52,6 +52,8 @@ class Loader(DataLoader[Batch]):
     """Time since which a batch is awaited; None while none is."""
     _stopped = False
     """True once a stop request has ended the waiting."""
+    on_first: Callable[[Batch], None] | None = None
+    """Called once, with the first batch that is handed out."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         return self.batches()
@@ -99,6 +101,9 @@ class Loader(DataLoader[Batch]):
             if isinstance(batch, UserError):
                 self._kill()
                 raise batch
+            if self.on_first:
+                self.on_first(batch)
+                self.on_first = None
             yield batch
 
     def _start(self) -> Any:

@@ -1,6 +1,6 @@
 """A picture of training images as the network sees them: resized, augmented, padded, with their boxes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,25 +8,25 @@ from PIL import Image, ImageDraw
 
 from fsaf.config import Config
 from fsaf.data.batch import Batch
+from fsaf.data.records import Records
 from fsaf.data.sampler import ShapeBatches
 from fsaf.data.samples import Images, Sample
 from fsaf.data.workers import make_loader
 from fsaf.detection.draw import caption_font, contact_sheet, draw_result
 from fsaf.errors import UserError
 from fsaf.files import whole
-from fsaf.processes import group
 from fsaf.text import counted, printable
 from fsaf.training.fit import fit_to_data
 from fsaf.training.prepare import open_for_training
 from fsaf.training.session import Session
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-COLUMNS, ROWS = 3, 4
+COLUMNS, COUNT = 3, 12
 CELL = 640
 """Pixels that the longer side of an image is shrunk to if it is longer."""
 AT_START = "preview.jpg"
-"""File of a run folder that training writes at its start, with fewer and smaller images."""
-START_COLUMNS, START_ROWS, START_CELL = 2, 3, 480
+"""File of a run folder, of the first batch, with fewer and smaller images."""
+START_COLUMNS, START_COUNT, START_CELL = 2, 6, 480
 LINE = 22
 """Height of a caption in pixels."""
 STRIPES = (40, 70)
@@ -62,46 +62,37 @@ def write_preview(config: Config, path: Path, processes: int = 1) -> None:
         seed=config.train.seed,
         world=processes,
     )
-    _save(draw_preview(images, sampler, loader.collate_fn, COLUMNS, ROWS, CELL), path)
+    rows = first_rows(images, sampler, loader.collate_fn, COUNT)
+    _save(draw_preview(records, rows, COLUMNS, CELL), path)
 
 
-def write_at_start(session: Session, say: Callable[[str], None]) -> None:
-    """Write ``preview.jpg`` of the images that come first into the run folder.
-
-    say: prints why if that fails: an image that does not decode ends training only when it is its turn.
-    """
-    run, sampler = session.run, session.sampler
-    if not group.is_main() or run.to_evaluate:
-        return
-    sampler.set_epoch(*divmod(run.position, session.steps_per_epoch))
-    collate = session.loader.collate_fn
+def keep_preview(session: Session, batch: Batch, say: Callable[[str], None]) -> None:
+    """Write ``preview.jpg`` of a batch into the run folder. say: prints why if that fails."""
+    rows = [(batch, row) for row in range(min(START_COUNT, len(batch.ids)))]
     try:
-        picture = draw_preview(session.images, sampler, collate, START_COLUMNS, START_ROWS, START_CELL)
-        _save(picture, run.out / AT_START)
+        _save(draw_preview(session.records, rows, START_COLUMNS, START_CELL), session.run.out / AT_START)
     except UserError as error:
         say(f"note: no preview of the training images ({error})")
 
 
-def draw_preview(
-    images: Images, sampler: ShapeBatches, collate: Collate, columns: int, rows: int, cell: int
-) -> Image.Image:
-    """Draw the first ``columns`` times ``rows`` images of the batches that ``sampler`` is at.
+def draw_preview(records: Records, rows: Iterable[tuple[Batch, int]], columns: int, cell: int) -> Image.Image:
+    """Draw images of batches, each given as a batch and its row.
 
-    collate: that of the loader. cell: longest side of an image in pixels. Padding is striped, crowd regions
-    are dashed.
+    cell: longest side of an image in pixels. Padding is striped, crowd regions are dashed.
     """
-    names = images.records.classes.names
-    files = {image.id: image.path.name for image in images.records.images}
-    cells = [
-        _draw_row(batch, row, names, files[batch.ids[row]], cell)
-        for batch, row in _rows(images, sampler, collate, columns * rows)
-    ]
+    files = {image.id: image.path.name for image in records.images}
+    cells = [_draw_row(batch, row, records.classes.names, files[batch.ids[row]], cell) for batch, row in rows]
     width = max(picture.width for picture in cells)
     return contact_sheet([_widened(picture, width) for picture in cells], columns, width=width)
 
 
-def _rows(images: Images, sampler: ShapeBatches, collate: Collate, count: int) -> Iterator[tuple[Batch, int]]:
-    """Yield ``count`` images, each as a batch and its row; fewer if an epoch has fewer."""
+def first_rows(
+    images: Images, sampler: ShapeBatches, collate: Collate, count: int
+) -> Iterator[tuple[Batch, int]]:
+    """Yield ``count`` images, each as a batch and its row; fewer if an epoch has fewer.
+
+    images, sampler, collate: of a loader, in whose order they come.
+    """
     for draws in sampler:
         # The padding of a batch without a fixed shape depends on all of its images.
         batch = collate([images[draw] for draw in (draws[:count] if draws[0].shape else draws)])

@@ -26,7 +26,7 @@ from fsaf.training.ending import note_time, why_ended
 from fsaf.training.log import NoLog, RunLog
 from fsaf.training.loggers import check_loggers, make_loggers
 from fsaf.training.place import follow
-from fsaf.training.preview import write_at_start
+from fsaf.training.preview import keep_preview
 from fsaf.training.run import Run
 from fsaf.training.session import Session, Step, make_step, open_session
 from fsaf.training.step import FirstSteps
@@ -80,7 +80,8 @@ def _train(session: Session, console: Console, callbacks: Sequence[Callback], co
     with log_of_run as log, StopRequest() as request, _naming_last_good(run):
         for line in _introduction(session):
             log.say(line)
-        write_at_start(session, log.say)
+        if group.is_main():
+            session.loader.on_first = lambda batch: keep_preview(session, batch, log.say)
         loggers = make_loggers(run.config.log.to)
         log.begin(run, [*callbacks, *(Guarded(name, each, log.say) for name, each in loggers.items())])
         step = make_step(run, session.tools, log.say)
