@@ -34,7 +34,8 @@ SEED = int(os.environ.get("FSAF_SEED", "0"))
 VERBS = {
     "train": "recipe.json --out OUT --resume auto --train.max_steps 12 --train.save_every 2",
     "evaluate": "run --out OUT --predict.score_threshold 0 --data.workers 1",
-    "predict": "run data/images --out OUT --predict.score_threshold 0 --crops",
+    "predict": "run data/images --out OUT --predict.score_threshold 0 --max-detections 2 "
+    "--save-crops --save-txt --save-csv OUT/found.csv --save-coco OUT/found.json",
     "export": "run --out OUT/model.onnx",
     "publish": "run --out OUT",
     "convert": "run OUT/model.safetensors",
