@@ -208,6 +208,7 @@ def export(
     outputs: Literal["detections", "raw"] = "detections",
     float_images: bool | None = None,
     fixed_size: bool = False,
+    standalone: bool = False,
 ) -> ExportReport:
     """Write a detector as the ONNX file ``path``, and compare the file with PyTorch on pictures.
 
@@ -221,7 +222,8 @@ def export(
     caller of the file. opset: of ONNX; by default PyTorch's. outputs: ``raw`` writes logits and boxes of all
     locations, without NMS.
     float_images: take float32 images, 0..255, instead of uint8; by default only for ``ascend``. fixed_size:
-    leave out the input ``sizes``; the caller fills padding with the mean colour.
+    leave out the input ``sizes``; the caller fills padding with the mean colour. standalone: write
+    ``NAME_predict.py`` beside the file, which runs it with numpy, Pillow and onnxruntime alone.
     Raises UserError for wrong settings, or if the file and PyTorch disagree; no file is left then.
     """
     detector = _opened(detector)
@@ -240,6 +242,7 @@ def export(
         outputs=outputs,
         float_images=float_images,
         fixed_size=fixed_size,
+        standalone=standalone,
     )
 
 

@@ -44,6 +44,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="write a file for Ascend's compiler ATC, and print its command",
     )
     parser.add_argument(
+        "--standalone",
+        action="store_true",
+        help="write a script beside the file that runs it without PyTorch and fsaf",
+    )
+    parser.add_argument(
         "--images", nargs="+", metavar="IMAGE", help="images to check the file on (the val split)"
     )
     parser.add_argument("--check", type=int, default=8, metavar="N", help="number of images to check on (8)")
@@ -74,6 +79,7 @@ def run(args: argparse.Namespace) -> None:
         pictures[: args.check],
         size=tuple(args.size) if args.size else None,
         target=args.target,
+        standalone=args.standalone,
         batch=args.batch or 1,
         dynamic_batch=args.batch == 0,
         opset=args.opset,
@@ -82,6 +88,8 @@ def run(args: argparse.Namespace) -> None:
         fixed_size=args.fixed_size,
     )
     print(printable_lines(report.summary()))
+    if report.script:
+        print(printable_lines(f"{report.script}: runs it with numpy, Pillow and onnxruntime alone"))
     if args.target:
         print(printable_lines(f"\n{ascend_commands(report.path, report.input_shape)}"))
 

@@ -19,6 +19,7 @@ from fsaf.detection.views import scale_data
 from fsaf.errors import UserError
 from fsaf.exporting.ascend import ascend_options, check_operators
 from fsaf.exporting.onnx import ExportReport, export_onnx
+from fsaf.exporting.standalone import check_standalone, write_script
 from fsaf.files import write_text
 from fsaf.text import parse_json
 
@@ -30,6 +31,7 @@ def export_detector(
     *,
     size: tuple[int, int] | None = None,
     target: Literal["ascend"] | None = None,
+    standalone: bool = False,
     **options: Any,
 ) -> ExportReport:
     """Write ``detector`` to ``path``, check it on ``pictures``, and note both in ``export.json`` beside it.
@@ -37,7 +39,8 @@ def export_detector(
     size: (H, W) that images are padded to. By default it is free, any multiples of 32, unless the recipe has
     a single batch shape; with ``fixed_size`` or a ``target``, it is the first batch shape. target: for
     ``ascend`` the file is one that ATC reads (``fsaf.exporting.ascend``), and instead of ``export.json`` a
-    JSON file of its name holds what an OM file made of it needs. options: of ``export_onnx``.
+    JSON file of its name holds what an OM file made of it needs. standalone: write a script beside the file
+    that runs it without fsaf. options: of ``export_onnx``.
     Raises UserError if the file and PyTorch disagree; no file is left then.
     """
     model, config = detector.model, detector.config
@@ -46,13 +49,17 @@ def export_detector(
     if target == "ascend":
         options = {**ascend_options(options), "check_graph": check_operators}
         _check_free(path.with_suffix(".json"))
+    if standalone:
+        check_standalone(path, options.get("outputs", "detections"), config.predict)
     shapes = config.data.shapes
     if size is None and (target or options.get("fixed_size") or len(shapes or []) == 1):
         size = shapes[0] if shapes else (round_up(config.data.short_side), round_up(config.data.long_side))
     batches = _batches(pictures, config.data, size)
     report = export_onnx(model, detector.classes, config, path, size=size, batches=batches, **options)
     note = {"file": path.name, "size": size and list(size)} | dataclasses.asdict(report)
-    del note["path"]
+    del note["path"], note["script"]
+    if standalone:
+        report.script = write_script(path)
     if target is None:
         _write(path.with_name("export.json"), note)
         return report

@@ -48,6 +48,8 @@ class ExportReport:
     """Time to write the file, without the comparison."""
     comparison: Comparison | None
     """None if no images were given to compare with."""
+    script: Path | None = None
+    """Script that runs the file without fsaf (``--standalone``)."""
 
     def summary(self) -> str:
         """Return size, opset and comparison in a line or two."""
