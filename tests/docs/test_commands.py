@@ -46,6 +46,7 @@ OTHER_PROGRAMS = {
 RUN_ELSEWHERE = {
     "--dry-run": "takes seconds; tests/measuring/test_dry_run.py",
     "--init": "tests/training/test_transfer.py",
+    "--track": "needs the package trackers; tests/annotation/test_tracking.py",
     "export": "takes seconds; tests/test_your_data.py and tests/exporting",
     "fsaf.om": "comes of Ascend's compiler; tests/detection/test_om.py",
     "runs/quickstart/model.onnx": "comes of the export; tests/exporting/test_onnx.py",
@@ -68,7 +69,7 @@ RUN_PAGES = (
 )
 """Pages whose commands are run, in this order. The others need COCO, an accelerator or many machines."""
 
-MADE = {"CHECKPOINT": "runs/mine/checkpoints/best.pt", "[cat, dog]": "[red, green]"}
+MADE = {"CHECKPOINT": "runs/mine/checkpoints/best.pt", "cat,dog": "red,green"}
 """Words of the pages, and what replaces them when the commands run."""
 
 SMALL = {
