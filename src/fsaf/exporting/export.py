@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fsaf.config import DataConfig
 from fsaf.config.data import MULTIPLE
+from fsaf.data.readers.splits import open_split
 from fsaf.data.shapes import round_up
 from fsaf.detection.detector import Detector
 from fsaf.detection.file_info import FORMAT, make_metadata
@@ -18,6 +19,7 @@ from fsaf.detection.picture import Picture, Prepared, open_picture, prepare, sta
 from fsaf.detection.views import scale_data
 from fsaf.errors import UserError
 from fsaf.exporting.ascend import ascend_options, check_operators
+from fsaf.exporting.int8 import CALIBRATED_ON, Int8Work
 from fsaf.exporting.onnx import ExportReport, export_onnx
 from fsaf.exporting.standalone import check_standalone, write_script
 from fsaf.files import write_text
@@ -32,6 +34,7 @@ def export_detector(
     size: tuple[int, int] | None = None,
     target: Literal["ascend"] | None = None,
     standalone: bool = False,
+    calibrate: Sequence[Picture] | None = None,
     **options: Any,
 ) -> ExportReport:
     """Write ``detector`` to ``path``, check it on ``pictures``, and note both in ``export.json`` beside it.
@@ -40,7 +43,8 @@ def export_detector(
     a single batch shape; with ``fixed_size`` or a ``target``, it is the first batch shape. target: for
     ``ascend`` the file is one that ATC reads (``fsaf.exporting.ascend``), and instead of ``export.json`` a
     JSON file of its name holds what an OM file made of it needs. standalone: write a script beside the file
-    that runs it without fsaf. options: of ``export_onnx``.
+    that runs it without fsaf. calibrate: quantise the file to 8 bits, calibrated on these pictures, and
+    measure AP before and after on the validation split of the detector's data. options: of ``export_onnx``.
     Raises UserError if the file and PyTorch disagree; no file is left then.
     """
     model, config = detector.model, detector.config
@@ -55,6 +59,10 @@ def export_detector(
     if size is None and (target or options.get("fixed_size") or len(shapes or []) == 1):
         size = shapes[0] if shapes else (round_up(config.data.short_side), round_up(config.data.long_side))
     batches = _batches(pictures, config.data, size)
+    if calibrate is not None:
+        if target:
+            raise UserError("int8: ATC quantises with its own tools; leave out --int8 or --for ascend")
+        options["quantise"] = _int8_work(detector, calibrate, batches, size)
     report = export_onnx(model, detector.classes, config, path, size=size, batches=batches, **options)
     note = {"file": path.name, "size": size and list(size)} | dataclasses.asdict(report)
     del note["path"], note["script"]
@@ -71,20 +79,37 @@ def export_detector(
     return report
 
 
+def _int8_work(
+    detector: Detector,
+    calibrate: Sequence[Picture],
+    batches: Sequence[tuple[Tensor, Tensor]],
+    size: tuple[int, int] | None,
+) -> Int8Work:
+    data = detector.config.data
+    records, reason = None, None
+    try:
+        records = open_split(data, "val", detector.classes)
+    except UserError as error:
+        reason = str(error)
+    calibration = _batches(calibrate[:CALIBRATED_ON], data, size, other_sizes=False)
+    return Int8Work(calibration=calibration, batches=batches, records=records, data=data, no_records=reason)
+
+
 def _batches(
-    pictures: Sequence[Picture], data: DataConfig, size: tuple[int, int] | None
+    pictures: Sequence[Picture], data: DataConfig, size: tuple[int, int] | None, other_sizes: bool = True
 ) -> list[tuple[Tensor, Tensor]]:
     """Return pictures as batches of images and sizes, one batch for each padded shape.
 
-    Without a ``size`` the first picture is there again at three quarters of its size, and turned a quarter:
-    a file that takes any size must agree with PyTorch at several.
+    Without a ``size``, with ``other_sizes``, the first picture is there again at three quarters of its
+    size, and turned a quarter: a file that takes any size must agree with PyTorch at several.
     """
     if size is not None:
         return [stack([prepare(picture, replace(data, shapes=[size], pad=None)) for picture in pictures])]
     prepared = [prepare(picture, data) for picture in pictures]
-    first = open_picture(pictures[0], data)
-    smaller = scale_data(replace(data, shapes=None, pad=MULTIPLE), 0.75)
-    prepared += [prepare(first.image, smaller), prepare(first.image.rot90(1, (1, 2)), data)]
+    if other_sizes:
+        first = open_picture(pictures[0], data)
+        smaller = scale_data(replace(data, shapes=None, pad=MULTIPLE), 0.75)
+        prepared += [prepare(first.image, smaller), prepare(first.image.rot90(1, (1, 2)), data)]
     by_shape: dict[tuple[int, int], list[Prepared]] = {}
     for one in prepared:
         by_shape.setdefault(one.view.shape, []).append(one)
