@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 
 import fsaf.exporting.check as check_module
@@ -221,6 +222,18 @@ def test_graph_is_valid_and_suppression_is_one_operator(fixed: ExportReport, dyn
         assert "Loop" not in kinds and len(kinds) < 500
     assert dynamic.opset == 18
     assert [x.version for x in onnx.load(dynamic.path).opset_import if x.domain == ""] == [18]
+
+
+def test_onnxruntime_prepares_the_file_for_quantisation(fixed: ExportReport, tmp_path: Path) -> None:
+    prepared = tmp_path / "prepared.onnx"
+    quant_pre_process(str(fixed.path), str(prepared))
+    images, sizes = (x.numpy() for x in pictures(2))
+    expected, found = (
+        onnxruntime.InferenceSession(path).run(None, {"images": images, "sizes": sizes})
+        for path in (fixed.path, prepared)
+    )
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 def test_metadata(fixed: ExportReport) -> None:

@@ -27,8 +27,8 @@ def nms(
     """
     # Classes are moved apart so that they never overlap, as MMCV's batched_nms does. Padding must not take
     # part in the maximum: MMCV has none.
-    corners_bk = torch.where(scores_bk > 0, boxes_bk4.amax(2), 0.0)
-    apart_b1 = corners_bk.amax(1, keepdim=True) + 1
+    corners_bk = torch.where(scores_bk > 0, torch.maximum(boxes_bk4[:, :, 2], boxes_bk4[:, :, 3]), 0.0)
+    apart_b1 = corners_bk.topk(1, 1).values + 1  # not `amax`: see `postprocess`
     shifted_bk4 = boxes_bk4 + (labels_bk.to(boxes_bk4.dtype) * apart_b1)[:, :, None]
     # Kernels differ in whether they compare in float32 or float64; a rounded threshold makes them agree.
     threshold = float(np.float32(iou_threshold))

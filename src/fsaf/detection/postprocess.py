@@ -123,7 +123,9 @@ def _best_of_levels(
         start += level_bcp.shape[2]
     scores_bk, place_bk = torch.cat(scores, 1), torch.cat(places, 1)
     boxes_bk4 = boxes_bp4.gather(1, place_bk[:, :, None].expand(-1, -1, 4))
-    has_area_bk = (boxes_bk4[:, :, 2:] > boxes_bk4[:, :, :2]).all(2)
+    # Not `all` or, in nms, `amax`: onnxruntime's symbolic shape inference fails on the operators they become.
+    left_bk, top_bk, right_bk, bottom_bk = boxes_bk4.unbind(2)
+    has_area_bk = (right_bk > left_bk) & (bottom_bk > top_bk)
     return Candidates(
         boxes_bk4, torch.where(has_area_bk, scores_bk, 0.0), torch.cat(labels, 1), torch.cat(levels, 1)
     )
