@@ -87,6 +87,8 @@ def test_a_file_of_8_bits(detector: Detector, tmp_path: Path, monkeypatch: pytes
 def test_the_summary_says_why_there_is_no_ap() -> None:
     report = Int8Report(calibrated_on=1, float_megabytes=1.0, no_ap="no such folder")
     assert "AP before and after not measured: no such folder" in report.summary()
+    assert "warning: nothing is detected" in report.summary()
+    assert "warning" not in replace(report, detections=2, found=2).summary()
 
 
 def test_atc_quantises_itself(detector: Detector, tmp_path: Path) -> None:

@@ -66,6 +66,11 @@ class Int8Report:
             f"{self.found} of {self.detections} detections above {SHOWN_SCORE:g} are found again (same "
             f"class, IoU {SAME_IOU:g} or more), scores differ by {self.score_difference:.2g} on average"
         )
+        if not self.detections:
+            text = (
+                f"int8: calibrated on {self.calibrated_on} images; {self.float_megabytes:.1f} MB in float\n"
+                f"warning: nothing is detected with a score above {SHOWN_SCORE:g}, so nothing was compared"
+            )
         if self.ap is None or self.ap_int8 is None:
             return f"{text}\nAP before and after not measured: {self.no_ap}"
         pairs = (f"{name} {self.ap[name]:.4f} -> {self.ap_int8[name]:.4f}" for name in self.ap)
