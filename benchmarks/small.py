@@ -41,7 +41,9 @@ def ours(name: str, folder: Path, pytorch: Contenders, onnx: Contenders) -> floa
     image = torch.randint(0, 256, (1, 3, *SHAPE), dtype=torch.uint8)
     pytorch[name] = torch.inference_mode()(lambda: detector.network.runs(image))  # type: ignore[attr-defined]
     file = folder / f"{name}.onnx"
-    torch.onnx.export(Floats(model), (image.float(),), file, dynamo=True, verbose=False, external_data=False)
+    torch.onnx.export(
+        Floats(model).eval(), (image.float(),), file, dynamo=True, verbose=False, external_data=False
+    )
     onnx[name] = session(file, image)
     return sum(weight.numel() for weight in model.parameters()) / 1e6
 
@@ -82,6 +84,9 @@ def session(file: Path, image: Tensor) -> Callable[[], Any]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # or the others would be disturbed
     opened = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     inputs = {opened.get_inputs()[0].name: image.numpy().astype(np.float32)}
     return lambda: opened.run(None, inputs)
