@@ -28,6 +28,7 @@ ALLOWED = {
     # onnxruntime takes arrays; the exporter traces on the CPU.
     "exporting/onnx.py": {".cpu"},
     "exporting/check.py": {"cpu"},
+    "exporting/int8.py": {"cpu"},
     "detection/exported.py": {".cpu"},
     # Texts of options; the CPU is listed beside the accelerators; processes use gloo on it too.
     "cli/export.py": {"cpu"},

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 from fsaf.data.transforms import to_tensor
-from fsaf.detection.draw import PALETTE, _font, _place, class_color, contact_sheet, draw_result, to_pil
+from fsaf.detection.draw import PALETTE, caption_font, _place, class_color, contact_sheet, draw_result, to_pil
 
 
 def plain(width: int = 200, height: int = 120, color: tuple[int, int, int] = (90, 90, 90)) -> Image.Image:
@@ -38,10 +38,10 @@ def test_a_font_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return font
 
     monkeypatch.setattr(ImageFont, "truetype", count)
-    _font.cache_clear()
+    caption_font.cache_clear()
     for _ in range(3):
         draw_result(plain(), [[20, 20, 90, 90]] * 4, [0] * 4, [0.5] * 4, ["猫", "dog", "naïve", "犬"])
-    _font.cache_clear()
+    caption_font.cache_clear()
     assert len(opened) == 2  # Pillow's own font is a FreeTypeFont too
 
 

@@ -59,7 +59,7 @@ def test_the_evaluation_of_a_run_is_that_of_its_best_network(
     assert (evaluation["AP"], evaluation["epoch"], evaluation["step"]) == (0.3, 2, 4)
     assert lines[-1] == f"trained; everything is in {out}; best AP 0.300, of epoch 2 of 4: {best}"
     assert curve(out) == [0.1, 0.3, 0.2, 0.0]
-    detector = fsaf.load(best, "cpu")
+    detector = fsaf.load(best, "cpu", fold=False)  # as evaluation does
     records = open_split(detector.config.data, "val", detector.classes)
     _, predictions = evaluate(detector, records, detector.config.data)
     assert len(predictions) > 0

@@ -1,6 +1,7 @@
 """A run that is killed anywhere and resumed ends as an undisturbed one: weights, records, order of images."""
 
 import json
+import os
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 if FORK is None:
     pytest.skip("FSAF_PROCESSES: no fork server on this system", allow_module_level=True)
 
-KILLS = 20
+KILLS = int(os.environ.get("FSAF_KILLS", "8"))
 TIMES = {"images_per_second", "data_seconds", "step_seconds", "memory_gb"}
 """Times and memory in records, which differ from run to run."""
 
