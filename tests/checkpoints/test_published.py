@@ -51,6 +51,11 @@ def test_a_name_is_downloaded_once_and_opened(server: Manners, tmp_path: Path) -
     assert PUBLISHED[NAME].path.parent == tmp_path / "home"
 
 
+def test_a_mistyped_name_gets_the_right_one() -> None:
+    with pytest.raises(CheckpointError, match="coko: no such checkpoint; did you mean 'fsaf_r50_coco'"):
+        fsaf.load("fsaf_r50_coko")
+
+
 def test_load_takes_a_name(server: Manners) -> None:
     assert fsaf.load(NAME, "cpu").classes.names == ("ant", "bee", "fly")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 from fsaf.data.transforms import to_tensor
-from fsaf.detection.draw import PALETTE, caption_font, _place, class_color, contact_sheet, draw_result, to_pil
+from fsaf.detection.draw import PALETTE, _place, caption_font, class_color, contact_sheet, draw_result, to_pil
 
 
 def plain(width: int = 200, height: int = 120, color: tuple[int, int, int] = (90, 90, 90)) -> Image.Image:

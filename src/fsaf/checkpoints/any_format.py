@@ -7,10 +7,11 @@ from fsaf.checkpoints.format import Checkpoint, from_content, is_ours, save_chec
 from fsaf.checkpoints.hub import PREFIX, fetch, read_folder
 from fsaf.checkpoints.mmdetection import export_checkpoint, import_checkpoint
 from fsaf.checkpoints.pickles import load_plain
-from fsaf.checkpoints.published import fetch_published, is_published
+from fsaf.checkpoints.published import PUBLISHED, fetch_published, is_published
 from fsaf.checkpoints.safetensors import is_safetensors, read_safetensors, write_safetensors
 from fsaf.checkpoints.weights import check_network
 from fsaf.errors import CheckpointError, UserError
+from fsaf.text import nearest
 
 Format = Literal["fsaf", "safetensors", "mmdetection"]
 SUFFIXES: dict[str, Format] = {".pt": "fsaf", ".safetensors": "safetensors", ".pth": "mmdetection"}
@@ -51,10 +52,14 @@ def is_remote(path: Path) -> bool:
 def local(path: Path) -> Path:
     """Return the file or folder that ``path`` stands for: a download, or the best checkpoint of a run folder.
 
-    Raises UserError if it cannot be downloaded, or if a run folder holds no checkpoint yet.
+    Raises UserError if it cannot be downloaded, if it is only nearly such a name, or if a run folder holds no
+    checkpoint yet.
     """
     if is_remote(path):
         return fetch_published(str(path)) if is_published(path) else fetch(path.as_posix())
+    near = nearest(str(path), PUBLISHED)
+    if near and not path.exists():
+        raise CheckpointError(f"{path}: no such checkpoint{near}")
     if not (path / "checkpoints").is_dir():
         return path
     for name in ("best.pt", "last.pt"):
