@@ -24,7 +24,7 @@ quickstart: .venv/.installed-quickstart  ## install, train on the built-in data,
 test: lint  ## install what tests need, check format and types, run every test
 	.venv/bin/pytest -n auto --maxprocesses 8 --dist worksteal
 
-check: lint  ## format, style, types, and the tests not marked slow (two minutes on two cores)
+check: lint  ## format, style, types, and the tests not marked slow (three minutes on two cores)
 	.venv/bin/pytest -n auto --maxprocesses 8 --dist worksteal -m "not slow"
 
 lint: .venv/.installed-dev  ## check format, style and types
