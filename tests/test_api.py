@@ -1,5 +1,6 @@
 """The public names: what ``import fsaf`` offers, and that it is quick."""
 
+import io
 import json
 import os
 import subprocess
@@ -96,6 +97,19 @@ def test_training_by_the_name_of_a_recipe(
 
     more = fsaf.train(resume=run, train__max_steps=2)
     assert more.folder == run.folder and "step 2/2" in capsys.readouterr().out
+
+
+def test_training_writes_the_report_as_the_command_does(tmp_path: Path) -> None:
+    write_eight(tmp_path / "cells")
+    out, said = tmp_path / "run", io.StringIO()
+    run = fsaf.train("lite0", tmp_path / "cells", out, console=Console(file=said, width=400), **SMALL)
+    assert "Training images" in (run / "report.html").read_text(encoding="utf-8")
+    assert said.getvalue().splitlines()[-1] == f"report: {out / 'report.html'}"
+
+    (run / "report.html").unlink()
+    (run / "report.html").mkdir()  # where no page can be written
+    again = fsaf.train(resume=run, console=Console(file=said, width=400))
+    assert again.metrics == run.metrics and "report.html could not be written" in said.getvalue()
 
 
 def test_settings_are_read_as_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from fsaf.checking.survey import survey
 from fsaf.checking.text import SplitFindings, check_result
 from fsaf.checkpoints.any_format import local
-from fsaf.cli.train import read_config
+from fsaf.cli.train import read_config, train_and_report
 from fsaf.cli.words import translate
 from fsaf.config import Config, DataConfig, SplitConfig, to_dict
 from fsaf.data.readers import splits
@@ -28,7 +28,6 @@ from fsaf.run_folder.read import read_object
 from fsaf.scoring.evaluate import evaluate as evaluate_records
 from fsaf.scoring.metrics import Metrics
 from fsaf.text import short
-from fsaf.training import trainer
 from fsaf.training.callbacks import Callback
 
 
@@ -105,7 +104,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> Run:
-    """Train a detector as ``fsaf train`` does, and return its run folder, figures and detector.
+    """Train a detector as ``fsaf train`` does, report included; return its run folder, figures and detector.
 
     >>> run = fsaf.train("lite0", data="DATA", out="runs/mine", train__epochs=20, optim__lr=5e-4)
     >>> run = fsaf.train(data="DATA")  # recipe lite0, run folder runs/DATA
@@ -131,7 +130,7 @@ def train(
     # Plain lines in a notebook: rich would rewrite an HTML output many times a second.
     console = console or Console(force_jupyter=False)
     command = f"fsaf.train({', '.join(shown)})"
-    return Run(trainer.train(chosen, console, callbacks=callbacks, command=command))
+    return Run(train_and_report(chosen, command, console, callbacks))
 
 
 def _config(

@@ -3,13 +3,15 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from fsaf.cli.verb import Verb
 from fsaf.errors import UserError
 from fsaf.text import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from fsaf.data.records import Records
 
 FILES = ("config.yaml", "metrics.jsonl", "evaluation.json")
@@ -46,22 +48,29 @@ def run(args: argparse.Namespace) -> None:
     print(printable(page))
 
 
-def draw_report(folder: Path, validation: "Records | None" = None) -> None:
+def draw_report(folder: Path, validation: "Records | None" = None, console: "Console | None" = None) -> None:
     """Write the report.html of a run folder; if that fails, print a note, since the results are written.
 
-    validation: the split of the evaluation, if it is open already.
+    validation: the split of the evaluation, if it is open already. console: print there; by default the
+    page's path on standard output, all else on standard error.
     """
     from rich.console import Console
 
     from fsaf.reporting.report import write_report
 
+    def say(line: str, stream: TextIO) -> None:
+        if console:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        else:
+            print(line, file=stream)
+
     try:
-        with Console(stderr=True).status("drawing the report"):
+        with (console or Console(stderr=True)).status("drawing the report"):
             page = write_report(folder, validation=validation)
-        print(f"report: {printable(page)}")
+        say(f"report: {printable(page)}", sys.stdout)
     except Exception as error:
         text = printable(f"{type(error).__name__}: {error}")
-        print(f"note: report.html could not be written ({text})", file=sys.stderr)
+        say(f"note: report.html could not be written ({text})", sys.stderr)
 
 
 VERB = Verb(

@@ -13,7 +13,10 @@ from fsaf.errors import UserError
 from fsaf.text import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from fsaf.config import Config
+    from fsaf.training.callbacks import Callback
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -79,14 +82,28 @@ def read_config(recipe: str | None, overrides: Sequence[str]) -> "Config":
     return load_recipe(str(settings), [*others, f"--out={run}", "--resume=true"])
 
 
-def _train(config: "Config", command: str) -> None:
+def train_and_report(
+    config: "Config",
+    command: str,
+    console: "Console | None" = None,
+    callbacks: Sequence["Callback"] = (),
+) -> Path:
+    """Train, write the report of the run folder, and return the folder; arguments as in ``trainer.train``.
+
+    A report that cannot be written is a note, not an error.
+    """
     from fsaf.processes.group import is_main
     from fsaf.training.trainer import train
 
+    out = train(config, console, callbacks=callbacks, command=command)
+    if is_main():
+        draw_report(out, console=console)
+    return out
+
+
+def _train(config: "Config", command: str) -> None:
     with guarded_output(lasting=True):
-        out = train(config, command=command)
-        if is_main():
-            draw_report(out)
+        train_and_report(config, command)
 
 
 def _preview(config: "Config", file: str, devices: int, dry_run: bool) -> None:
