@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from fsaf.boxes import area
 from fsaf.config import DataConfig
 from fsaf.data.readers.splits import open_split
 from fsaf.data.records import Classes, Records
@@ -47,7 +48,7 @@ class Findings:
     """The most frequent confusions (annotated, predicted, count), if the matrix is too large to show."""
     errors: list[ErrorKind]
     slices: dict[str, list[Slice]]
-    """Which boxes are found, by kind of slice."""
+    """Which boxes are found, and AP, by kind of slice."""
     calibration: Markup
     calibration_error: float
     levels: list[tuple[str, list[tuple[str, int, list[float]]]]]
@@ -137,7 +138,7 @@ def find(split: OpenSplit, predictions: Any, notes: list[str]) -> Findings | Non
         confusion=(names, _rows(matrix, names)) if small else None,
         confused=[] if small else _confused(matrix, names),
         errors=error_kinds(records, predictions),
-        slices=found_boxes(records, table, matches),
+        slices=found_boxes(records, predictions, table, matches),
         calibration=line_chart(
             "Share of right detections by score",
             [
@@ -237,7 +238,7 @@ def _summary(split: Records) -> tuple[dict[str, str], dict[str, int]]:
     others = f" ({most:,}; {len(sizes) - 1} other sizes)" if len(sizes) > 1 else ""
     sides = boxes[:, 2:] - boxes[:, :2]
     middle = " x ".join(f"{side:.0f}" for side in np.median(sides, 0)) if len(sides) else "-"
-    counts = np.bincount(analysis.size_of(boxes), minlength=len(SIZES))
+    counts = np.bincount(analysis.size_of(area(boxes.astype(np.float64).T)), minlength=len(SIZES))
     facts = {
         "images": f"{len(split.images):,}",
         "images without boxes": f"{sum(not len(image.boxes) for image in split.images):,}",

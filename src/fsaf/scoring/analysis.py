@@ -118,13 +118,13 @@ def level_counts(
     by_class = np.zeros((classes, len(LEVELS)), np.int64)
     by_size = np.zeros((len(SIZES), len(LEVELS)), np.int64)
     np.add.at(by_class, (predictions.label, predictions.level), 1)
-    np.add.at(by_size, (size_of(predictions.boxes), predictions.level), 1)
+    np.add.at(by_size, (size_of(area(predictions.boxes.T)), predictions.level), 1)
     return by_class, by_size
 
 
-def size_of(boxes: np.ndarray) -> np.ndarray:
-    """Return the position in ``SIZES`` of boxes (n, 4): under 32 x 32 pixels, up to 96 x 96, and larger."""
-    return np.searchsorted(_EDGES, area(boxes.astype(np.float64).T), side="right")
+def size_of(areas: np.ndarray) -> np.ndarray:
+    """Return the position in ``SIZES`` of areas (n,): under 32 x 32 pixels, up to 96 x 96, and larger."""
+    return np.searchsorted(_EDGES, areas, side="right")
 
 
 def mistakes(
