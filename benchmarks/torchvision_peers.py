@@ -4,7 +4,9 @@ Everything but the detector is ours and the same for all: initial weights, pictu
 augmentation, optimizer, rates, moving average, metrics.
 """
 
+import itertools
 import json
+import time
 from collections import OrderedDict
 from functools import partial
 from pathlib import Path
@@ -20,6 +22,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from fsaf.checkpoints.backbone import load_backbone_weights
 from fsaf.config import Config
 from fsaf.data.batch import Batch
+from fsaf.data.records import ground_truth
 from fsaf.data.samples import Images
 from fsaf.data.workers import make_loader
 from fsaf.detection.views import to_original
@@ -102,10 +105,10 @@ def _inputs(batch: Batch, device: torch.device) -> tuple[list[Tensor], list[dict
 
 
 def train_peer(kind: str, config: Config) -> None:
-    """Train and score; writes ``evaluation.json`` and ``predictions.json`` into ``config.out``."""
+    """Train and score; writes ``metrics.jsonl`` and the files of an evaluation into ``config.out``."""
     device = resolve_device(config.device)
     records, validation, _ = open_for_training(config)
-    assert validation is not None and config.out is not None
+    assert config.out is not None
     torch.manual_seed(config.train.seed)
     model = make_detector(kind, config, len(records.classes))
     model = model.to(device).to(memory_format=torch.channels_last).train()
@@ -120,10 +123,12 @@ def train_peer(kind: str, config: Config) -> None:
     )
     all_steps = config.train.epochs * sampler.steps
     peak = peak_rate(config.optim, config.data.batch_size)
-    step = 0
+    step, log = 0, []
+    last = min(all_steps, config.train.max_steps or all_steps)
     for epoch in range(config.train.epochs):
         sampler.set_epoch(epoch)
-        for batch in loader:
+        for batch in itertools.islice(loader, last - step):
+            start = time.perf_counter()
             set_rate(optimizer, peak * learning_rate(config.optim, step, sampler.steps, all_steps))
             loss = torch.stack(list(model(*_inputs(batch, device)).values())).sum()
             optimizer.zero_grad()
@@ -133,9 +138,14 @@ def train_peer(kind: str, config: Config) -> None:
             if average:
                 average.update(model)
             step += 1
-            if step % config.log.every == 0:
-                print(f"{kind} seed {config.train.seed}: step {step}/{all_steps}, loss {loss.detach():.3f}")
-    score(average.model if average else model, config, validation, records.classes.ids)
+            if step % config.log.every == 0 or step == last:
+                print(f"{kind} seed {config.train.seed}: step {step}/{last}, loss {loss.detach():.3f}")
+                log.append({"step": step, "step_seconds": time.perf_counter() - start})
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in log))
+    if validation is not None:
+        score(average.model if average else model, config, validation, records.classes.ids)
 
 
 @torch.no_grad()
@@ -153,7 +163,5 @@ def score(model: nn.Module, config: Config, records: Any, ids: list[int]) -> Non
             boxes = to_original(found["boxes"].cpu().numpy(), sizes[row], batch.original_sizes[row])
             scores, labels = found["scores"].cpu().numpy(), found["labels"].cpu().numpy()
             predictions += to_coco_results(batch.ids[row], boxes, scores, labels, ids)
-    metrics = coco_metrics(records.source, predictions, category_ids=ids)
-    out = Path(str(config.out))
-    write_evaluation(out, metrics, predictions)
-    (out / "metrics.jsonl").write_text(json.dumps({"AP": metrics["AP"]}) + "\n")
+    metrics = coco_metrics(ground_truth(records), predictions, category_ids=ids)
+    write_evaluation(Path(str(config.out)), {**metrics, "images": len(records.images)}, predictions)

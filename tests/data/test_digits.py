@@ -283,3 +283,24 @@ def test_wrong_numbers(tmp_path: Path, wrong: dict[str, int]) -> None:
     key, value = next(iter(wrong.items()))
     with pytest.raises(UserError, match=f"{key} = {value}"):
         write_digits(tmp_path / "digits", **wrong)
+
+
+def test_pictures_to_choose_by_share_nothing_with_the_validation_split(tmp_path: Path) -> None:
+    usual = write_digits(tmp_path / "usual", train=40, val=20)
+    inside = write_digits(tmp_path / "inside", train=40, val=20, within_train=True)
+    used = {
+        (name, split): {item["digit"] for item in coco(folder, split)["annotations"]}
+        for name, folder in (("usual", usual), ("inside", inside))
+        for split in ("train", "val")
+    }
+    assert not used["inside", "train"] & used["inside", "val"]
+    source, within = (digits_module._load_source(0, each) for each in (False, True))
+    both = np.concatenate([within.pools["train"], within.pools["val"]])
+    assert sorted(both) == sorted(source.pools["train"])
+    assert used["inside", "val"] <= set(within.pools["val"])
+    for whole, left, right in zip(
+        source.photos["train"], within.photos["train"], within.photos["val"], strict=True
+    ):
+        assert np.array_equal(np.hstack([left, right]), whole)
+    with pytest.raises(UserError, match="other settings"):
+        write_digits(tmp_path / "usual", train=40, val=20, within_train=True)

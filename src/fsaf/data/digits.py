@@ -29,12 +29,16 @@ _CREDITS = [
 ]  # fmt: skip
 
 
-def write_digits(folder: Path, *, train: int = 700, val: int = 150, seed: int = 0) -> Path:
+def write_digits(
+    folder: Path, *, train: int = 700, val: int = 150, seed: int = 0, within_train: bool = False
+) -> Path:
     """Write the data set into ``folder``, or reuse it if it exists; return ``folder``.
 
     Layout: ``annotations/train.json``, ``annotations/val.json`` (COCO), ``images/train/*.jpg`` and
     ``images/val/*.jpg``. train, val: numbers of pictures. The same arguments write the same files. The splits
     share no digit image and no part of a photograph. The folder appears complete or not at all.
+    within_train: make both splits of what the training split is made of otherwise, to choose settings without
+    the validation split.
     Raises UserError if the folder holds anything else or cannot be written, or scikit-learn is missing.
     """
     for key, value, least in (("train", train, 1), ("val", val, 1), ("seed", seed, 0)):
@@ -42,9 +46,11 @@ def write_digits(folder: Path, *, train: int = 700, val: int = 150, seed: int = 
             raise UserError(f"digits: {key} = {value}: must be {least} or more")
     counts = dict(zip(SPLITS, (train, val), strict=True))
     settings = {"format": _FORMAT, "train": train, "val": val, "seed": seed}
+    if within_train:
+        settings["within_train"] = True
     if _exists(folder, settings, counts):
         return folder
-    source = _load_source(seed)
+    source = _load_source(seed, within_train)
     try:
         with whole_folder(folder) as draft:
             for split, count in counts.items():
@@ -79,7 +85,7 @@ def _exists(folder: Path, settings: dict[str, Any], counts: dict[str, int]) -> b
     raise DataError(f"digits: {str(folder)!r} {problem}; delete it or choose another folder")
 
 
-def _load_source(seed: int) -> Source:
+def _load_source(seed: int, within_train: bool = False) -> Source:
     try:
         from sklearn.datasets import load_digits, load_sample_images
     except ImportError as error:
@@ -89,15 +95,32 @@ def _load_source(seed: int) -> Source:
     bunch = load_digits()
     digits = np.pad(bunch.images.astype(np.float32) / 16, ((0, 0), (1, 1), (1, 1)))
     order = np.random.default_rng(seed).permutation(len(digits))
-    held_out = round(_VAL_DIGITS * len(digits))
-    photos: dict[str, list[Image.Image]] = {"train": [], "val": []}
-    for pixels in load_sample_images().images:
-        cut = round(_TRAIN_PHOTO * pixels.shape[1])
-        photos["train"].append(Image.fromarray(pixels[:, :cut]))
-        photos["val"].append(Image.fromarray(pixels[:, cut:]))
+    photos = [(pixels, 0, pixels.shape[1]) for pixels in load_sample_images().images]
+    order, val, photos, val_photos = _divide(order, photos)
+    if within_train:
+        order, val, photos, val_photos = _divide(order, photos)
+    parts = {"train": photos, "val": val_photos}
     return Source(
-        digits, bunch.target.astype(np.int64), {"train": order[held_out:], "val": order[:held_out]}, photos
+        digits,
+        bunch.target.astype(np.int64),
+        {"train": order, "val": val},
+        {split: [Image.fromarray(each[:, a:b]) for each, a, b in cuts] for split, cuts in parts.items()},
     )
+
+
+_Cut = tuple[np.ndarray, int, int]
+"""A photograph, and the columns of it that are used: from and to."""
+
+
+def _divide(order: np.ndarray, photos: list[_Cut]) -> tuple[np.ndarray, np.ndarray, list[_Cut], list[_Cut]]:
+    """Divide digit images and photographs into those of training and those of validation."""
+    held_out = round(_VAL_DIGITS * len(order))
+    left, right = [], []
+    for pixels, start, end in photos:
+        cut = start + round(_TRAIN_PHOTO * (end - start))
+        left.append((pixels, start, cut))
+        right.append((pixels, cut, end))
+    return order[held_out:], order[:held_out], left, right
 
 
 def _write_split(folder: Path, split: str, count: int, settings: dict[str, Any], source: Source) -> None:
