@@ -21,9 +21,8 @@ Result = dict[str, Any]
 
 
 def read_results(folder: Path) -> list[Result]:
-    """All results below a folder, in the order of their runs and seeds."""
-    found = [json.loads(file.read_text(encoding="utf-8")) for file in folder.rglob("*.json")]
-    return sorted(found, key=lambda one: (one["order"], one["seed"]))
+    """All results below a folder."""
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.rglob("*.json"))]
 
 
 def table(results: Iterable[Result]) -> str:
@@ -72,7 +71,7 @@ def origin(results: list[Result]) -> str:
 def fill(page: str, results: Iterable[Result]) -> str:
     """A page with the tables of results between their markers; those that it lacks are added at its end."""
     groups: dict[tuple[str, str, str], list[Result]] = {}
-    for one in results:
+    for one in sorted(results, key=lambda one: (one["order"], one["seed"])):
         groups.setdefault((one["protocol"], one["data"], one["phase"]), []).append(one)
     for (protocol, data, phase), rows in sorted(groups.items()):
         start = f"<!-- accuracy {protocol} {data} {phase} -->"
