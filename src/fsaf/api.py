@@ -208,6 +208,7 @@ def export(
     float_images: bool | None = None,
     fixed_size: bool = False,
     standalone: bool = False,
+    fp16: bool = False,
     int8: bool = False,
 ) -> ExportReport:
     """Write a detector as the ONNX file ``path``, and compare the file with PyTorch on pictures.
@@ -223,8 +224,9 @@ def export(
     locations, without NMS.
     float_images: take float32 images, 0..255, instead of uint8; by default only for ``ascend``. fixed_size:
     leave out the input ``sizes``; the caller fills padding with the mean colour. standalone: write
-    ``NAME_predict.py`` beside the file, which runs it with numpy, Pillow and onnxruntime alone. int8:
-    quantise convolutions to 8 bits, calibrated on ``images``, by default on up to 64 of the training split.
+    ``NAME_predict.py`` beside the file, which runs it with numpy, Pillow and onnxruntime alone. fp16: write
+    the network in float16. int8: quantise convolutions to 8 bits, calibrated on ``images``, by default on up
+    to 64 of the training split.
     Raises UserError for wrong settings, or if the file and PyTorch disagree; no file is left then.
     """
     detector = _opened(detector)
@@ -248,6 +250,7 @@ def export(
         float_images=float_images,
         fixed_size=fixed_size,
         standalone=standalone,
+        fp16=fp16,
         calibrate=calibrate,
     )
 

@@ -31,32 +31,9 @@ from random_networks import CLASSES, CONFIG, SIZE, pictures, random_network
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def model() -> FSAF:
-    return random_network(CONFIG)
-
-
 def export(model: FSAF, path: Path, **options: Any) -> ExportReport:
     images, sizes = pictures(5)
     return export_onnx(model, CLASSES, CONFIG, path, size=SIZE, batches=[(images, sizes)], **options)
-
-
-@pytest.fixture(scope="module")
-def fixed(model: FSAF, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
-    return export(model, tmp_path_factory.mktemp("fixed") / "model.onnx", batch=2)
-
-
-@pytest.fixture(scope="module")
-def dynamic(model: FSAF, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
-    folder = tmp_path_factory.mktemp("dynamic")
-    return export(model, folder / "model.onnx", dynamic_batch=True, opset=18, float_images=True)
-
-
-@pytest.fixture(scope="module")
-def free(model: FSAF, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
-    """A file that takes any size, and any number of images."""
-    path = tmp_path_factory.mktemp("free") / "model.onnx"
-    return export_onnx(model, CLASSES, CONFIG, path, dynamic_batch=True, batches=[pictures(3)])
 
 
 def resized(count: int, size: tuple[int, int], used: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -44,6 +44,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="write a file for Ascend's compiler ATC, and print its command",
     )
     parser.add_argument(
+        "--fp16",
+        action="store_true",
+        help="write the network in float16, half the size; prints AP before, after",
+    )
+    parser.add_argument(
         "--int8",
         action="store_true",
         help="quantise to 8 bits, calibrated on 64 training images or --images; prints AP before, after",
@@ -88,6 +93,7 @@ def run(args: argparse.Namespace) -> None:
         size=tuple(args.size) if args.size else None,
         target=args.target,
         standalone=args.standalone,
+        fp16=args.fp16,
         calibrate=calibrate if args.int8 else None,
         batch=args.batch or 1,
         dynamic_batch=args.batch == 0,

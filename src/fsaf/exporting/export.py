@@ -19,8 +19,9 @@ from fsaf.detection.picture import Picture, Prepared, open_picture, prepare, sta
 from fsaf.detection.views import scale_data
 from fsaf.errors import UserError
 from fsaf.exporting.ascend import ascend_options, check_operators
-from fsaf.exporting.int8 import CALIBRATED_ON, Int8Work
+from fsaf.exporting.int8 import CALIBRATED_ON
 from fsaf.exporting.onnx import ExportReport, export_onnx
+from fsaf.exporting.reduced import Reduction
 from fsaf.exporting.standalone import check_standalone, write_script
 from fsaf.files import write_text
 from fsaf.text import parse_json
@@ -34,6 +35,7 @@ def export_detector(
     size: tuple[int, int] | None = None,
     target: Literal["ascend"] | None = None,
     standalone: bool = False,
+    fp16: bool = False,
     calibrate: Sequence[Picture] | None = None,
     **options: Any,
 ) -> ExportReport:
@@ -43,13 +45,15 @@ def export_detector(
     a single batch shape; with ``fixed_size`` or a ``target``, it is the first batch shape. target: for
     ``ascend`` the file is one that ATC reads (``fsaf.exporting.ascend``), and instead of ``export.json`` a
     JSON file of its name holds what an OM file made of it needs. standalone: write a script beside the file
-    that runs it without fsaf. calibrate: quantise the file to 8 bits, calibrated on these pictures, and
-    measure AP before and after on the validation split of the detector's data. options: of ``export_onnx``.
+    that runs it without fsaf. fp16: write the network in float16. calibrate: quantise it to 8 bits,
+    calibrated on these pictures. Both measure AP before and after on the validation split of the detector's
+    data. options: of ``export_onnx``.
     Raises UserError if the file and PyTorch disagree; no file is left then.
     """
     model, config = detector.model, detector.config
     if not pictures:
         raise UserError("there is no picture to check the file on; give some with --images")
+    _check_precision(fp16, calibrate is not None, target)
     if target == "ascend":
         options = {**ascend_options(options), "check_graph": check_operators}
         _check_free(path.with_suffix(".json"))
@@ -59,10 +63,8 @@ def export_detector(
     if size is None and (target or options.get("fixed_size") or len(shapes or []) == 1):
         size = shapes[0] if shapes else (round_up(config.data.short_side), round_up(config.data.long_side))
     batches = _batches(pictures, config.data, size)
-    if calibrate is not None:
-        if target:
-            raise UserError("int8: ATC quantises with its own tools; leave out --int8 or --for ascend")
-        options["quantise"] = _int8_work(detector, calibrate, batches, size)
+    if fp16 or calibrate is not None:
+        options["reduce"] = _reduction(detector, calibrate, batches, size)
     report = export_onnx(model, detector.classes, config, path, size=size, batches=batches, **options)
     note = {"file": path.name, "size": size and list(size)} | dataclasses.asdict(report)
     del note["path"], note["script"]
@@ -79,20 +81,32 @@ def export_detector(
     return report
 
 
-def _int8_work(
+def _check_precision(fp16: bool, int8: bool, target: str | None) -> None:
+    if fp16 and int8:
+        raise UserError("fp16, int8: a file has one of the two; leave out --fp16 or --int8")
+    if fp16 and target:
+        raise UserError("fp16: ATC computes in float16 by itself; leave out --fp16 or --for ascend")
+    if int8 and target:
+        raise UserError("int8: ATC quantises with its own tools; leave out --int8 or --for ascend")
+
+
+def _reduction(
     detector: Detector,
-    calibrate: Sequence[Picture],
+    calibrate: Sequence[Picture] | None,
     batches: Sequence[tuple[Tensor, Tensor]],
     size: tuple[int, int] | None,
-) -> Int8Work:
+) -> Reduction:
+    """Return the reduction to 8 bits, or to float16 if there is nothing to calibrate on."""
     data = detector.config.data
     records, reason = None, None
     try:
         records = open_split(data, "val", detector.classes)
     except UserError as error:
         reason = str(error)
-    calibration = _batches(calibrate[:CALIBRATED_ON], data, size, other_sizes=False)
-    return Int8Work(calibration=calibration, batches=batches, records=records, data=data, no_records=reason)
+    calibration = None
+    if calibrate is not None:
+        calibration = _batches(calibrate[:CALIBRATED_ON], data, size, other_sizes=False)
+    return Reduction(calibration=calibration, batches=batches, records=records, data=data, no_records=reason)
 
 
 def _batches(

@@ -25,8 +25,8 @@ from fsaf.detection.classes import with_labels
 from fsaf.detection.file_info import Outputs, make_metadata, output_names
 from fsaf.errors import UserError, import_extra
 from fsaf.exporting.check import Comparison, check_file
-from fsaf.exporting.int8 import Int8Report
 from fsaf.exporting.modules import make_module, use_constant_padding
+from fsaf.exporting.reduced import ReducedReport
 from fsaf.files import check_folder, remove_leftovers, whole
 from fsaf.model.detector import FSAF
 
@@ -49,21 +49,21 @@ class ExportReport:
     """Time to write the file, without the comparison."""
     comparison: Comparison | None
     """None if no images were given to compare with."""
-    int8: Int8Report | None = None
-    """What 8 bits change, if the file is quantised; ``comparison`` is of the file before."""
+    reduced: ReducedReport | None = None
+    """What fewer bits change, in a file that has them; ``comparison`` is of the file before."""
     script: Path | None = None
     """Script that runs the file without fsaf (``--standalone``)."""
 
     def summary(self) -> str:
         """Return size, opset and comparison in a few lines."""
         text = self._compared()
-        return f"{text}\n{self.int8.summary()}" if self.int8 else text
+        return f"{text}\n{self.reduced.summary()}" if self.reduced else text
 
     def _compared(self) -> str:
         text = f"{self.path}: {self.megabytes:.1f} MB, opset {self.opset}, written in {self.seconds:.0f} s"
         if self.comparison is None:
             return text
-        c, first = self.comparison, "before quantisation " if self.int8 else ""
+        c, first = self.comparison, "in float32 " if self.reduced else ""
         if not c.detections:
             return f"{text}\nwarning: nothing is detected on the {c.images} images, so little was compared"
         return (
@@ -89,7 +89,7 @@ def export_onnx(
     fixed_size: bool = False,
     check_graph: Callable[[Any], None] = lambda graph: None,
     batches: Sequence[tuple[Tensor, Tensor]] = (),
-    quantise: Callable[[Path, str], Int8Report] | None = None,
+    reduce: Callable[[Path, str], ReducedReport] | None = None,
 ) -> ExportReport:
     """Write ``model`` to ``path``. The file appears only when it is whole and, given images, checked.
 
@@ -99,8 +99,8 @@ def export_onnx(
     0..255 instead of uint8. fixed_size: leave out the input ``sizes``; the caller fills the padding with the
     mean colour. check_graph: called with the graph, of onnx_ir, before the file is written; it may raise.
     batches: real preprocessed images, (n, 3, H, W) uint8, and their sizes inside the padding, (n, 2), any
-    number; onnxruntime runs the file on them and must agree with PyTorch. quantise: called then with a draft
-    of the file, and ``path`` for messages, to replace the draft by one of 8 bits (``fsaf.exporting.int8``).
+    number; onnxruntime runs the file on them and must agree with PyTorch. reduce: called then with a draft of
+    the file, and ``path`` for messages, to replace the draft by one of fewer bits (``Reduction``).
     Raises UserError for wrong settings, a missing package, or a file that disagrees.
     """
     config = replace(config, model=model.settings, predict=with_labels(config.predict, classes))
@@ -138,7 +138,7 @@ def export_onnx(
         comparison = None
         if batches:
             comparison = check_file(draft, network, batches, outputs, config, classes, str(path))
-        int8 = quantise(draft, str(path)) if quantise else None
+        reduced = reduce(draft, str(path)) if reduce else None
         megabytes = draft.stat().st_size / 1e6
     return ExportReport(
         path=path,
@@ -147,7 +147,7 @@ def export_onnx(
         input_shape=(None if dynamic_batch else batch, 3, *(size or (None, None))),
         seconds=seconds,
         comparison=comparison,
-        int8=int8,
+        reduced=reduced,
     )
 
 
