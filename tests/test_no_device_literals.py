@@ -29,6 +29,7 @@ ALLOWED = {
     "exporting/onnx.py": {".cpu"},
     "exporting/check.py": {"cpu"},
     "exporting/int8.py": {"cpu"},
+    "exporting/reduced.py": {"cpu"},
     "detection/exported.py": {".cpu"},
     # Texts of options; the CPU is listed beside the accelerators; processes use gloo on it too.
     "cli/export.py": {"cpu"},
