@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,22 +16,14 @@ import pytest
 from PIL import Image
 
 from annotation.videos import write_frames
+from fsaf.annotation import addresses
 from fsaf.annotation.annotate import Output, annotate
 from fsaf.annotation.sources import find_sources
 from fsaf.annotation.video import VideoReader
 from fsaf.cli.detectors import looks_like_pictures
-from fsaf.config import Config, DataConfig
 from fsaf.detection.detector import Detector
 from fsaf.errors import UserError
-from synthetic import CLASSES, Picture, SeesColours, paint
-
-DATA = DataConfig(short_side=64, long_side=96)
-
-
-@pytest.fixture
-def sees() -> Detector:
-    """A detector that detects coloured rectangles."""
-    return Detector(SeesColours().eval(), CLASSES, Config(data=DATA))
+from synthetic import Picture, paint
 
 
 def scene(index: int) -> np.ndarray:
@@ -124,6 +117,24 @@ def test_cameras_on_the_network_have_no_end() -> None:
     told = r"^rtsp://user:\*\*\*@127.0.0.1:1/: does not open as a video \([^)]*\)$"
     with pytest.raises(UserError, match=told):
         VideoReader("rtsp://user:secret@127.0.0.1:1/")
+
+
+def test_a_camera_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "TIMEOUT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"rtsp://127.0.0.1:{silent.getsockname()[1]}/"
+        with pytest.raises(
+            UserError, match=rf"^{url}: does not open as a video \(no answer in 0.5 seconds\)$"
+        ):
+            VideoReader(url)
+    with pytest.raises(UserError, match=r"the host no-such-host.invalid is not known"):
+        VideoReader("rtsp://user:secret@no-such-host.invalid:554/")
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "https"])
+def test_what_is_no_address(scheme: str) -> None:
+    with pytest.raises(UserError, match=rf"^{scheme}://user:\*\*\*@host/1: is no address .*%5B and %5D$"):
+        find_sources([f"{scheme}://user:a[b@host/1"])
 
 
 def test_a_picture_on_standard_input(

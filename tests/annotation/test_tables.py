@@ -15,24 +15,16 @@ from annotation.videos import write_frames
 from fsaf.annotation.annotate import Output, annotate
 from fsaf.annotation.sources import find_sources
 from fsaf.annotation.tables import TableFiles, read_ids, yolo_lines
-from fsaf.config import Config, DataConfig
 from fsaf.detection.detector import Detector
 from fsaf.detection.result import Result
 from fsaf.errors import UserError
-from synthetic import CLASSES, Picture, SeesColours, paint, write_coco
+from synthetic import Picture, paint, write_coco
 
-DATA = DataConfig(short_side=64, long_side=96)
 PICTURES = [
     Picture(height=64, width=96, objects=[(8, 16, 24, 16, 7), (60, 40, 20, 12, 3)]),
     Picture(height=64, width=96),
     Picture(height=96, width=144, objects=[(30, 48, 36, 24, 90)]),
 ]
-
-
-@pytest.fixture(scope="module")
-def sees() -> Detector:
-    """A detector that detects coloured rectangles."""
-    return Detector(SeesColours().eval(), CLASSES, Config(data=DATA))
 
 
 @pytest.fixture

@@ -15,20 +15,12 @@ from fsaf.annotation.annotate import Output, annotate
 from fsaf.annotation.sources import find_sources
 from fsaf.annotation.tracking import Tracks
 from fsaf.annotation.video import Frame
-from fsaf.config import Config, DataConfig
 from fsaf.detection.detector import Detector
 from fsaf.detection.result import Result
 from fsaf.errors import UserError
-from synthetic import CLASSES, Picture, SeesColours, paint
+from synthetic import Picture, paint
 
-DATA = DataConfig(short_side=64, long_side=96)
 FRAMES = 20
-
-
-@pytest.fixture
-def sees() -> Detector:
-    """A detector that detects coloured rectangles."""
-    return Detector(SeesColours().eval(), CLASSES, Config(data=DATA))
 
 
 def scene(index: int) -> np.ndarray:

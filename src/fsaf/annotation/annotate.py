@@ -15,11 +15,12 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from fsaf.annotation.addresses import without_password
 from fsaf.annotation.crops import Crops
 from fsaf.annotation.sources import STDIN, Source, place_results
 from fsaf.annotation.tables import TableFiles, Tables, open_tables
 from fsaf.annotation.tracking import Tracks, import_trackers
-from fsaf.annotation.video import Frame, VideoReader, without_password
+from fsaf.annotation.video import Frame, VideoReader
 from fsaf.annotation.video_writer import VideoWriter, write_video
 from fsaf.config import PredictConfig
 from fsaf.data.progress import follow_iterator

@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from fsaf.annotation.video import STREAMS, VIDEO_SUFFIXES, camera_number, is_video, scheme_of
+from fsaf.annotation.addresses import STREAMS, scheme_of, split_address
+from fsaf.annotation.video import VIDEO_SUFFIXES, camera_number, is_video
 from fsaf.data.decode import IMAGE_SUFFIXES, header_size
 from fsaf.detection.fetch import content_type
 from fsaf.errors import DataError, UserError
@@ -73,7 +74,7 @@ def _address(name: str) -> Source:
     scheme = scheme_of(name)
     if scheme not in ("http", "https", *STREAMS):
         raise DataError(f"{name}: {scheme} is not supported; http, https, {', '.join(STREAMS)} are")
-    path = PurePath(unquote(urlsplit(name).path))
+    path = PurePath(unquote(split_address(name).path))
     stem = re.sub(r"[^\w.-]", "_", path.stem) or "stream"
     suffix = path.suffix.lower()
     video = scheme in STREAMS or suffix in VIDEO_SUFFIXES | {".m3u8"}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fsaf.annotation.addresses import STREAMS, no_answer, open_address, scheme_of, without_password
 from fsaf.data.decode import MAX_PIXELS, check_pixels
 from fsaf.errors import DataError, UserError
 from fsaf.text import counted, printable
@@ -19,13 +20,6 @@ VIDEO_SUFFIXES = frozenset(
 )
 """Suffixes of videos, in lower case."""
 
-STREAMS = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "tcp")
-"""Protocols of cameras on the network, which FFmpeg reads."""
-TIMEOUT = 20.0
-"""Seconds without an answer after which an address is given up."""
-
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*:)[^/@]*@")
 _CAMERA = re.compile(r"camera:(\d+)|/dev/video(\d+)")
 
 
@@ -47,17 +41,6 @@ def camera_number(name: str) -> int | None:
     """Return the N of ``camera:N`` and ``/dev/videoN``, or None for any other name."""
     match = _CAMERA.fullmatch(name)
     return int(match[1] or match[2]) if match else None
-
-
-def scheme_of(name: str) -> str:
-    """Return the protocol of an address in lower case, such as ``rtsp``; an empty text for anything else."""
-    match = _SCHEME.match(name)
-    return match[1].lower() if match else ""
-
-
-def without_password(name: str) -> str:
-    """Return an address for messages and results: without the password that cameras on the network take."""
-    return _PASSWORD.sub(r"\1***@", name)
 
 
 def is_video(path: Path) -> bool:
@@ -152,6 +135,9 @@ class VideoReader:
                 packet = next(packets)
             except StopIteration:
                 return
+            except av.error.ExitError:  # PyAV's timeout
+                self.faults.append(no_answer())
+                return
             except av.error.FFmpegError as error:
                 self.faults.append(f"cannot be read further ({printable(error.strerror)})")
                 return
@@ -188,6 +174,8 @@ class VideoReader:
 
     def _judge(self, count: int, seconds: float) -> None:
         """Note missing or damaged parts, once the file has been read to its end."""
+        if scheme_of(self.name) in STREAMS and not self._container.duration and not self.faults:
+            self.faults.append("ends, or its server has gone")  # FFmpeg does not tell which
         if self._bad:
             self.faults.append(f"is damaged in {counted(self._bad, 'place')}")
         claimed = self._seconds()
@@ -206,16 +194,14 @@ def _open(name: str) -> Any:
     except ImportError as error:
         raise UserError(f"{name}: videos need the package av: pip install 'fsaf[video]'") from error
     camera = camera_number(name)
+    if camera is None and scheme_of(name):
+        return open_address(name)
     if camera is None:
         try:
-            if scheme := scheme_of(name):
-                options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}  # UDP loses packets
-                return av.open(name, options=options, timeout=TIMEOUT)
             return av.open(ffmpeg_url(name))
         except av.error.FFmpegError as error:
-            remedy = "" if scheme_of(name) else "; is it complete?"
             raise DataError(
-                f"{without_password(name)}: does not open as a video ({printable(error.strerror)}){remedy}"
+                f"{name}: does not open as a video ({printable(error.strerror)}); is it complete?"
             ) from error
     if not sys.platform.startswith("linux"):
         raise DataError(f"{name}: cameras can be read on Linux only; give a video file")

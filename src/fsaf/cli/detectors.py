@@ -49,7 +49,8 @@ def choose(given: str | None, runs: Path = Path("runs")) -> str:
 
 def looks_like_pictures(word: str) -> bool:
     """Return True for a picture, a video, a folder, a pattern, a camera or an address, but no checkpoint."""
-    from fsaf.annotation.video import VIDEO_SUFFIXES, camera_number, scheme_of
+    from fsaf.annotation.addresses import scheme_of
+    from fsaf.annotation.video import VIDEO_SUFFIXES, camera_number
     from fsaf.checkpoints.hub import CONFIG
     from fsaf.data.decode import IMAGE_SUFFIXES
 
