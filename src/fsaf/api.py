@@ -2,11 +2,12 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import wraps
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, ParamSpec, cast
 
 import torch
 from rich.console import Console
@@ -29,6 +30,8 @@ from fsaf.scoring.evaluate import evaluate as evaluate_records
 from fsaf.scoring.metrics import Metrics
 from fsaf.text import short
 from fsaf.training.callbacks import Callback
+
+P = ParamSpec("P")
 
 
 class Detector(detection.Detector):
@@ -159,18 +162,18 @@ def _option(key: str, value: Any) -> str:
     return f"--{key}={text}"
 
 
-def load(
-    path: str | PathLike[str],
-    device: str | torch.device | None = None,
-    *,
-    winograd: bool | None = None,
-    fold: bool = True,
-) -> Detector:
-    opened = detection.load(path, device, winograd=winograd, fold=fold)
-    return Detector(opened.network, opened.classes, opened.config)
+def _as_detector(load: Callable[P, detection.Detector]) -> Callable[P, Detector]:
+    """Return ``load``, signature and docstring included, for the class of this file."""
+
+    @wraps(load)
+    def load_detector(*args: P.args, **kwargs: P.kwargs) -> Detector:
+        opened = load(*args, **kwargs)
+        return Detector(opened.network, opened.classes, opened.config)
+
+    return load_detector
 
 
-load.__doc__ = detection.load.__doc__
+load = _as_detector(detection.load)
 
 
 def evaluate(
