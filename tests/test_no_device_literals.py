@@ -23,14 +23,15 @@ ALLOWED = {
     "detection/draw.py": {".cpu"},
     "scoring/evaluate.py": {".cpu"},
     "detection/pixels.py": {".cpu"},
-    "detection/views.py": {".cpu"},
+    "detection/postprocess.py": {".cpu"},
     "training/window.py": {".cpu"},
     # onnxruntime takes arrays; the exporter traces on the CPU.
     "exporting/onnx.py": {".cpu"},
     "exporting/check.py": {"cpu"},
     "exporting/int8.py": {"cpu"},
     "exporting/reduced.py": {"cpu"},
-    "detection/exported.py": {".cpu"},
+    "detection/detections_file.py": {".cpu"},
+    "detection/raw_file.py": {".cpu"},
     # Texts of options; the CPU is listed beside the accelerators; processes use gloo on it too.
     "cli/export.py": {"cpu"},
     "cli/info.py": {"cpu"},

@@ -154,7 +154,7 @@ def _describe(thing: Any, path: str) -> list[str]:
     lines = ["", f"### {path}", ""]
     if isinstance(node, ast.FunctionDef):
         return [*lines, *_signature(node), "", *_docstring(thing)]
-    bases = [_node(base) for base in thing.__mro__[1:] if base.__name__ == thing.__name__]
+    bases = [_node(base) for base in thing.__mro__[1:] if base.__module__.startswith("fsaf.")]
     methods = [n for each in (*bases, node) for n in each.body if isinstance(n, ast.FunctionDef)]
     inits = [n for n in methods if n.name == "__init__"]
     lines += _signature(inits[0], node.name) if inits else ["```python", f"class {node.name}", "```"]

@@ -7,29 +7,23 @@ from dataclasses import replace
 from functools import wraps
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, cast
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, cast
 
-import torch
-from rich.console import Console
-
-from fsaf.checking.survey import survey
-from fsaf.checking.text import SplitFindings, check_result
-from fsaf.checkpoints.any_format import local
-from fsaf.cli.train import read_config, train_and_report
-from fsaf.cli.words import translate
 from fsaf.config import Config, DataConfig, SplitConfig, to_dict
-from fsaf.data.readers import splits
 from fsaf.detection import detector as detection
 from fsaf.detection.picture import Picture
 from fsaf.errors import RecipeError
-from fsaf.exporting.export import export_detector
-from fsaf.exporting.onnx import ExportReport
-from fsaf.recipe import build_config
-from fsaf.run_folder.read import read_object
-from fsaf.scoring.evaluate import evaluate as evaluate_records
-from fsaf.scoring.metrics import Metrics
 from fsaf.text import short
-from fsaf.training.callbacks import Callback
+
+# Functions import what they work with: ``fsaf.load`` of an exported file need not wait for PyTorch.
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+
+    from fsaf.checking.text import SplitFindings
+    from fsaf.exporting.onnx import ExportReport
+    from fsaf.scoring.metrics import Metrics
+    from fsaf.training.callbacks import Callback
 
 P = ParamSpec("P")
 
@@ -39,7 +33,7 @@ class Detector(detection.Detector):
     # this class alone, from ``fsaf.load``; the parts of the package work with its base.
     __doc__ = detection.Detector.__doc__
 
-    def evaluate(self, data: str | PathLike[str] | DataConfig | None = None) -> Metrics:
+    def evaluate(self, data: str | PathLike[str] | DataConfig | None = None) -> "Metrics":
         """Score the detector on a validation split, as ``fsaf.evaluate`` does.
 
         >>> detector.evaluate("DATA")["AP50"]
@@ -49,7 +43,7 @@ class Detector(detection.Detector):
 
     def export(
         self, path: str | PathLike[str], images: Sequence[Picture] | None = None, **options: Any
-    ) -> ExportReport:
+    ) -> "ExportReport":
         """Write the detector as an ONNX file, and compare the file with PyTorch, as ``fsaf.export`` does.
 
         >>> print(detector.export("model.onnx", ["photo.jpg"]).summary())
@@ -74,15 +68,19 @@ class Run:
         self.folder = Path(folder)
 
     @property
-    def metrics(self) -> Metrics | None:
+    def metrics(self) -> "Metrics | None":
         """COCO's metrics of ``best.pt`` by name, ``AP`` first; None if nothing was evaluated."""
+        from fsaf.run_folder.read import read_object
+
         return cast("Metrics | None", read_object(self.folder / "evaluation.json", []))
 
-    def detector(self, device: str | torch.device | None = None) -> Detector:
+    def detector(self, device: "str | torch.device | None" = None) -> Detector:
         """Open the best checkpoint, or the last one if nothing was evaluated; device: as in ``fsaf.load``.
 
         Raises UserError if there is none.
         """
+        from fsaf.checkpoints.any_format import local
+
         return load(local(self.folder), device)
 
     def __repr__(self) -> str:
@@ -103,8 +101,8 @@ def train(
     data: str | PathLike[str] | None = None,
     out: str | PathLike[str] | None = None,
     *,
-    console: Console | None = None,
-    callbacks: Sequence[Callback] = (),
+    console: "Console | None" = None,
+    callbacks: "Sequence[Callback]" = (),
     **settings: Any,
 ) -> Run:
     """Train a detector as ``fsaf train`` does, report included; return its run folder, figures and detector.
@@ -122,6 +120,10 @@ def train(
     Raises UserError for mistakes in recipe or data, and if the loss is no longer finite; Stopped after Ctrl-C
     or SIGTERM, with everything saved.
     """
+    from rich.console import Console
+
+    from fsaf.cli.train import train_and_report
+
     places = {"data": data, "out": out}
     given = {name: os.fspath(path) for name, path in places.items() if path is not None}
     chosen = _config(config, given, settings)
@@ -140,6 +142,10 @@ def _config(
     config: Config | str | PathLike[str] | None, given: dict[str, str], settings: Mapping[str, Any]
 ) -> Config:
     """Return the settings of a training, read as those on the command line are."""
+    from fsaf.cli.train import read_config
+    from fsaf.cli.words import translate
+    from fsaf.recipe import build_config
+
     words = [_option({"data": "data.root"}.get(name, name), value) for name, value in given.items()]
     words += [_option(name.replace("__", "."), value) for name, value in settings.items()]
     if isinstance(config, Config):
@@ -179,7 +185,7 @@ load = _as_detector(detection.load)
 def evaluate(
     detector: detection.Detector | str | PathLike[str],
     data: str | PathLike[str] | DataConfig | None = None,
-) -> Metrics:
+) -> "Metrics":
     """Score a detector on a validation split with COCO's metrics; return them by name, ``AP`` first.
 
     >>> fsaf.evaluate("runs/mine/checkpoints/best.pt", "DATA")["AP50"]
@@ -189,6 +195,9 @@ def evaluate(
     section ``data`` of a ``Config``; by default the data that the detector was trained on.
     Raises UserError for data that training would refuse, or that has other classes.
     """
+    from fsaf.data.readers import splits
+    from fsaf.scoring.evaluate import evaluate as evaluate_records
+
     detector = _opened(detector)
     settings = _data(detector.config.data, data)
     records = splits.open_split(settings, "val", detector.classes)
@@ -213,7 +222,7 @@ def export(
     standalone: bool = False,
     fp16: bool = False,
     int8: bool = False,
-) -> ExportReport:
+) -> "ExportReport":
     """Write a detector as the ONNX file ``path``, and compare the file with PyTorch on pictures.
 
     >>> report = fsaf.export("runs/mine/checkpoints/best.pt", "model.onnx", size=(384, 512))
@@ -232,6 +241,9 @@ def export(
     to 64 of the training split.
     Raises UserError for wrong settings, or if the file and PyTorch disagree; no file is left then.
     """
+    from fsaf.data.readers import splits
+    from fsaf.exporting.export import export_detector
+
     detector = _opened(detector)
     calibrate = images if int8 else None
     if images is None:
@@ -260,7 +272,7 @@ def export(
 
 def check(
     data: str | PathLike[str], config: Config | None = None, *, open_images: bool = True
-) -> dict[str, SplitFindings]:
+) -> "dict[str, SplitFindings]":
     """Return the contents and every fault of a data set, by split, as ``fsaf check --json`` prints them.
 
     >>> fsaf.check("DATA")["train"]["counts"]
@@ -269,6 +281,9 @@ def check(
     config: the recipe to check for (splits, image sizes, limits); by default a ``Config`` without changes.
     open_images: decode every image too. Raises UserError for a file that is unreadable.
     """
+    from fsaf.checking.survey import survey
+    from fsaf.checking.text import check_result
+
     config = config or Config()
     config = replace(config, data=replace(config.data, root=str(Path(data))))
     return check_result(survey(config, open_images=open_images).read)

@@ -19,7 +19,7 @@ from fsaf.annotation.sources import Source, find_sources
 from fsaf.annotation.video import Frame, VideoReader
 from fsaf.cli import main
 from fsaf.config import Config, DataConfig
-from fsaf.data import transforms
+from fsaf.data import arrays
 from fsaf.detection.detector import Detector
 from fsaf.detection.draw import draw_result
 from fsaf.errors import Stopped, UserError
@@ -175,13 +175,13 @@ def test_each_picture_is_decoded_once(
         Image.fromarray(scene(index)).save(tmp_path / f"{index}.png")
     sources, _ = find_sources([str(tmp_path)])
     decoded: list[Path] = []
-    open_image = transforms.open_image
+    open_image = arrays.open_image
 
     def counting(path: Path, *rest: Any, **options: Any) -> Any:
         decoded.append(path)
         return open_image(path, *rest, **options)
 
-    monkeypatch.setattr(transforms, "open_image", counting)
+    monkeypatch.setattr(arrays, "open_image", counting)
     annotate(sees, sources, Output(folder=tmp_path / "out", crops=True), batch_size)
     assert [path.name for path in decoded] == [f"{index}.png" for index in range(5)]
 

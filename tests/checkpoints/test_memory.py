@@ -13,7 +13,7 @@ from fsaf.checkpoints import weights
 from fsaf.checkpoints.format import header
 from fsaf.config import Config, DataConfig, ModelConfig, PredictConfig
 from fsaf.data.records import Classes
-from fsaf.detection.network import open_checkpoint
+from fsaf.detection.torch_network import open_checkpoint
 from fsaf.detection.views import plan_views
 from fsaf.errors import UserError
 from fsaf.model.detector import FSAF

@@ -150,6 +150,6 @@ def test_a_fault_of_ours_is_not_hidden(checkpoint: Path, root: Path, monkeypatch
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Detector, "detect", broken)
+    monkeypatch.setattr(Detector, "_predict_chunk", broken)
     with pytest.raises(ZeroDivisionError):  # Python's exit status is then 1
         main(["predict", str(checkpoint), str(root / "images" / "val"), "--format", "json"])

@@ -17,9 +17,10 @@ from detection.comparing import noise, same
 from fsaf.config import Config, DataConfig, ModelConfig, PredictConfig
 from fsaf.data.records import Classes
 from fsaf.detection.detector import Detector, Result
-from fsaf.detection.network import TorchNetwork
+from fsaf.detection.found import Found
 from fsaf.detection.postprocess import Detections
-from fsaf.detection.views import Found, merge, plan_tiles, plan_views
+from fsaf.detection.torch_network import TorchNetwork
+from fsaf.detection.views import merge, plan_tiles, plan_views
 from fsaf.errors import UserError
 from fsaf.model.detector import FSAF
 
@@ -50,13 +51,15 @@ class SeesMarks(Detector):
 
     def __init__(self, data: DataConfig, sees: Callable[..., bool] = lambda *_: True, **predict: Any) -> None:
         super().__init__(
-            torch.nn.Identity(),  # type: ignore[arg-type]
+            TorchNetwork(FSAF.__new__(FSAF)),  # never run
             CLASSES,
             Config(data=data, predict=PredictConfig(**predict)),
         )
-        self.network = TorchNetwork(FSAF.__new__(FSAF))  # never run
         self.sees = sees
         self.shapes: list[tuple[int, ...]] = []
+
+    def _find(self, images: np.ndarray, sizes_b2: np.ndarray, settings: PredictConfig) -> list[Found]:
+        return self.detect(torch.from_numpy(images), torch.from_numpy(sizes_b2), settings).rows()
 
     def detect(self, images: Tensor, sizes_b2: Tensor, config: PredictConfig | None = None) -> Detections:
         self.shapes.append(tuple(images.shape))

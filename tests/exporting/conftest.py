@@ -8,7 +8,7 @@ import pytest
 
 from fsaf.config import DataConfig
 from fsaf.detection.detector import Detector
-from fsaf.detection.network import TorchNetwork
+from fsaf.detection.torch_network import TorchNetwork
 from fsaf.exporting.onnx import ExportReport, export_onnx
 from fsaf.model.detector import FSAF
 from random_networks import CLASSES, CONFIG, SIZE, pictures, random_network

@@ -18,7 +18,7 @@ from fsaf.config import DataConfig, PredictConfig
 from fsaf.data.shapes import fit_image, padded_shape
 from fsaf.data.transforms import resize
 from fsaf.detection.detector import Detector, load
-from fsaf.detection.network import TorchNetwork
+from fsaf.detection.torch_network import TorchNetwork
 from fsaf.errors import UserError
 from fsaf.exporting.export import export_detector
 from fsaf.exporting.standalone import TEMPLATE, check_standalone

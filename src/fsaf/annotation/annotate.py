@@ -9,11 +9,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path, PurePath
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from fsaf.annotation.addresses import without_password
 from fsaf.annotation.crops import Crops
@@ -23,19 +22,20 @@ from fsaf.annotation.tracking import Tracks, import_trackers
 from fsaf.annotation.video import Frame, VideoReader
 from fsaf.annotation.video_writer import VideoWriter, write_video
 from fsaf.config import PredictConfig
+from fsaf.data.arrays import read_file
 from fsaf.data.progress import follow_iterator
-from fsaf.data.transforms import read_file
 from fsaf.detection.detector import Batch, Detector
 from fsaf.detection.draw import draw_result
 from fsaf.detection.picture import open_picture
 from fsaf.detection.result import Result
 from fsaf.errors import DataError, Stopped, UserError
 from fsaf.files import check_folder, remove_leftovers, whole
-from fsaf.processes.stop import StopRequest
 from fsaf.text import printable
 
+if TYPE_CHECKING:
+    from fsaf.processes.stop import StopRequest
+
 T = TypeVar("T")
-P = TypeVar("P", bound=np.ndarray | Tensor)
 
 
 @dataclass(kw_only=True)
@@ -137,7 +137,7 @@ def _pictures(work: _Work, pairs: Sequence[tuple[Source, Path]], alone: bool) ->
     """Detect in pictures. alone: raise DataError for one that cannot be read, instead of going on."""
     output, start, done = work.output, time.perf_counter(), 0
 
-    def read() -> Iterator[tuple[tuple[Source, Path], Tensor]]:
+    def read() -> Iterator[tuple[tuple[Source, Path], np.ndarray]]:
         for pair in pairs:
             try:
                 yield pair, _read(work, pair[0])
@@ -150,9 +150,8 @@ def _pictures(work: _Work, pairs: Sequence[tuple[Source, Path]], alone: bool) ->
     results = _detect(work, read(), _follow_tiles if shows and tiles else iter)
     if shows and not tiles:  # one bar at a time
         results = follow_iterator(results, len(pairs), "predicting", unit="img")
-    for (source, target), pixels, result in results:
+    for (source, target), image, result in results:
         result, done = replace(result, path=source.name), done + 1
-        image = pixels.permute(1, 2, 0).numpy()
         if output.json:
             print(json.dumps(result.to_dict()), flush=True)
         place = _place(target, output)
@@ -167,7 +166,7 @@ def _pictures(work: _Work, pairs: Sequence[tuple[Source, Path]], alone: bool) ->
         print(f"{done} pictures at {done / (time.perf_counter() - start):.1f} img/s", file=sys.stderr)
 
 
-def _read(work: _Work, source: Source) -> Tensor:
+def _read(work: _Work, source: Source) -> np.ndarray:
     data = work.detector.config.data
     if source.name == STDIN:
         return read_file("standard input", data, sys.stdin.buffer.read())
@@ -176,6 +175,8 @@ def _read(work: _Work, source: Source) -> Tensor:
 
 def _video(work: _Work, source: Source, target: Path) -> None:
     """Detect in the frames of a video. Raises DataError if it has none."""
+    from fsaf.processes.stop import StopRequest  # late: it imports PyTorch
+
     output, place = work.output, _place(target, work.output)
     name = without_password(source.name)
     counts: Counter[str] = Counter()
@@ -227,13 +228,13 @@ def _check_tracking(sources: Sequence[Source]) -> None:
 
 def _detect(
     work: _Work,
-    pictures: Iterable[tuple[T, P]],
+    pictures: Iterable[tuple[T, np.ndarray]],
     follow: Callable[[list[Batch]], Iterable[Batch]] = iter,
-) -> Iterator[tuple[T, P, Result]]:
+) -> Iterator[tuple[T, np.ndarray, Result]]:
     """Yield each (item, picture) with the detections in the picture; at most a batch is in memory."""
-    waiting: deque[tuple[T, P]] = deque()
+    waiting: deque[tuple[T, np.ndarray]] = deque()
 
-    def images() -> Iterator[P]:
+    def images() -> Iterator[np.ndarray]:
         for thing, picture in pictures:
             waiting.append((thing, picture))
             yield picture
@@ -242,7 +243,7 @@ def _detect(
         yield *waiting.popleft(), result
 
 
-def _until(frames: Iterator[Frame], stop: StopRequest) -> Iterator[Frame]:
+def _until(frames: Iterator[Frame], stop: "StopRequest") -> Iterator[Frame]:
     """Yield frames until a signal comes; at least one, so that the output is a valid file."""
     for frame in frames:
         yield frame

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from fsaf.checkpoints.classes import read_classes
 from fsaf.checkpoints.pickles import load_plain
 from fsaf.checkpoints.structure import fits
 from fsaf.checkpoints.weights import check_values
-from fsaf.config import Config, limits, to_dict
+from fsaf.config import Config, to_dict
 from fsaf.data.records import Classes
 from fsaf.device import to_host
 from fsaf.errors import CheckpointError, UserError
@@ -109,25 +110,6 @@ def is_ours(content: Any) -> TypeGuard[dict[str, Any]]:
     """Return True if ``content`` of a file says that fsaf has written it."""
     name = content.get("format") if isinstance(content, dict) else None
     return isinstance(name, str) and name == FORMAT
-
-
-def read_classes(names: Any, ids: Any, where: str) -> Classes:
-    """Return the classes that ``where`` lists as names and ids; raise CheckpointError if they are damaged."""
-    if not fits(names, list[str]) or not fits(ids, list[int]) or len(names) != len(ids):
-        raise CheckpointError(
-            f"{where}: its classes are damaged; they must be two lists of one length, of names and of whole "
-            "numbers"
-        )
-    check_count(len(names), where)
-    if len(set(ids)) < len(ids) or not all(abs(id_) < 2**63 for id_ in ids):
-        raise CheckpointError(f"{where}: its category ids are damaged; each must occur once, within 64 bits")
-    return Classes(names=tuple(names), ids=tuple(ids))
-
-
-def check_count(classes: int, where: str) -> None:
-    """Raise CheckpointError unless the number of classes in ``where`` is between 1 and ``limits.CLASSES``."""
-    if not 1 <= classes <= limits.CLASSES:
-        raise CheckpointError(f"{where}: has {classes:,} classes; 1 to {limits.CLASSES:,} are possible")
 
 
 def _not_ours(where: str) -> UserError:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fsaf.checkpoints.classes import check_count, read_classes
 from fsaf.checkpoints.coco_classes import COCO
-from fsaf.checkpoints.format import Checkpoint, check_count, header, read_classes, read_header
+from fsaf.checkpoints.format import Checkpoint, header, read_header
 from fsaf.checkpoints.structure import fits
 from fsaf.checkpoints.weights import check_values
 from fsaf.config import Config, ModelConfig

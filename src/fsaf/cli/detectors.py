@@ -30,7 +30,11 @@ def choose(given: str | None, runs: Path = Path("runs")) -> str:
     given: None for the newest run in ``runs``; prints what was taken then.
     Raises UserError if nothing is given and ``runs`` holds no run.
     """
-    from fsaf.checkpoints.any_format import is_remote, local
+    from fsaf.detection.detector import is_exported
+
+    if given is not None and is_exported(Path(given)):
+        return given
+    from fsaf.checkpoints.any_format import is_remote, local  # late: it imports PyTorch
 
     if given is not None:
         path = Path(given)
@@ -51,11 +55,12 @@ def looks_like_pictures(word: str) -> bool:
     """Return True for a picture, a video, a folder, a pattern, a camera or an address, but no checkpoint."""
     from fsaf.annotation.addresses import scheme_of
     from fsaf.annotation.video import VIDEO_SUFFIXES, camera_number
-    from fsaf.checkpoints.hub import CONFIG
     from fsaf.data.decode import IMAGE_SUFFIXES
 
     path = Path(word)
     if path.is_dir():
+        from fsaf.checkpoints.hub import CONFIG  # it imports PyTorch
+
         return not (path / "checkpoints").is_dir() and not (path / CONFIG).is_file()
     named = path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
     other = word == "-" or scheme_of(word) or camera_number(word) is not None
@@ -74,12 +79,13 @@ def open_detector(
     """
     from fsaf.config import to_dict
     from fsaf.detection.detector import load
-    from fsaf.model.convolution import use_winograd
     from fsaf.recipe import build_config
 
     detector = load(checkpoint, device, fold=False)
     detector.config = build_config(to_dict(detector.config), overrides, where=checkpoint)
     if detector.network.module is not None:
+        from fsaf.model.convolution import use_winograd
+
         use_winograd(detector.network.module, detector.config.winograd)
     if fold:
         detector.fold()

@@ -5,13 +5,15 @@
 padded to it. The other augmentations, ``data.augment``, are in ``distort.py``.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from fsaf.boxes import area, mirror_boxes
 from fsaf.config import DataConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MIN_VISIBLE = 0.25
 """A box becomes an ignore (crowd) region if cropping leaves less than this share of its area."""
@@ -125,13 +127,13 @@ def clip(
     return clipped[keep], labels[keep], (crowd | (visible < MIN_VISIBLE))[keep]
 
 
-def crop(image: Tensor, change: Change) -> Tensor:
+def crop(image: "Tensor", change: Change) -> "Tensor":
     """Return the region of image (3, H, W) that ``change`` uses, as a view."""
     top, left, height, width = change.region
     return image[:, top : top + height, left : left + width]
 
 
-def finish(image: Tensor, change: Change) -> None:
+def finish(image: "Tensor", change: Change) -> None:
     """Flip and recolour image (3, h, w) uint8 in place; it is cropped and resized already."""
     if any(change.mirror):
         axes = [axis for axis, mirrored in zip((2, 1), change.mirror, strict=True) if mirrored]
@@ -140,7 +142,7 @@ def finish(image: Tensor, change: Change) -> None:
         image.copy_(change_color(image, change.color))
 
 
-def change_color(image: Tensor, color: Color) -> Tensor:
+def change_color(image: "Tensor", color: Color) -> "Tensor":
     """Return image (3, H, W) uint8 RGB with its colours changed."""
     from torchvision.transforms.v2 import functional as F  # here, since importing it takes a second
 

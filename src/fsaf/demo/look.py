@@ -42,7 +42,9 @@ class Look:
         scores = torch.where(scores > score_threshold, scores, 0.0)
         found = suppress(self.candidates._replace(scores_bk=scores), settings)
         prepared = self.prepared
-        return self.detector.result(from_view(found, 0, prepared.view), prepared.original, prepared.path)
+        return self.detector.result(
+            from_view(found.rows()[0], prepared.view), prepared.original, prepared.path
+        )
 
 
 @torch.inference_mode()
@@ -60,7 +62,7 @@ def look(detector: Detector, path: Path, max_pixels: int) -> Look:
     prepared = replace(prepare_view(opened, view, data.antialias), path=path.name)
     picture = to_pil(opened.image)
     picture.thumbnail((SHOWN, SHOWN))
-    images, sizes_b2 = stack([prepared])
+    images, sizes_b2 = (torch.from_numpy(each) for each in stack([prepared]))
     candidates = detector.network.candidates(images, sizes_b2, settings)
     seconds = time.perf_counter() - start
     return Look(detector=detector, picture=picture, prepared=prepared, candidates=candidates, seconds=seconds)

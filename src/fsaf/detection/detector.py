@@ -5,29 +5,32 @@ from dataclasses import replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from fsaf.checkpoints.format import Checkpoint, save_checkpoint
-from fsaf.checkpoints.hub import upload, write_folder
 from fsaf.config import Config, PredictConfig
 from fsaf.config.predict import SHOWN_SCORE
 from fsaf.data.records import Classes
 from fsaf.detection.classes import with_labels
-from fsaf.detection.network import Network, TorchNetwork, open_checkpoint
+from fsaf.detection.found import Found
+from fsaf.detection.network import Network, is_network
 from fsaf.detection.om import open_om
 from fsaf.detection.onnx import open_onnx
 from fsaf.detection.picture import Picture, open_picture, prepare_view, split_pictures, stack
-from fsaf.detection.postprocess import Detections
 from fsaf.detection.result import Result
-from fsaf.detection.views import Found, View, from_view, merge, plan_views
+from fsaf.detection.saving import Saving
+from fsaf.detection.views import View, from_view, merge, plan_views
 from fsaf.errors import CheckpointError, UserError
-from fsaf.model.convolution import use_winograd
-from fsaf.model.detector import FSAF
-from fsaf.model.fold import fold_batch_norms
+
+# An exported file is opened and run without PyTorch, whose import takes longer than all the rest. So methods
+# of checkpoints alone import what they need.
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from fsaf.detection.postprocess import Detections
+    from fsaf.model.detector import FSAF
 
 RUNTIMES = {".onnx": open_onnx, ".om": open_om}
 """Functions that open exported files, by suffix. All other files are checkpoints."""
@@ -36,7 +39,7 @@ Batch: TypeAlias = list[tuple[int, int, View]]
 """Views that run together, each after the index of its picture and its own index in that picture."""
 
 
-class Detector:
+class Detector(Saving):
     """A trained network, its classes, and the settings it was trained with.
 
     >>> detector = fsaf.load("runs/mine/checkpoints/best.pt")
@@ -47,21 +50,14 @@ class Detector:
     model: an ``FSAF`` on its device, or the ``Network`` of an exported file.
     """
 
-    def __init__(self, model: FSAF | Network, classes: Classes, config: Config) -> None:
-        self.network: Network = TorchNetwork(model) if isinstance(model, FSAF) else model
+    def __init__(self, model: "FSAF | Network", classes: Classes, config: Config) -> None:
         self.classes = classes
-        self.config = replace(config, model=model.settings) if isinstance(model, FSAF) else config
+        if is_network(model):
+            self.network, self.config = model, config
+        else:
+            from fsaf.detection.torch_network import TorchNetwork
 
-    @property
-    def model(self) -> FSAF:
-        """The PyTorch network, which may be changed: ``fold`` is undone when it is read.
-
-        Raises UserError if the detector is an exported file.
-        """
-        if not isinstance(self.network, TorchNetwork):
-            raise UserError(f"{self.network.name}: is an exported file; this needs the checkpoint")
-        self.network.runs = self.network.module
-        return self.network.module
+            self.network, self.config = TorchNetwork(model), replace(config, model=model.settings)
 
     @property
     def shown(self) -> PredictConfig:
@@ -79,11 +75,11 @@ class Detector:
         ``load`` does this. ``fsaf.evaluate`` does not when it opens a file: its figures are those of
         training to the last digit.
         """
-        if isinstance(self.network, TorchNetwork):
-            self.network.runs = fold_batch_norms(self.network.module)
+        self.network.fold(True)
 
-    @torch.inference_mode()
-    def detect(self, images: Tensor, sizes_b2: Tensor, settings: PredictConfig | None = None) -> Detections:
+    def detect(
+        self, images: "Tensor", sizes_b2: "Tensor", settings: PredictConfig | None = None
+    ) -> "Detections":
         """Return the detections of a padded batch, in pixels of the resized images.
 
         images: (B, 3, H, W) uint8 RGB. sizes_b2: (B, 2) height, width of each inside its padding.
@@ -92,11 +88,21 @@ class Detector:
         settings = with_labels(settings or self.config.predict, self.classes)
         found = self.network.detect(images, sizes_b2, settings)
         if not (found.boxes_bm4.isfinite().all() and found.scores_bm.isfinite().all()):
-            raise CheckpointError(
-                f"{self.network.name}: computes boxes or scores that are NaN or infinite; its weights are "
-                "too large or damaged"
-            )
+            raise self._not_finite()
         return found
+
+    def _find(self, images: np.ndarray, sizes_b2: np.ndarray, settings: PredictConfig) -> list[Found]:
+        """Return the detections of each image of a batch of arrays; otherwise as ``detect``."""
+        found = self.network.find(images, sizes_b2, with_labels(settings, self.classes))
+        if not all(np.isfinite(one.boxes).all() and np.isfinite(one.scores).all() for one in found):
+            raise self._not_finite()
+        return found
+
+    def _not_finite(self) -> CheckpointError:
+        return CheckpointError(
+            f"{self.network.name}: computes boxes or scores that are NaN or infinite; its weights are "
+            "too large or damaged"
+        )
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a str is one picture, and a sequence of str too
@@ -215,13 +221,13 @@ class Detector:
         parts: dict[tuple[int, int], tuple[View, Found]] = {}
         for batch in follow(batches):
             images = [prepare_view(opened[i], view, data.antialias) for i, _, view in batch]
-            found = self.detect(*stack(images), settings)
-            for row, (i, number, view) in enumerate(batch):
-                parts[i, number] = view, from_view(found, row, view)
+            found = self._find(*stack(images), settings)
+            for seen, (i, number, view) in zip(found, batch, strict=True):
+                parts[i, number] = view, from_view(seen, view)
         results = []
         for i, one in enumerate(opened):
-            seen = [parts[key] for key in sorted(parts) if key[0] == i]
-            results.append(self.result(merge(seen, one.size, settings), one.size, one.path))
+            of_one = [parts[key] for key in sorted(parts) if key[0] == i]
+            results.append(self.result(merge(of_one, one.size, settings), one.size, one.path))
         return results
 
     def result(self, found: Found, size: tuple[int, int], path: str | None) -> Result:
@@ -229,32 +235,10 @@ class Detector:
         names = [self.classes.names[label] for label in found.labels]
         return Result(**found._asdict(), names=names, size=size, path=path)
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write a checkpoint that ``fsaf.load`` takes: weights, classes, config."""
-        checkpoint = Checkpoint(config=self.config, classes=self.classes, weights=self.model.state_dict())
-        save_checkpoint(Path(path), checkpoint)
-
-    def save_pretrained(self, folder: str | PathLike[str], card: str = "") -> None:
-        """Write a folder for the Hugging Face hub, which ``fsaf.load`` takes too.
-
-        card: text of its README.md; ``fsaf publish`` writes one from a run's figures.
-        """
-        checkpoint = Checkpoint(config=self.config, classes=self.classes, weights=self.model.state_dict())
-        write_folder(Path(folder), checkpoint, card)
-
-    def push_to_hub(self, repository: str, *, private: bool = False, card: str = "") -> str:
-        """Upload what ``save_pretrained`` writes to ``USER/NAME`` on the hub, and return the address.
-
-        Raises UserError if the hub refuses or cannot be reached.
-        """
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(Path(folder) / "hub", card)
-            return upload(Path(folder) / "hub", repository, private=private)
-
 
 def load(
     path: str | PathLike[str],
-    device: str | torch.device | None = None,
+    device: "str | torch.device | None" = None,
     *,
     winograd: bool | None = None,
     fold: bool = True,
@@ -275,10 +259,17 @@ def load(
     Raises UserError if the file is missing, damaged or something else, or if the device is not there.
     """
     path = Path(path)
-    network, classes, config = RUNTIMES.get(path.suffix, open_checkpoint)(path, device)
+    if is_exported(path):
+        network, classes, config = RUNTIMES[path.suffix](path, device)
+    else:
+        from fsaf.detection.torch_network import open_checkpoint
+
+        network, classes, config = open_checkpoint(path, device)
     if winograd is not None:
         config = replace(config, winograd=winograd)
     if network.module is not None:
+        from fsaf.model.convolution import use_winograd
+
         use_winograd(network.module, config.winograd)
     detector = Detector(network, classes, config)
     if fold:

@@ -9,14 +9,17 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from fsaf.boxes import intersection
-from fsaf.data.transforms import to_tensor
+from fsaf.data.arrays import to_array
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Color = tuple[int, int, int]
@@ -51,14 +54,14 @@ def class_color(label: int) -> Color:
 
 
 def draw_result(
-    image: Image.Image | np.ndarray | Tensor,
-    boxes: ArrayLike | Tensor,
-    labels: ArrayLike | Tensor,
-    scores: ArrayLike | Tensor | None = None,
+    image: "Image.Image | np.ndarray | Tensor",
+    boxes: "ArrayLike | Tensor",
+    labels: "ArrayLike | Tensor",
+    scores: "ArrayLike | Tensor | None" = None,
     names: Sequence[str] | None = None,
     *,
-    truth_boxes: ArrayLike | Tensor | None = None,
-    truth_labels: ArrayLike | Tensor | None = None,
+    truth_boxes: "ArrayLike | Tensor | None" = None,
+    truth_labels: "ArrayLike | Tensor | None" = None,
     score_threshold: float = 0.0,
     line_width: int | None = None,
 ) -> Image.Image:
@@ -147,13 +150,13 @@ def contact_sheet(
     return sheet
 
 
-def to_pil(image: Image.Image | np.ndarray | Tensor) -> Image.Image:
+def to_pil(image: "Image.Image | np.ndarray | Tensor") -> Image.Image:
     """Return a new RGB picture from a PIL image, a (H, W, 3) or (H, W) array or a (3, H, W) tensor, uint8."""
     if isinstance(image, Image.Image) and image.mode != "RGB":
-        image = to_tensor(image)  # the pixels that the network sees, also for 16-bit images
+        image = to_array(image)  # the pixels that the network sees, also for 16-bit images
     if isinstance(image, Image.Image):
         return image.copy()
-    array = image.detach().cpu().permute(1, 2, 0).numpy() if isinstance(image, Tensor) else image
+    array = image if isinstance(image, np.ndarray) else image.detach().cpu().permute(1, 2, 0).numpy()
     if array.ndim == 2:
         array = np.repeat(array[:, :, None], 3, axis=2)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:

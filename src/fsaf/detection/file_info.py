@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fsaf.checkpoints.format import read_classes
+from fsaf.checkpoints.classes import read_classes
 from fsaf.config import Config, to_dict
 from fsaf.config.data import MULTIPLE
 from fsaf.data.records import Classes

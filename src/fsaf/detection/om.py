@@ -7,17 +7,19 @@ The file itself says nothing of classes and config: they are in the JSON file of
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from fsaf.detection.exported import open_exported
 from fsaf.detection.file_info import FileInfo, read_info
 from fsaf.detection.network import Opened
+from fsaf.detection.opening import open_exported
 from fsaf.device import find_npu
 from fsaf.errors import CheckpointError, UserError
 from fsaf.text import parse_json
+
+if TYPE_CHECKING:
+    import torch
 
 TOOL = "https://github.com/Ascend/tools/tree/master/ais-bench_workload/tool/ais_bench"
 
@@ -59,7 +61,7 @@ class OmSession:
         return self._session.infer(list(inputs))
 
 
-def open_om(path: Path, device: str | torch.device | None = None) -> Opened:
+def open_om(path: Path, device: "str | torch.device | None" = None) -> Opened:
     """Open an OM file with the JSON file beside it.
 
     device: auto or npu, perhaps with a number; None is ``auto``. Raises UserError if a file is missing or

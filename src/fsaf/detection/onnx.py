@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from fsaf.detection.exported import open_exported
 from fsaf.detection.file_info import read_info
 from fsaf.detection.network import Opened
+from fsaf.detection.opening import open_exported
 from fsaf.device import find_provider
 from fsaf.errors import CheckpointError, import_extra
+
+if TYPE_CHECKING:
+    import torch
 
 INPUTS = [[kind, *sizes] for kind in ("tensor(uint8)", "tensor(float)") for sizes in ([], ["tensor(int64)"])]
 """Types of the inputs of exported files."""
@@ -75,7 +78,7 @@ class OnnxSession:
         return found
 
 
-def open_onnx(path: Path, device: str | torch.device | None = None) -> Opened:
+def open_onnx(path: Path, device: "str | torch.device | None" = None) -> Opened:
     """Open a file written by ``export_onnx``.
 
     device: auto, cpu, cuda or npu, perhaps with a number; None is ``auto``. Raises UserError if the file is

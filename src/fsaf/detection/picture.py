@@ -4,30 +4,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, Union
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from fsaf.config import DataConfig, PredictConfig
-from fsaf.data.batch import stack_images
+from fsaf.data.arrays import read_file, to_array
 from fsaf.data.decode import check_pixels
-from fsaf.data.transforms import read_file, to_tensor
 from fsaf.detection.fetch import fetch, is_url
-from fsaf.detection.pixels import to_pixels
+from fsaf.detection.pixels import is_tensor, to_pixels
 from fsaf.detection.views import View, plan_views, take_view
 from fsaf.errors import DataError
 from fsaf.text import printable
 
-Picture: TypeAlias = (
-    str | PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | Tensor
-)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Picture: TypeAlias = Union[
+    str, PathLike[str], bytes, bytearray, memoryview, BinaryIO, Image.Image, np.ndarray, "Tensor"
+]
 """A path or http address; the content of an image file, or such a file opened in binary mode; a Pillow image;
 an array (H, W), (H, W, C), or a tensor (H, W), (C, H, W), with C 1, 3 (RGB) or 4: see ``to_pixels``."""
 
-_ONE = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray, Tensor)
+_ONE = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
 _PICTURES = "a picture must be a path, an address, bytes, a file, a Pillow image, an array or a tensor"
 
 
@@ -35,23 +35,23 @@ _PICTURES = "a picture must be a path, an address, bytes, a file, a Pillow image
 class Opened:
     """The pixels of a picture and where they are from."""
 
-    image: Tensor
-    """(3, H, W) uint8 RGB."""
+    image: np.ndarray
+    """(H, W, 3) uint8 RGB."""
     path: str | None
     """Path of the file; None for a picture from memory."""
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width."""
-        return self.image.shape[1], self.image.shape[2]
+        return self.image.shape[0], self.image.shape[1]
 
 
 @dataclass(kw_only=True)
 class Prepared:
     """A view of a picture, resized for the network."""
 
-    image: Tensor
-    """(3, h, w) uint8 RGB, without padding."""
+    image: np.ndarray
+    """(h, w, 3) uint8 RGB, without padding."""
     view: View
     original: tuple[int, int]
     """Height and width of the picture."""
@@ -65,9 +65,9 @@ def split_pictures(images: Any, max_pixels: int) -> tuple[Iterable[Picture], boo
     An array or tensor of N pictures is N pictures. Raises DataError if ``images`` is neither a picture nor
     several.
     """
-    if isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4:
+    if _is_pixels(images) and images.ndim == 4:
         return list(to_pixels(images, max_pixels)), False
-    if isinstance(images, _ONE) or hasattr(images, "read"):
+    if isinstance(images, _ONE) or is_tensor(images) or hasattr(images, "read"):
         return [images], True
     if isinstance(images, Iterable) and not isinstance(images, Mapping):
         return images, False
@@ -83,9 +83,9 @@ def open_picture(picture: Picture, data: DataConfig) -> Opened:
         return Opened(image=read_file(Path(picture), data), path=str(picture))
     if isinstance(picture, Image.Image):
         return Opened(image=_decode(picture, data.max_pixels), path=None)
-    if isinstance(picture, (np.ndarray, Tensor)):
+    if _is_pixels(picture):
         image = to_pixels(picture, data.max_pixels)
-        if image.dim() != 3:
+        if image.ndim != 3:
             raise DataError(f"a picture of shape {list(picture.shape)}: is several; give them one by one")
         return Opened(image=image, path=None)
     if hasattr(picture, "read"):
@@ -110,16 +110,25 @@ def prepare(picture: Picture, data: DataConfig) -> Prepared:
     return prepare_view(opened, view, data.antialias)
 
 
-def stack(pictures: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
-    """Stack pictures of one batch shape: images (n, 3, H, W) uint8, zero-padded, and sizes (n, 2)."""
-    images = stack_images([picture.image for picture in pictures], *pictures[0].view.shape)
-    return images, torch.tensor([picture.image.shape[1:] for picture in pictures])
+def stack(pictures: Sequence[Prepared]) -> tuple[np.ndarray, np.ndarray]:
+    """Stack pictures of one batch shape: images (n, 3, H, W) uint8, zero-padded, and sizes (n, 2) int64.
+
+    The images are channels last in memory, as decoders write them and channels-last networks read them.
+    """
+    images = np.zeros((len(pictures), *pictures[0].view.shape, 3), np.uint8)
+    for canvas, picture in zip(images, pictures, strict=True):
+        canvas[: picture.image.shape[0], : picture.image.shape[1]] = picture.image
+    return images.transpose(0, 3, 1, 2), np.array([picture.image.shape[:2] for picture in pictures], np.int64)
 
 
-def _decode(image: Image.Image, max_pixels: int) -> Tensor:
-    """Return a Pillow image of any mode as (3, H, W) uint8 RGB. Raises DataError if it does not decode."""
+def _is_pixels(picture: Any) -> "TypeGuard[np.ndarray | Tensor]":
+    return isinstance(picture, np.ndarray) or is_tensor(picture)
+
+
+def _decode(image: Image.Image, max_pixels: int) -> np.ndarray:
+    """Return a Pillow image of any mode as (H, W, 3) uint8 RGB. Raises DataError if it does not decode."""
     check_pixels(image.width, image.height, max_pixels, "the picture")  # it may not be decoded yet
     try:
-        return to_tensor(image)
+        return to_array(image)
     except Exception as error:  # decoders raise anything over damaged files
         raise DataError(f"the picture does not decode ({printable(error):.200})") from error

@@ -1,20 +1,30 @@
-"""Arrays and tensors of pixels of any kind, as uint8 RGB."""
+"""Arrays and tensors of pixels of any kind, as arrays of uint8 RGB."""
+
+import sys
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fsaf.data.decode import check_pixels
 from fsaf.data.depth import array_to_8bit
 from fsaf.errors import DataError
+
+if TYPE_CHECKING:  # an exported file needs no PyTorch
+    from torch import Tensor
 
 SHAPES = (
     "arrays are (H, W), (H, W, C) or (N, H, W, C), tensors (H, W), (C, H, W) or (N, C, H, W), C 1, 3 or 4"
 )
 
 
-def to_pixels(picture: np.ndarray | Tensor, max_pixels: int) -> Tensor:
-    """Return uint8 RGB on the CPU: (3, H, W), or (N, 3, H, W) for an array or tensor of N pictures.
+def is_tensor(value: Any) -> "TypeGuard[Tensor]":
+    """Return True for a tensor of PyTorch, without importing it: before that there are no tensors."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def to_pixels(picture: "np.ndarray | Tensor", max_pixels: int) -> np.ndarray:
+    """Return uint8 RGB: (H, W, 3), or (N, H, W, 3) for an array or tensor of N pictures.
 
     picture: an array (H, W), (H, W, 1), (H, W, 3), (H, W, 4) or (N, H, W, C), a tensor (H, W), (C, H, W) or
     (N, C, H, W). One channel is grey; a fourth one, transparency, is dropped. uint8 stays. uint16 and floats
@@ -36,21 +46,19 @@ def to_pixels(picture: np.ndarray | Tensor, max_pixels: int) -> Tensor:
     check_pixels(width, height, max_pixels, "the picture")
     image = _to_8bit(picture)
     if len(shape) == 2:
-        return image[None].expand(3, -1, -1)
-    image = image.movedim(-1, -3) if last else image
-    image = image.narrow(-3, 0, 3) if channels == 4 else image
-    return image.expand(*image.shape[:-3], 3, -1, -1) if channels == 1 else image
+        image = image[:, :, None]
+    elif not last:
+        image = np.moveaxis(image, -3, -1)
+    return np.broadcast_to(image, (*image.shape[:-1], 3)) if channels == 1 else image[..., :3]
 
 
-def _to_8bit(picture: np.ndarray | Tensor) -> Tensor:
-    """Return a tensor of the same shape, uint8, on the CPU."""
-    if isinstance(picture, Tensor) and picture.dtype is torch.uint8:
-        return picture.detach().cpu()
-    if isinstance(picture, Tensor):
-        half = picture.dtype in (torch.bfloat16, torch.float16)
+def _to_8bit(picture: "np.ndarray | Tensor") -> np.ndarray:
+    """Return an array of the same shape, uint8."""
+    if is_tensor(picture):
+        half = picture.dtype.is_floating_point and picture.dtype.itemsize == 2
         values = (picture.float() if half else picture).detach().cpu().resolve_conj().numpy()
     else:
-        values = picture
+        values = np.asarray(picture)
     kind = values.dtype.kind
     if kind == "f":
         if not np.isfinite(values).all():
@@ -68,5 +76,4 @@ def _to_8bit(picture: np.ndarray | Tensor) -> Tensor:
         values = values.astype(np.uint8)
     elif kind not in "ui":
         raise DataError(f"a picture of {values.dtype}: pixels must be integers or floats")
-    # PyTorch takes no negative strides, and warns of what cannot be written to.
-    return torch.from_numpy(np.require(values, requirements=["C", "W"]))
+    return values

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fsaf.boxes import clip_boxes
 from fsaf.config import PredictConfig
+from fsaf.detection.found import Found
 from fsaf.detection.nms import has_kernel, nms
 from fsaf.device import to_host
 from fsaf.model.anchors import decode_deltas
@@ -30,6 +31,14 @@ class Detections(NamedTuple):
     """(B, M) int64; -1 as padding."""
     levels_bm: Tensor | None = None
     """(B, M) int64: pyramid level of the detection, 0 for P3; -1 as padding. None if not known."""
+
+    def rows(self) -> list[Found]:
+        """Return the detections of each image as arrays, without padding."""
+        boxes, scores, labels, *levels = (field.cpu().numpy() for field in self if field is not None)
+        return [
+            Found(boxes[i, keep], scores[i, keep], labels[i, keep], levels[0][i, keep] if levels else None)
+            for i, keep in enumerate(labels >= 0)
+        ]
 
 
 class Candidates(NamedTuple):

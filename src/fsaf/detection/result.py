@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from fsaf.data.transforms import read_image
+from fsaf.data.arrays import read_array
 from fsaf.detection.draw import draw_result
 from fsaf.detection.fetch import fetch, is_url
 from fsaf.errors import UserError
@@ -19,6 +18,7 @@ from fsaf.files import whole
 if TYPE_CHECKING:
     import pandas
     import supervision
+    from torch import Tensor
 
 
 @dataclass(kw_only=True, repr=False)
@@ -85,7 +85,7 @@ class Result:
         return self.levels, [f"{name} P{i + 3}" for name, i in zip(self.names, self.levels, strict=True)]
 
     def draw(
-        self, image: Image.Image | np.ndarray | Tensor | None = None, *, score_threshold: float = 0.0
+        self, image: "Image.Image | np.ndarray | Tensor | None" = None, *, score_threshold: float = 0.0
     ) -> Image.Image:
         """Return the picture with the detections drawn.
 
@@ -97,12 +97,14 @@ class Result:
             if self.path is None:
                 raise UserError("the picture came from memory, not from a file; pass it to draw(image)")
             content = fetch(self.path) if is_url(self.path) else None
-            image = read_image(self.path, None, recorded=self.size, otherwise=True, content=content)
+            image = read_array(self.path, None, recorded=self.size, otherwise=True, content=content)
         return draw_result(
             image, self.boxes, self.labels, self.scores, self.captions(), score_threshold=score_threshold
         )
 
-    def save(self, path: str | PathLike[str], image: Image.Image | np.ndarray | Tensor | None = None) -> None:
+    def save(
+        self, path: str | PathLike[str], image: "Image.Image | np.ndarray | Tensor | None" = None
+    ) -> None:
         """Write the picture with the detections drawn; the suffix of ``path`` says in which format.
 
         image: as in ``draw``. Raises UserError if the suffix is not one of a picture.
@@ -114,7 +116,7 @@ class Result:
         with whole(path) as draft:
             self.draw(image).save(draft, format)
 
-    def show(self, image: Image.Image | np.ndarray | Tensor | None = None) -> None:
+    def show(self, image: "Image.Image | np.ndarray | Tensor | None" = None) -> None:
         """Show the picture with the detections drawn in a window. image: as in ``draw``.
 
         In a notebook, ``result.draw()`` as the last line of a cell shows it there.

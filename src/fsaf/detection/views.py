@@ -8,19 +8,16 @@ Shapes: n detections of a view or of a picture, R tiles. Sizes are (height, widt
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fsaf.boxes import area, intersection, mirror_boxes
 from fsaf.config import DataConfig, PredictConfig, limits
 from fsaf.config.data import MULTIPLE
+from fsaf.data.arrays import resize_array
 from fsaf.data.augment import Region
 from fsaf.data.shapes import fit_image, padded_shape, round_up
-from fsaf.data.transforms import resize
-from fsaf.detection.postprocess import Candidates, Detections, suppress
+from fsaf.detection.found import Found
 from fsaf.errors import RecipeError
 
 EDGE = 4
@@ -42,19 +39,6 @@ class View:
     """The view is mirrored left to right."""
     tile: bool = False
     """The view is one of several tiles."""
-
-
-class Found(NamedTuple):
-    """Detections, best first."""
-
-    boxes: np.ndarray
-    """(n, 4) float32 x1, y1, x2, y2."""
-    scores: np.ndarray
-    """(n,) float32."""
-    labels: np.ndarray
-    """(n,) int64."""
-    levels: np.ndarray | None
-    """(n,) int64 pyramid levels; None if not known."""
 
 
 def plan_views(size: tuple[int, int], data: DataConfig, settings: PredictConfig) -> list[View]:
@@ -117,23 +101,33 @@ def scale_data(data: DataConfig, factor: float) -> DataConfig:
     return replace(data, short_side=short, long_side=long, shapes=shapes)
 
 
-def take_view(image: Tensor, view: View, antialias: bool) -> Tensor:
-    """Return the pixels of a view without padding: (3, h, w) of a picture (3, H, W), both uint8."""
+def take_view(image: np.ndarray, view: View, antialias: bool) -> np.ndarray:
+    """Return the pixels of a view without padding: (h, w, 3) of a picture (H, W, 3), both uint8."""
     top, left, height, width = view.region
-    part = resize(image[:, top : top + height, left : left + width], view.size, antialias)
-    return part.flip(2) if view.mirror else part
+    part = image[top : top + height, left : left + width]
+    if part.shape[:2] != view.size:
+        part = _smooth(part, view.size) if antialias else resize_array(part, view.size)
+    return part[:, ::-1] if view.mirror else part
 
 
-def from_view(found: Detections, row: int, view: View) -> Found:
-    """Return row ``row`` of a batch's detections, in pixels of the picture that ``view`` shows."""
-    boxes, scores, labels, *levels = (tensor[row].cpu().numpy() for tensor in found if tensor is not None)
-    keep = labels >= 0
-    boxes = boxes[keep]
+def _smooth(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize as PyTorch does with antialias."""
+    import torch
+
+    from fsaf.data.transforms import resize
+
+    image = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+    return resize(image.permute(2, 0, 1), size, antialias=True).permute(1, 2, 0).numpy()
+
+
+def from_view(found: Found, view: View) -> Found:
+    """Return the detections in a view in pixels of the picture that it shows."""
+    boxes = found.boxes
     if view.mirror:
         boxes = mirror_boxes(boxes, view.size, True, False)
     top, left, height, width = view.region
     boxes = to_original(boxes, view.size, (height, width)) + np.array([left, top] * 2, np.float32)
-    return Found(boxes, scores[keep], labels[keep], levels[0][keep] if levels else None)
+    return found._replace(boxes=boxes)
 
 
 def to_original(boxes: np.ndarray, size: tuple[int, int], original: tuple[int, int]) -> np.ndarray:
@@ -197,6 +191,10 @@ def _suppress(found: Found, settings: PredictConfig, limit: int) -> Found:
     """Suppress as ``postprocess.suppress`` does, on the CPU, without its fixed number of rounds."""
     if not len(found.scores):
         return found
+    import torch  # late: a single view, as an exported file has it, needs no PyTorch
+
+    from fsaf.detection.postprocess import Candidates, suppress
+
     levels = np.zeros_like(found.labels) if found.levels is None else found.levels
     # Suppression moves classes apart by the largest corner: in huge pictures float32 would round small boxes.
     fine = (found.boxes.astype(np.float64), found.scores.astype(np.float64), found.labels, levels)

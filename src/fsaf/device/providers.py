@@ -4,8 +4,6 @@ import os
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-import torch
-
 from fsaf.errors import DeviceError, UserError
 
 PROVIDERS = {
@@ -39,10 +37,7 @@ def find_provider(device: str, available: Collection[str]) -> Provider:
     """
     kind, number = split_device(device)
     if kind == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        kind = accelerator.type if accelerator else "cpu"
-        if kind not in PROVIDERS or PROVIDERS[kind][0] not in available:
-            kind = "cpu"
+        kind = _accelerator({each for each, (name, _) in PROVIDERS.items() if name in available})
     if kind == "cpu":
         return Provider("cpu", CPU_PROVIDER, "onnxruntime", [CPU_PROVIDER])
     if kind not in PROVIDERS:
@@ -55,6 +50,16 @@ def find_provider(device: str, available: Collection[str]) -> Provider:
         )
     check_number(device, kind, number)
     return Provider(f"{kind}:{number}", provider, package, [(provider, {"device_id": number}), CPU_PROVIDER])
+
+
+def _accelerator(kinds: Collection[str]) -> str:
+    """Return the type of the accelerator that PyTorch sees if it is one of ``kinds``, else ``cpu``."""
+    if not kinds:
+        return "cpu"
+    import torch  # late: onnxruntime for a CPU needs no PyTorch
+
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator.type if accelerator and accelerator.type in kinds else "cpu"
 
 
 def find_npu(device: str) -> tuple[str, int]:
@@ -87,6 +92,8 @@ def split_device(device: str) -> tuple[str, int]:
 
 def check_number(device: str, kind: str, number: int) -> None:
     """Raise UserError if PyTorch sees devices of type ``kind`` here, but not as many as ``number`` needs."""
+    import torch
+
     try:
         module = torch.get_device_module(kind)
         count = module.device_count() if module.is_available() else None

@@ -17,10 +17,11 @@ from torchvision.ops import box_iou
 
 from fsaf.config import Config, PredictConfig
 from fsaf.data.records import Classes
-from fsaf.detection.exported import prepare_inputs, run_session, to_raw_outputs
+from fsaf.detection.exported import prepare_inputs, run_session
 from fsaf.detection.file_info import Outputs
 from fsaf.detection.onnx import OnnxSession
 from fsaf.detection.postprocess import Detections
+from fsaf.detection.raw_file import to_raw_outputs
 from fsaf.errors import UserError
 from fsaf.model.anchors import decode_deltas
 from fsaf.model.outputs import RawOutputs
@@ -82,14 +83,14 @@ def check_file(
     mean = config.model.mean_colour
 
     def run_network(images: Tensor, sizes_b2: Tensor) -> tuple[Tensor, ...]:
-        return network(*prepare_inputs(session, images, sizes_b2, mean))
+        return network(*map(torch.from_numpy, prepare_inputs(session, images, sizes_b2, mean)))
 
     comparison = Comparison(images=sum(len(images) for images, _ in batches))
     for images, sizes_b2 in batches:
         with torch.inference_mode():
             pairs = zip(images.split(1), sizes_b2.split(1), strict=True)
             ours = [run_network(image, size) for image, size in pairs]
-            found = run_session(session, images, sizes_b2, mean)
+            found = tuple(map(torch.from_numpy, run_session(session, images, sizes_b2, mean)))
         expected = [torch.cat(x) for x in zip(*ours, strict=True)]
         if outputs == "detections":
             both = Detections(*expected), Detections(*found)

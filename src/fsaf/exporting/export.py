@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from fsaf.config import DataConfig
@@ -118,16 +120,22 @@ def _batches(
     size, and turned a quarter: a file that takes any size must agree with PyTorch at several.
     """
     if size is not None:
-        return [stack([prepare(picture, replace(data, shapes=[size], pad=None)) for picture in pictures])]
+        fixed = replace(data, shapes=[size], pad=None)
+        return [_stack([prepare(picture, fixed) for picture in pictures])]
     prepared = [prepare(picture, data) for picture in pictures]
     if other_sizes:
         first = open_picture(pictures[0], data)
         smaller = scale_data(replace(data, shapes=None, pad=MULTIPLE), 0.75)
-        prepared += [prepare(first.image, smaller), prepare(first.image.rot90(1, (1, 2)), data)]
+        prepared += [prepare(first.image, smaller), prepare(np.rot90(first.image), data)]
     by_shape: dict[tuple[int, int], list[Prepared]] = {}
     for one in prepared:
         by_shape.setdefault(one.view.shape, []).append(one)
-    return [stack(each) for each in by_shape.values()]
+    return [_stack(each) for each in by_shape.values()]
+
+
+def _stack(pictures: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
+    images, sizes_b2 = stack(pictures)
+    return torch.from_numpy(images), torch.from_numpy(sizes_b2)
 
 
 def _check_free(path: Path) -> None:

@@ -64,7 +64,7 @@ def _feeds(session: Session, batches: Batches, config: Config) -> Iterator[dict[
         count = session.input_shape[0] or 1
         for start in range(0, len(images), count):
             index = [min(i, len(images) - 1) for i in range(start, start + count)]
-            parts = [x[index].contiguous().numpy() for x in inputs]
+            parts = [np.ascontiguousarray(x[index]) for x in inputs]
             yield dict(zip(("images", "sizes"), parts, strict=False))
 
 

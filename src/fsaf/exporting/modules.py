@@ -10,7 +10,7 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from fsaf.config import PredictConfig
-from fsaf.detection.exported import Outputs
+from fsaf.detection.file_info import Outputs
 from fsaf.detection.postprocess import postprocess
 from fsaf.model.detector import FSAF
 from fsaf.model.outputs import RawOutputs

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fsaf.config import ObjectiveConfig
 from fsaf.data.batch import Batch
-from fsaf.detection.network import TorchNetwork
+from fsaf.detection.torch_network import TorchNetwork
 from fsaf.model.detector import FSAF
 from fsaf.model.outputs import RawOutputs
 from fsaf.objective.objective import Sums, divide, objective
