@@ -15,7 +15,7 @@ ALLOWED = {
     "device/choice.py": {*ACCELERATORS, "cpu"},
     "device/placement.py": {"cuda", "npu", "cpu"},
     "device/programs.py": {"cuda", "npu", "xpu"},
-    "device/providers.py": {"cuda", "npu", "cpu"},
+    "device/providers.py": {"cuda", "npu", "xpu", "cpu"},
     "device/state.py": {"mps", "cpu"},
     # Files are read to the CPU. Tensors on other devices, such as meta, have no values to check.
     "checkpoints/memory.py": {"cpu"},

@@ -223,12 +223,13 @@ def export(
     fp16: bool = False,
     int8: bool = False,
 ) -> "ExportReport":
-    """Write a detector as the ONNX file ``path``, and compare the file with PyTorch on pictures.
+    """Write a detector as the file ``path``, and compare the file with PyTorch on pictures.
 
     >>> report = fsaf.export("runs/mine/checkpoints/best.pt", "model.onnx", size=(384, 512))
     >>> print(report.summary())
 
-    detector: a ``Detector``, or anything that ``fsaf.load`` opens. images: pictures to compare on; by default
+    detector: a ``Detector``, or anything that ``fsaf.load`` opens. path: ends in ``.onnx``, or in ``.xml``
+    for OpenVINO, whose weights are written beside it as ``.bin``. images: pictures to compare on; by default
     eight of the validation split of the data that the detector was trained on. size: (H, W) that images are
     padded to; by default any multiples of 32, unless the recipe has a single batch shape. target: ``ascend``
     writes a file for Ascend's compiler ATC. batch: images per run; dynamic_batch leaves the number to the

@@ -8,10 +8,17 @@ from fsaf.cli.verb import EVALUATION, Verb, of_detector
 from fsaf.errors import UserError
 from fsaf.text import printable_lines
 
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+
 
 def options(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
     parser.add_argument("--out", metavar="FILE", help="file to write (the checkpoint's name with .onnx)")
+    parser.add_argument(
+        "--format",
+        choices=tuple(SUFFIXES),
+        help="onnx, or openvino: an .xml file with its .bin (what FILE ends in; else onnx)",
+    )
     parser.add_argument(
         "--size",
         type=int,
@@ -70,7 +77,6 @@ def run(args: argparse.Namespace) -> None:
     from fsaf.data.readers.splits import open_split
     from fsaf.exporting.ascend import ascend_commands
     from fsaf.exporting.export import export_detector
-    from fsaf.run_folder.paths import beside
 
     checkpoint = choose(args.checkpoint)
     detector = open_detector(checkpoint, args.overrides, args.device, fold=False)
@@ -88,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
             ) from error
     report = export_detector(
         detector,
-        Path(args.out) if args.out else beside(Path(checkpoint), ".onnx"),
+        _out(args, checkpoint),
         pictures[: args.check],
         size=tuple(args.size) if args.size else None,
         target=args.target,
@@ -109,9 +115,20 @@ def run(args: argparse.Namespace) -> None:
         print(printable_lines(f"\n{ascend_commands(report.path, report.input_shape)}"))
 
 
+def _out(args: argparse.Namespace, checkpoint: str) -> Path:
+    """Return the path of the file. Raises UserError if its name is not one of the format."""
+    from fsaf.run_folder.paths import beside
+
+    suffix = SUFFIXES[args.format or "onnx"]
+    out = Path(args.out) if args.out else beside(Path(checkpoint), suffix)
+    if args.format and out.suffix != suffix:
+        raise UserError(f"{out}: the name of a file of the format {args.format} must end in {suffix}")
+    return out
+
+
 VERB = Verb(
     name="export",
-    text="Write a checkpoint as ONNX and compare the file with PyTorch.",
+    text="Write a checkpoint as ONNX or OpenVINO and compare the file with PyTorch.",
     options=options,
     run=run,
     keys=of_detector(*EVALUATION),
@@ -119,6 +136,7 @@ VERB = Verb(
     examples=(
         "fsaf export runs/mine",
         "fsaf export runs/mine/checkpoints/best.pt --size 384 512 --batch 0",
+        "fsaf export runs/mine --format openvino --fp16",
         "fsaf export runs/mine/checkpoints/best.pt --for ascend --out fsaf.onnx",
     ),
 )

@@ -17,6 +17,7 @@ from fsaf.detection.found import Found
 from fsaf.detection.network import Network, is_network
 from fsaf.detection.om import open_om
 from fsaf.detection.onnx import open_onnx
+from fsaf.detection.openvino import open_openvino
 from fsaf.detection.picture import Picture, open_picture, prepare_view, split_pictures, stack
 from fsaf.detection.result import Result
 from fsaf.detection.saving import Saving
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from fsaf.detection.postprocess import Detections
     from fsaf.model.detector import FSAF
 
-RUNTIMES = {".onnx": open_onnx, ".om": open_om}
+RUNTIMES = {".onnx": open_onnx, ".om": open_om, ".xml": open_openvino}
 """Functions that open exported files, by suffix. All other files are checkpoints."""
 
 Batch: TypeAlias = list[tuple[int, int, View]]
@@ -250,8 +251,8 @@ def load(
     >>> detector.predict("photo.jpg").names
     ['7', '3']
 
-    Exported files are ``.onnx`` and, compiled from those, ``.om``. A checkpoint may also be a folder that
-    ``fsaf publish`` wrote, or ``hf:USER/NAME`` on the Hugging Face hub.
+    Exported files are ``.onnx`` and, made from those, ``.xml`` (OpenVINO) and ``.om``. A checkpoint may also
+    be a folder that ``fsaf publish`` wrote, or ``hf:USER/NAME`` on the Hugging Face hub.
 
     device: auto, cpu, cuda, npu, npu:1 and so on; by default an accelerator if there is one, else the CPU.
     winograd: compute 3x3 convolutions on a CPU by Winograd's algorithm (``fsaf.model.convolution``); None

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class Session(Protocol):
     """An exported file made ready to run by some library."""
 
+    runtime: str
+    """Name of the library."""
     path: Path
     device: str
     input_shape: tuple[int | None, ...]

@@ -27,6 +27,7 @@ TOOL = "https://github.com/Ascend/tools/tree/master/ais-bench_workload/tool/ais_
 class OmSession:
     """A session of ais_bench. Raises UserError if it cannot open the file, or not on the device."""
 
+    runtime = "ais_bench"
     takes_sizes = False
 
     def __init__(self, path: Path, device: str, inputs: dict[str, Any]) -> None:

@@ -23,6 +23,8 @@ NUMBERS = (np.float32, np.int64)
 class OnnxSession:
     """A session of onnxruntime. Raises UserError if it cannot open the file, or not on the device."""
 
+    runtime = "onnxruntime"
+
     def __init__(self, path: Path, device: str = "auto") -> None:
         onnxruntime = import_extra("onnxruntime")
         if not path.is_file():

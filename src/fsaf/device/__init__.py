@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         use_exact_fp32,
     )
     from fsaf.device.programs import GRAPHS, TRITON, GraphTools, can_compile, check_compile, version
-    from fsaf.device.providers import Provider, find_npu, find_provider
+    from fsaf.device.providers import Provider, find_npu, find_openvino, find_provider
     from fsaf.device.state import (
         free_cache,
         free_memory,
@@ -53,6 +53,7 @@ __all__ = [
     "check_compile",
     "copy_images",
     "find_npu",
+    "find_openvino",
     "find_provider",
     "free_cache",
     "free_memory",
@@ -87,6 +88,7 @@ _HOMES = {
     "check_compile": "fsaf.device.programs",
     "copy_images": "fsaf.device.placement",
     "find_npu": "fsaf.device.providers",
+    "find_openvino": "fsaf.device.providers",
     "find_provider": "fsaf.device.providers",
     "free_cache": "fsaf.device.state",
     "free_memory": "fsaf.device.state",

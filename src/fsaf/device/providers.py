@@ -1,4 +1,4 @@
-"""Devices of libraries other than PyTorch: onnxruntime's execution providers, and NPUs by number."""
+"""Devices of other libraries: onnxruntime's execution providers, OpenVINO's plugins, NPUs by number."""
 
 import os
 from collections.abc import Collection
@@ -60,6 +60,19 @@ def _accelerator(kinds: Collection[str]) -> str:
 
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return accelerator.type if accelerator and accelerator.type in kinds else "cpu"
+
+
+def find_openvino(device: str) -> tuple[str, str]:
+    """Return the name of ``device`` (auto, cpu, xpu, xpu:1), and its name in OpenVINO. ``auto`` is the CPU.
+
+    Raises UserError if it is another device.
+    """
+    kind, number = split_device(device)
+    if kind in ("auto", "cpu"):
+        return "cpu", "CPU"
+    if kind != "xpu":
+        raise DeviceError(f"device {device!r}: OpenVINO files run on auto, cpu, xpu (Intel's GPUs)")
+    return f"xpu:{number}", f"GPU.{number}"
 
 
 def find_npu(device: str) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""Compare an ONNX file in onnxruntime with the PyTorch network it was written from.
+"""Compare an exported file with the PyTorch network it was written from.
 
 Shapes: N images, M detections of an image.
 """
@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,9 +16,8 @@ from torchvision.ops import box_iou
 
 from fsaf.config import Config, PredictConfig
 from fsaf.data.records import Classes
-from fsaf.detection.exported import prepare_inputs, run_session
+from fsaf.detection.exported import Session, prepare_inputs, run_session
 from fsaf.detection.file_info import Outputs
-from fsaf.detection.onnx import OnnxSession
 from fsaf.detection.postprocess import Detections
 from fsaf.detection.raw_file import to_raw_outputs
 from fsaf.errors import UserError
@@ -41,14 +39,14 @@ TIE_SHARE = 0.05
 PASSES = 5
 """Timed passes of each runtime."""
 
-REMEDY = "Try another opset, or other versions of torch, onnxscript and onnxruntime"
-
 
 @dataclass(kw_only=True)
 class Comparison:
-    """Largest differences between ONNX and PyTorch."""
+    """Largest differences between the file and PyTorch."""
 
     images: int
+    runtime: str = "onnxruntime"
+    """Library that ran the file."""
     compared: Literal["detections", "locations"] = "detections"
     """Locations in a file without suppression."""
     detections: int = 0
@@ -62,12 +60,16 @@ class Comparison:
     """Number found by one side only because suppression had to choose between equals."""
     torch_seconds: float = 0.0
     """Of the first image on the CPU, the median of ``PASSES``."""
-    onnx_seconds: float = 0.0
+    file_seconds: float = 0.0
     """Of the first image on the CPU, the median of ``PASSES``."""
 
 
+Check = Callable[[Session], Comparison]
+"""Compares a file with PyTorch. Raises UserError if they disagree."""
+
+
 def check_file(
-    path: Path,
+    session: Session,
     network: nn.Module,
     batches: Sequence[tuple[Tensor, Tensor]],
     outputs: Outputs,
@@ -79,13 +81,13 @@ def check_file(
 
     Raises UserError, calling the file ``name``, if they differ by more than the tolerances.
     """
-    session = OnnxSession(path, "cpu")
     mean = config.model.mean_colour
 
     def run_network(images: Tensor, sizes_b2: Tensor) -> tuple[Tensor, ...]:
         return network(*map(torch.from_numpy, prepare_inputs(session, images, sizes_b2, mean)))
 
-    comparison = Comparison(images=sum(len(images) for images, _ in batches))
+    count = sum(len(images) for images, _ in batches)
+    comparison = Comparison(images=count, runtime=session.runtime)
     for images, sizes_b2 in batches:
         with torch.inference_mode():
             pairs = zip(images.split(1), sizes_b2.split(1), strict=True)
@@ -105,7 +107,7 @@ def check_file(
             lambda: run_network(images, sizes_b2),
             lambda: run_session(session, images, sizes_b2, mean),
         )
-        comparison.torch_seconds, comparison.onnx_seconds = _median_seconds(calls)
+        comparison.torch_seconds, comparison.file_seconds = _median_seconds(calls)
     return comparison
 
 
@@ -130,10 +132,8 @@ def _compare_raw(expected: RawOutputs, found: RawOutputs, comparison: Comparison
     comparison.max_score_difference = max(comparison.max_score_difference, scores)
     comparison.max_box_difference = max(comparison.max_box_difference, boxes)
     if not (scores <= SCORE_TOLERANCE and boxes <= BOX_TOLERANCE):  # so that NaN fails too
-        raise UserError(
-            f"{name}: not written, because onnxruntime and PyTorch disagree: boxes by up to {boxes:.3g} px, "
-            f"scores by up to {scores:.3g}. {REMEDY}"
-        )
+        what = f"boxes by up to {boxes:.3g} px, scores by up to {scores:.3g}"
+        raise _disagreement(name, comparison, what)
 
 
 def _decode(outputs: RawOutputs) -> Iterator[tuple[Tensor, Tensor]]:
@@ -174,7 +174,7 @@ def compare_detections(
         alone += len(rest_a) + len(rest_b)
         for who, own, rest, other, other_rest in (
             ("PyTorch", a, rest_a, b, rest_b),
-            ("onnxruntime", b, rest_b, a, rest_a),
+            (comparison.runtime, b, rest_b, a, rest_a),
         ):
             for j in rest:
                 if _on_edge(own["scores"][j], other, settings):
@@ -182,13 +182,11 @@ def compare_detections(
                 elif _tied(own, j, other, other_rest, settings):
                     comparison.tied += 1
                 else:
-                    _fail(name, i, who, own, j, classes)
+                    raise _disagreement(name, comparison, _describe(i, who, own, j, classes))
     limit = TIE_SHARE * comparison.detections
     if comparison.tied > limit or (alone and not comparison.detections):
-        raise UserError(
-            f"{name}: not written, because onnxruntime and PyTorch disagree: {alone} detections found by one "
-            f"only, beside {comparison.detections} found by both. {REMEDY}"
-        )
+        what = f"{alone} detections found by one only, beside {comparison.detections} found by both"
+        raise _disagreement(name, comparison, what)
 
 
 def _rows(detections: Detections) -> Iterator[dict[str, Any]]:
@@ -236,10 +234,16 @@ def _tied(
     return bool((rival & (near | (only_there & (iou > settings.nms_iou)))).any())
 
 
-def _fail(name: str, image: int, who: str, own: dict[str, Any], j: int, classes: Classes) -> None:
+def _describe(image: int, who: str, own: dict[str, Any], j: int, classes: Classes) -> str:
     box = ", ".join(f"{v:.1f}" for v in own["boxes"][j])
-    raise UserError(
-        f"{name}: not written, because onnxruntime and PyTorch disagree: in image {image} only {who} finds "
-        f"{classes.names[own['labels'][j]]!r} with score {own['scores'][j]:.4f} at [{box}] (tolerances: "
-        f"{BOX_TOLERANCE} px, {SCORE_TOLERANCE}). {REMEDY}"
+    return (
+        f"in image {image} only {who} finds {classes.names[own['labels'][j]]!r} with score "
+        f"{own['scores'][j]:.4f} at [{box}] (tolerances: {BOX_TOLERANCE} px, {SCORE_TOLERANCE})"
+    )
+
+
+def _disagreement(name: str, comparison: Comparison, what: str) -> UserError:
+    return UserError(
+        f"{name}: not written, because {comparison.runtime} and PyTorch disagree: {what}. Try another opset, "
+        f"or other versions of torch, onnxscript and {comparison.runtime}"
     )

@@ -1,4 +1,4 @@
-"""Write a detector as an ONNX file, check it on pictures, and note both beside it."""
+"""Write a detector as a file of ONNX or OpenVINO, check it on pictures, and note both beside it."""
 
 import dataclasses
 import json
@@ -21,8 +21,10 @@ from fsaf.detection.picture import Picture, Prepared, open_picture, prepare, sta
 from fsaf.detection.views import scale_data
 from fsaf.errors import UserError
 from fsaf.exporting.ascend import ascend_options, check_operators
+from fsaf.exporting.convert import Conversion
 from fsaf.exporting.int8 import CALIBRATED_ON
-from fsaf.exporting.onnx import ExportReport, export_onnx
+from fsaf.exporting.onnx import OPENVINO, ExportReport, export_onnx
+from fsaf.exporting.openvino import import_openvino
 from fsaf.exporting.reduced import Reduction
 from fsaf.exporting.standalone import check_standalone, write_script
 from fsaf.files import write_text
@@ -43,6 +45,7 @@ def export_detector(
 ) -> ExportReport:
     """Write ``detector`` to ``path``, check it on ``pictures``, and note both in ``export.json`` beside it.
 
+    path: ends in ``.onnx``, or ``.xml`` for OpenVINO.
     size: (H, W) that images are padded to. By default it is free, any multiples of 32, unless the recipe has
     a single batch shape; with ``fixed_size`` or a ``target``, it is the first batch shape. target: for
     ``ascend`` the file is one that ATC reads (``fsaf.exporting.ascend``), and instead of ``export.json`` a
@@ -55,6 +58,9 @@ def export_detector(
     model, config = detector.model, detector.config
     if not pictures:
         raise UserError("there is no picture to check the file on; give some with --images")
+    openvino = path.suffix == OPENVINO
+    if openvino:
+        _check_openvino(standalone, target)
     _check_precision(fp16, calibrate is not None, target)
     if target == "ascend":
         options = {**ascend_options(options), "check_graph": check_operators}
@@ -65,8 +71,9 @@ def export_detector(
     if size is None and (target or options.get("fixed_size") or len(shapes or []) == 1):
         size = shapes[0] if shapes else (round_up(config.data.short_side), round_up(config.data.long_side))
     batches = _batches(pictures, config.data, size)
-    if fp16 or calibrate is not None:
-        options["reduce"] = _reduction(detector, calibrate, batches, size)
+    reduction = _reduction(detector, calibrate, batches, size) if fp16 or calibrate is not None else None
+    if reduction or openvino:
+        options["convert"] = Conversion(openvino=openvino, reduction=reduction)
     report = export_onnx(model, detector.classes, config, path, size=size, batches=batches, **options)
     note = {"file": path.name, "size": size and list(size)} | dataclasses.asdict(report)
     del note["path"], note["script"]
@@ -81,6 +88,14 @@ def export_detector(
     inputs = {"images": {"shape": report.input_shape, "type": images_type}}
     _write(path.with_suffix(".json"), metadata | {"inputs": inputs, "export": note})
     return report
+
+
+def _check_openvino(standalone: bool, target: str | None) -> None:
+    if target:
+        raise UserError("for ascend: ATC reads ONNX files; give --out a name that ends in .onnx")
+    if standalone:
+        raise UserError("standalone: the script runs ONNX files; leave it out, or give --format onnx")
+    import_openvino()
 
 
 def _check_precision(fp16: bool, int8: bool, target: str | None) -> None:

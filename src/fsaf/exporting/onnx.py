@@ -22,14 +22,19 @@ from fsaf.config import Config, limits
 from fsaf.config.data import MULTIPLE
 from fsaf.data.records import Classes
 from fsaf.detection.classes import with_labels
+from fsaf.detection.exported import Session
 from fsaf.detection.file_info import Outputs, make_metadata, output_names
+from fsaf.detection.onnx import OnnxSession
+from fsaf.device import HOST
 from fsaf.errors import UserError, import_extra
-from fsaf.exporting.check import Comparison, check_file
+from fsaf.exporting.check import Check, Comparison, check_file
 from fsaf.exporting.modules import make_module, use_constant_padding
 from fsaf.exporting.reduced import ReducedReport
 from fsaf.files import check_folder, remove_leftovers, whole
 from fsaf.model.detector import FSAF
 
+OPENVINO = ".xml"
+"""Suffix of OpenVINO's files."""
 TRACED = (256, 384)
 """Size that a file with free sizes is traced with: no level has a side of 1, which would be a constant."""
 LOWEST_OPSET = 18
@@ -48,9 +53,9 @@ class ExportReport:
     seconds: float
     """Time to write the file, without the comparison."""
     comparison: Comparison | None
-    """None if no images were given to compare with."""
+    """None if no images were given to compare with. Of a file in fewer bits, that of the float file."""
     reduced: ReducedReport | None = None
-    """What fewer bits change, in a file that has them; ``comparison`` is of the file before."""
+    """What fewer bits change, in a file that has them."""
     script: Path | None = None
     """Script that runs the file without fsaf (``--standalone``)."""
 
@@ -60,7 +65,8 @@ class ExportReport:
         return f"{text}\n{self.reduced.summary()}" if self.reduced else text
 
     def _compared(self) -> str:
-        text = f"{self.path}: {self.megabytes:.1f} MB, opset {self.opset}, written in {self.seconds:.0f} s"
+        kind = "OpenVINO" if self.path.suffix == OPENVINO else f"opset {self.opset}"
+        text = f"{self.path}: {self.megabytes:.1f} MB, {kind}, written in {self.seconds:.0f} s"
         if self.comparison is None:
             return text
         c, first = self.comparison, "in float32 " if self.reduced else ""
@@ -69,7 +75,7 @@ class ExportReport:
         return (
             f"{text}\n{first}equal to PyTorch on {c.images} images, {c.detections:,} {c.compared}: boxes "
             f"within {c.max_box_difference:.2g} px, scores within {c.max_score_difference:.1g}; "
-            f"the first takes onnxruntime {1e3 * c.onnx_seconds:.0f} ms, "
+            f"the first takes {c.runtime} {1e3 * c.file_seconds:.0f} ms, "
             f"PyTorch {1e3 * c.torch_seconds:.0f}"
         )
 
@@ -89,7 +95,7 @@ def export_onnx(
     fixed_size: bool = False,
     check_graph: Callable[[Any], None] = lambda graph: None,
     batches: Sequence[tuple[Tensor, Tensor]] = (),
-    reduce: Callable[[Path, str], ReducedReport] | None = None,
+    convert: Callable[[Path, Path, Check], Comparison | ReducedReport] | None = None,
 ) -> ExportReport:
     """Write ``model`` to ``path``. The file appears only when it is whole and, given images, checked.
 
@@ -99,8 +105,8 @@ def export_onnx(
     0..255 instead of uint8. fixed_size: leave out the input ``sizes``; the caller fills the padding with the
     mean colour. check_graph: called with the graph, of onnx_ir, before the file is written; it may raise.
     batches: real preprocessed images, (n, 3, H, W) uint8, and their sizes inside the padding, (n, 2), any
-    number; onnxruntime runs the file on them and must agree with PyTorch. reduce: called then with a draft of
-    the file, and ``path`` for messages, to replace the draft by one of fewer bits (``Reduction``).
+    number; onnxruntime runs the file on them and must agree with PyTorch. convert: called then with a
+    draft of the file, to replace it by the file asked for (``fsaf.exporting.convert``).
     Raises UserError for wrong settings, a missing package, or a file that disagrees.
     """
     config = replace(config, model=model.settings, predict=with_labels(config.predict, classes))
@@ -132,17 +138,23 @@ def export_onnx(
         {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     )
 
+    def check(session: Session) -> Comparison:
+        return check_file(session, network, batches, outputs, config, classes, str(path))
+
     with whole(path) as draft:
         program.save(draft, external_data=False)
         seconds = time.perf_counter() - start
-        comparison = None
+        comparison, reduced = None, None
         if batches:
-            comparison = check_file(draft, network, batches, outputs, config, classes, str(path))
-        reduced = reduce(draft, str(path)) if reduce else None
-        megabytes = draft.stat().st_size / 1e6
+            comparison = check(OnnxSession(draft, HOST))
+        if convert:
+            found = convert(draft, path, check)
+            comparison = found if isinstance(found, Comparison) else comparison
+            reduced = found if isinstance(found, ReducedReport) else None
+    files = [path, path.with_suffix(".bin")] if path.suffix == OPENVINO else [path]
     return ExportReport(
         path=path,
-        megabytes=megabytes,
+        megabytes=sum(file.stat().st_size for file in files) / 1e6,
         opset=written,
         input_shape=(None if dynamic_batch else batch, 3, *(size or (None, None))),
         seconds=seconds,
@@ -155,8 +167,8 @@ def _check_settings(path: Path, size: tuple[int, int] | None, batch: int, opset:
     onnx = import_extra("onnx")
     import_extra("onnxscript")
     import_extra("onnxruntime")
-    if path.suffix != ".onnx":
-        raise UserError(f"{path}: the name of an exported file must end in .onnx")
+    if path.suffix not in (".onnx", OPENVINO):
+        raise UserError(f"{path}: the name of an exported file must end in .onnx, or .xml for OpenVINO")
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give the name of a file")
     if size and any(side < MULTIPLE or side % MULTIPLE for side in size):

@@ -1,13 +1,12 @@
-"""An exported file in fewer bits: write it, and measure what that changes.
+"""What fewer bits change in an exported file.
 
 The float file is equal to PyTorch, as the export has checked. A file in fewer bits cannot be, so its
 detections are compared with those of the float file, and AP is measured for both.
 """
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from torchvision.ops import box_iou
@@ -16,12 +15,10 @@ from fsaf.config import Config, DataConfig
 from fsaf.config.predict import SHOWN_SCORE
 from fsaf.data.records import Records
 from fsaf.detection.detector import Detector
-from fsaf.detection.network import Network
-from fsaf.detection.onnx import open_onnx
-from fsaf.errors import UserError, import_extra
+from fsaf.detection.network import Network, Opened
+from fsaf.errors import UserError
 from fsaf.exporting.fp16 import to_float16
 from fsaf.exporting.int8 import Batches, quantise
-from fsaf.files import temporary_folder
 from fsaf.scoring.evaluate import evaluate
 
 SAME_IOU = 0.5
@@ -77,7 +74,7 @@ class ReducedReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Reduction:
-    """How to reduce a file, and what to measure it on."""
+    """What fewer bits are measured on."""
 
     calibration: Batches | None
     """For 8 bits; None for float16."""
@@ -89,40 +86,40 @@ class Reduction:
     no_records: str | None = None
     """Why there is no validation split."""
 
-    def __call__(self, draft: Path, name: str) -> ReducedReport:
-        """Replace the float file ``draft`` by a reduced one, called ``name`` in messages.
+    @property
+    def precision(self) -> Precision:
+        """What the file is reduced to."""
+        return "fp16" if self.calibration is None else "int8"
 
-        Raises UserError if too few detections are found again.
+    def write(self, source: Path, target: Path, config: Config) -> None:
+        """Write the float ONNX file ``source`` in fewer bits to ``target``."""
+        if self.calibration is None:
+            to_float16(source, target)
+        else:
+            quantise(source, target, self.calibration, config)
+
+    def measure(self, before: Opened, after: Opened, megabytes: float, name: str) -> ReducedReport:
+        """Compare a file in fewer bits, called ``name`` in messages, with the float file.
+
+        megabytes: size of the float file. Raises UserError if too few detections are found again.
         """
-        before, classes, config = open_onnx(draft, "cpu")
-        report = ReducedReport(
-            precision="fp16" if self.calibration is None else "int8",
-            float_megabytes=draft.stat().st_size / 1e6,
-            no_ap=self.no_records,
-        )
-        with temporary_folder("fsaf-reduced") as folder:
-            small = folder / "model.onnx"
-            if self.calibration is None:
-                to_float16(draft, small)
-            else:
-                quantise(draft, small, self.calibration, config)
-                report.calibrated_on = sum(len(images) for images, _ in self.calibration)
-            after, _, _ = open_onnx(small, "cpu")
-            compare(before, after, self.batches, config, report)
-            if report.found < FOUND_SHARE * report.detections:
-                raise UserError(
-                    f"{name}: not written, because in {report.precision} only {report.found} of "
-                    f"{report.detections} detections are found again; at least {FOUND_SHARE:.0%} are needed. "
-                    f"{REMEDIES[report.precision]}"
-                )
-            if self.records is not None:
-                own = replace(self.data, shapes=config.data.shapes, pad=config.data.pad)
-                both = [
-                    evaluate(Detector(network, classes, config), self.records, own)[0]
-                    for network in (before, after)
-                ]
-                report.ap, report.ap_reduced = ({x: m[x] or 0.0 for x in ("AP", "AP50")} for m in both)
-            _finish(small, draft, report)
+        network, classes, config = before
+        report = ReducedReport(precision=self.precision, float_megabytes=megabytes, no_ap=self.no_records)
+        if self.calibration is not None:
+            report.calibrated_on = sum(len(images) for images, _ in self.calibration)
+        compare(network, after[0], self.batches, config, report)
+        if report.found < FOUND_SHARE * report.detections:
+            raise UserError(
+                f"{name}: not written, because in {report.precision} only {report.found} of "
+                f"{report.detections} detections are found again; at least {FOUND_SHARE:.0%} are needed. "
+                f"{REMEDIES[report.precision]}"
+            )
+        if self.records is not None:
+            own = replace(self.data, shapes=config.data.shapes, pad=config.data.pad)
+            both = [
+                evaluate(Detector(one, classes, config), self.records, own)[0] for one in (network, after[0])
+            ]
+            report.ap, report.ap_reduced = ({x: m[x] or 0.0 for x in ("AP", "AP50")} for m in both)
         return report
 
 
@@ -144,13 +141,3 @@ def compare(before: Network, after: Network, batches: Batches, config: Config, r
                     differences.append(abs(score - float(scores_r[best])))
     report.found = len(differences)
     report.score_difference = float(np.mean(differences)) if differences else 0.0
-
-
-def _finish(source: Path, target: Path, report: ReducedReport) -> None:
-    """Copy a file with the report in its metadata."""
-    onnx = import_extra("onnx")
-    model: Any = onnx.load(source)
-    model.producer_name = "fsaf"
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "reduced", json.dumps(asdict(report))
-    onnx.save(model, target)
