@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fsaf.detection.exported import open_exported
 from fsaf.detection.file_info import FORMAT, read_info
 from fsaf.detection.network import Opened
+from fsaf.detection.opening import open_exported
 from fsaf.device import find_openvino
 from fsaf.errors import CheckpointError, import_extra
 
