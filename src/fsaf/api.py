@@ -234,12 +234,11 @@ def export(
     padded to; by default any multiples of 32, unless the recipe has a single batch shape. target: ``ascend``
     writes a file for Ascend's compiler ATC. batch: images per run; dynamic_batch leaves the number to the
     caller of the file. opset: of ONNX; by default PyTorch's. outputs: ``raw`` writes logits and boxes of all
-    locations, without NMS.
-    float_images: take float32 images, 0..255, instead of uint8; by default only for ``ascend``. fixed_size:
-    leave out the input ``sizes``; the caller fills padding with the mean colour. standalone: write
-    ``NAME_predict.py`` beside the file, which runs it with numpy, Pillow and onnxruntime alone. fp16: write
-    the network in float16. int8: quantise convolutions to 8 bits, calibrated on ``images``, by default on up
-    to 64 of the training split.
+    locations, without NMS. float_images: take float32 images, 0..255, instead of uint8; by default only for
+    ``ascend``. fixed_size: leave out the input ``sizes``; the caller fills padding with the mean colour.
+    standalone: write ``NAME_predict.py`` beside the file, which runs it with numpy, Pillow and onnxruntime
+    alone. fp16: write the network in float16. int8: quantise convolutions to 8 bits, calibrated on
+    ``images``, by default on up to 64 of the training split.
     Raises UserError for wrong settings, or if the file and PyTorch disagree; no file is left then.
     """
     from fsaf.data.readers import splits
