@@ -31,7 +31,7 @@ class Conv3x3(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W)."""
         if (
-            _is_transformed(x)
+            is_transformed(x)
             or x.dtype is not torch.float32
             or not has_winograd(x.device)
             or torch.is_autocast_enabled(x.device.type)
@@ -41,7 +41,7 @@ class Conv3x3(nn.Conv2d):
         return _Function.apply(x, self.weight, self.bias, self.stride[0])
 
 
-def _is_transformed(x: Tensor) -> bool:
+def is_transformed(x: Tensor) -> bool:
     """Return True if PyTorch records or transforms the program, which custom functions do not allow."""
     return (
         torch.compiler.is_compiling()

@@ -13,6 +13,7 @@ from fsaf.data.records import Classes
 from fsaf.device import place, use_exact_fp32
 from fsaf.errors import RecipeError
 from fsaf.model.convolution import use_winograd
+from fsaf.model.depthwise import speed_up_depthwise
 from fsaf.model.detector import FSAF
 from fsaf.processes import group
 from fsaf.training.optim import MovingAverage, make_optimizer
@@ -41,6 +42,7 @@ def start_run(config: Config, classes: Classes, device: torch.device, earlier: E
     notes = [] if earlier else _initial_weights(model, classes, config)
     model = place(model, device)
     use_winograd(model, config.winograd)
+    speed_up_depthwise(model)
     run = Run(
         config=replace(config, model=model.settings, resume=earlier is not None),
         classes=classes,
