@@ -1,6 +1,7 @@
 """Choosing a device by name."""
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 import fsaf.device.programs
 from fsaf.device import (
+    bf16_unit,
     can_compile,
     check_compile,
     memory_gb,
@@ -88,6 +90,31 @@ def test_memory_where_torch_accelerator_cannot_tell(monkeypatch: pytest.MonkeyPa
 def test_a_type_that_a_device_cannot_compute_in() -> None:
     assert runs_in(torch.device("cpu"), torch.bfloat16)
     assert not runs_in(torch.device("cpu"), torch.int8)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/cpuinfo").is_file(), reason="the system does not list the CPU's instructions"
+)
+def test_bf16_of_a_cpu_is_that_of_its_instructions() -> None:
+    flags = Path("/proc/cpuinfo").read_text().split()
+    expected = next((name for name in ("amx_bf16", "avx512_bf16") if name in flags), None)
+    assert bf16_unit(torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize("computes", [True, False])
+def test_bf16_of_an_accelerator_is_asked_of_its_module(
+    computes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_cuda(including_emulation: bool = True) -> bool:
+        return including_emulation or computes
+
+    modules = {"cuda": of_cuda, "npu": lambda: computes}
+    found = {name: SimpleNamespace(is_bf16_supported=function) for name, function in modules.items()}
+    found["mps"] = SimpleNamespace()
+    monkeypatch.setattr(torch, "get_device_module", lambda device: found[device.type])
+    for name in found:
+        device = SimpleNamespace(type=name)
+        assert bf16_unit(device) == (name if computes and name in modules else None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fsaf.config import OptimConfig, TrainConfig
+from fsaf.config import Config, OptimConfig, TrainConfig
+from fsaf.training import precision as precision_module
 from fsaf.training.optim import make_optimizer
-from fsaf.training.precision import Precision
+from fsaf.training.precision import Precision, fit_precision
 
 CPU = torch.device("cpu")
 
@@ -101,3 +102,46 @@ def test_the_network_runs_in_the_type_and_keeps_its_weights(name: str, dtype: to
     assert out.dtype is dtype and layer.weight.dtype is torch.float32
     out.float().sum().backward()
     assert layer.weight.grad is not None and layer.weight.grad.dtype is torch.float32
+
+
+def chosen(wanted: str, unit: str | None, monkeypatch: pytest.MonkeyPatch, earlier: str = "") -> list[str]:
+    """Return the precision of a run on a CPU with or without bf16 arithmetic, and the notes about it."""
+    monkeypatch.setattr(precision_module, "bf16_unit", lambda device: unit)
+    config, before = (
+        Config(train=TrainConfig(precision=name)) if name else None  # type: ignore[arg-type]
+        for name in (wanted, earlier)
+    )
+    assert config is not None
+    config, notes = fit_precision(config, CPU, before)
+    return [config.train.precision, *notes]
+
+
+def test_auto_is_bf16_where_the_device_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen("auto", "avx512_bf16", monkeypatch) == [
+        "bf16", "precision: bf16, because this CPU computes it (avx512_bf16)",
+    ]  # fmt: skip
+    name, note = chosen("auto", None, monkeypatch)
+    assert name == "fp32" and note == "precision: fp32, because this CPU does not compute in bf16"
+
+
+@pytest.mark.parametrize("unit", ["amx_bf16", None])
+@pytest.mark.parametrize("name", ["fp32", "fp16"])
+def test_a_given_precision_stays(name: str, unit: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen(name, unit, monkeypatch) == [name]
+
+
+def test_a_resumed_run_keeps_its_precision_on_any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen("auto", "avx512_bf16", monkeypatch, earlier="fp32")[0] == "fp32"
+    name, why, warning = chosen("auto", None, monkeypatch, earlier="bf16")
+    assert name == "bf16" and "because the run began with it" in why
+    assert "emulates" in warning and "--train.precision fp32" in warning
+
+
+def test_emulated_bf16_is_named_if_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "emulates" in chosen("bf16", None, monkeypatch)[1]
+    assert chosen("bf16", "amx_bf16", monkeypatch) == ["bf16"]
+
+
+def test_processes_agree_on_what_all_of_them_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision_module.group, "gather_all", lambda unit: [unit, None])
+    assert chosen("auto", "amx_bf16", monkeypatch)[0] == "fp32"

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 from fsaf.checkpoints.format import load_checkpoint, save_checkpoint
 from fsaf.cli import main
 from fsaf.recipe import build_config
-from fsaf.training import trainer
+from fsaf.training import precision, trainer
 from synthetic import eight_pictures, recipe, write_coco, write_eight
 
 pytestmark = pytest.mark.slow
@@ -157,6 +158,20 @@ def test_resume_takes_the_settings_of_the_run(begun: Path, capsys: pytest.Captur
     assert load_checkpoint(moved / "checkpoints" / "last.pt").config.data.flip == 0.25
     commands = (moved / "commands.jsonl").read_text().splitlines()
     assert f"fsaf train --resume {moved}" in json.loads(commands[-1])["command"]
+
+
+def test_the_precision_that_was_chosen_stays_for_the_whole_run(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    monkeypatch.setattr(precision, "bf16_unit", lambda device: "avx512_bf16")
+    assert "precision: bf16, because" in train(root, out, train__precision="auto", train__max_steps=1)
+    assert yaml.safe_load((out / "config.yaml").read_text())["train"]["precision"] == "bf16"
+    monkeypatch.setattr(precision, "bf16_unit", lambda device: None)
+    said = train(root, out, train__precision="auto", train__max_steps=2, resume=True)
+    assert "precision: bf16, because the run began with it" in said and "emulates it" in said
+    assert "changed: train.precision" not in said
+    assert load_checkpoint(out / "checkpoints" / "last.pt").config.train.precision == "bf16"
 
 
 @pytest.mark.parametrize(

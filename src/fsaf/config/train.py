@@ -61,8 +61,10 @@ class TrainConfig:
         12, "Passes over the training images. With `auto` 12, or more until there are 300 steps."
     )
     max_steps: int | None = key(None, "Stop after this many steps, if that is earlier.")
-    precision: Literal["fp32", "bf16", "fp16"] = key(
-        "fp32", "Precision of the network. Weights, geometry and losses stay float32."
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = key(
+        "fp32",
+        "Precision of the network. Weights, geometry and losses stay float32. With `auto` bf16 where the "
+        "device computes in it (CPUs with `avx512_bf16` or `amx_bf16`, most accelerators), else fp32.",
     )
     loss_scale: Literal["dynamic"] | float = key(
         "dynamic", "For fp16 only: `dynamic`, or a fixed loss scale (the original used 32)."

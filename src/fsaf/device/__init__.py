@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fsaf.device.programs import GRAPHS, TRITON, GraphTools, can_compile, check_compile, version
     from fsaf.device.providers import Provider, find_npu, find_openvino, find_provider
     from fsaf.device.state import (
+        bf16_unit,
         free_cache,
         free_memory,
         memory_gb,
@@ -49,6 +50,7 @@ __all__ = [
     "TRITON",
     "GraphTools",
     "Provider",
+    "bf16_unit",
     "can_compile",
     "check_compile",
     "copy_images",
@@ -84,6 +86,7 @@ _HOMES = {
     "PACKAGES": "fsaf.device.choice",
     "Provider": "fsaf.device.providers",
     "TRITON": "fsaf.device.programs",
+    "bf16_unit": "fsaf.device.state",
     "can_compile": "fsaf.device.programs",
     "check_compile": "fsaf.device.programs",
     "copy_images": "fsaf.device.placement",

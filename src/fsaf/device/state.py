@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from typing import Any
 
 import torch
 
@@ -97,3 +98,22 @@ def runs_in(device: torch.device, dtype: torch.dtype) -> bool:
             return result.dtype == dtype and result.flatten()[0].item() == 9
     except RuntimeError:
         return False
+
+
+def bf16_unit(device: torch.device) -> str | None:
+    """Return the name of what computes in bfloat16 on ``device``; None if that is emulated, or not known.
+
+    For a CPU the name of its instructions, ``avx512_bf16`` or ``amx_bf16``.
+    """
+    module = torch.get_device_module(device)
+    if not is_accelerator(device):
+        tests = {"amx_bf16": "_is_amx_tile_supported", "avx512_bf16": "_is_avx512_bf16_supported"}
+        return next((name for name, test in tests.items() if getattr(module, test, bool)()), None)
+    supports: Any = getattr(module, "is_bf16_supported", None)
+    if supports is None:
+        return None
+    try:
+        found = supports(including_emulation=False)
+    except TypeError:  # of an NPU, which has no emulation
+        found = supports()
+    return device.type if found else None

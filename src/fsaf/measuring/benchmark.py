@@ -33,7 +33,7 @@ from fsaf.model.detector import FSAF
 from fsaf.objective.objective import objective
 from fsaf.training.graphs import WARM_UP as CAPTURE_AFTER
 from fsaf.training.graphs import open_tools
-from fsaf.training.precision import TYPES, Precision
+from fsaf.training.precision import TYPES, Precision, fit_precision
 from fsaf.training.prepare import for_training
 from fsaf.training.session import make_step
 from fsaf.training.start import start_run
@@ -51,6 +51,9 @@ def benchmark(config: Config, *, seconds: float = 10.0, say: Callable[[str], Non
     Raises UserError for mistakes in the recipe, or if the device is not there.
     """
     device = resolve_device(config.device)
+    config, chosen = fit_precision(config, device)
+    for line in chosen:
+        say(line)
     dtype = TYPES[config.train.precision]
     say(f"machine: matrix product ({config.train.precision}) and copy")
     found: dict[str, Any] = {

@@ -5,18 +5,53 @@ Nothing here waits for the device: the loss scale and the overflow flag are tens
 
 import contextlib
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from fsaf.config import TrainConfig
+from fsaf.config import Config, TrainConfig
+from fsaf.config.fields import AUTO
+from fsaf.device import bf16_unit, is_accelerator
+from fsaf.processes import group
 from fsaf.training.flat import FlatOptimizer
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 START_SCALE = 2.0**16
 GROWTH, BACKOFF, INTERVAL = 2.0, 0.5, 2000
 """A dynamic scale doubles after INTERVAL good steps in a row and halves at each overflow."""
+
+
+def fit_precision(
+    config: Config, device: torch.device, earlier: Config | None = None
+) -> tuple[Config, list[str]]:
+    """Return ``config`` with bf16 or fp32 if ``train.precision`` is ``auto``, and a note about it.
+
+    bf16 if the devices of all processes compute in it. earlier: of the checkpoint that a run resumes from,
+    whose precision stays on any device. The note also warns of a CPU that emulates bf16.
+    """
+    unit = bf16_unit(device)
+    notes = []
+    if config.train.precision == AUTO:
+        chosen = earlier.train.precision if earlier else _choose(unit)
+        config = replace(config, train=replace(config.train, precision=chosen))
+        what = "device" if is_accelerator(device) else "CPU"
+        computes = f"computes it ({unit})" if unit else "does not compute in bf16"
+        why = "the run began with it" if earlier else f"this {what} {computes}"
+        if chosen == "fp32" and unit and not earlier:
+            why = "the device of another process does not compute in bf16"
+        notes.append(f"precision: {chosen}, because {why}")
+    if config.train.precision == "bf16" and unit is None and not is_accelerator(device):
+        notes.append(
+            "warning: this CPU has no bf16 arithmetic (avx512_bf16, amx_bf16) and emulates it, which takes "
+            "several times as long; --train.precision fp32 goes on in float32, with other rounding"
+        )
+    return config, notes
+
+
+def _choose(unit: str | None) -> Literal["fp32", "bf16"]:
+    return "bf16" if all(group.gather_all(unit)) else "fp32"
 
 
 class Precision:

@@ -17,7 +17,7 @@ from fsaf.model.depthwise import speed_up_depthwise
 from fsaf.model.detector import FSAF
 from fsaf.processes import group
 from fsaf.training.optim import MovingAverage, make_optimizer
-from fsaf.training.precision import Precision
+from fsaf.training.precision import Precision, fit_precision
 from fsaf.training.resume import Earlier, changed_settings
 from fsaf.training.run import Run
 from fsaf.training.transfer import plan_transfer
@@ -29,6 +29,7 @@ def start_run(config: Config, classes: Classes, device: torch.device, earlier: E
     earlier: of ``find_earlier``, to resume a run. Raises UserError if weights are not available or do not
     fit.
     """
+    config, chosen = fit_precision(config, device, earlier.checkpoint.config if earlier else None)
     assert config.out is not None
     if config.train.accumulate > 1 and len(config.model.branches) > 1:
         raise RecipeError(
@@ -39,7 +40,7 @@ def start_run(config: Config, classes: Classes, device: torch.device, earlier: E
         use_exact_fp32(device)
     torch.manual_seed(config.train.seed)
     model = FSAF(config.model, len(classes))
-    notes = [] if earlier else _initial_weights(model, classes, config)
+    notes = chosen + ([] if earlier else _initial_weights(model, classes, config))
     model = place(model, device)
     use_winograd(model, config.winograd)
     speed_up_depthwise(model)
