@@ -1,5 +1,6 @@
 """Backbone: a timm model that returns C3, C4 and C5, with stages and batch norm frozen as asked."""
 
+import functools
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -32,11 +33,12 @@ class Features(NamedTuple):
     """Standard deviation of R, G, B (0..255)."""
 
 
+@functools.cache
 def find_features(name: str) -> Features:
     """Find the feature maps with strides 8, 16 and 32 of timm's model ``name``.
 
     Builds the model on the ``meta`` device and runs it there on a batch of each of ``TRIED_SIZES``. That
-    takes a fraction of a second, and neither memory nor random numbers.
+    takes most of the time of building a network, the first time, and neither memory nor random numbers.
     Raises UserError if timm does not know the model, if it lacks one of the strides, or if it fails.
     """
     if not is_model(name):
