@@ -1,10 +1,14 @@
 """The first minute: ``fsaf predict fsaf_r50_coco PICTURE`` with a download from this machine.
 
-    python benchmarks/first_minute.py [--repeat 3]
+    python benchmarks/first_minute.py [--repeat 3] [--install all]
 
 A file of the published size and layout, with random weights, is served on 127.0.0.1 in place of the
 published one. Each call is a process of its own, from the start of Python to the written picture: the first
-one downloads, the second one finds the file in the cache. Installing the packages is not included.
+one downloads, the second one finds the file in the cache. Before them, ``fsaf --help`` and ``fsaf models``.
+
+With --install EXTRAS all of them run in an environment that is made first: ``python -m venv`` and
+``pip install '.[EXTRAS]'`` of this checkout, whose time is printed too. pip takes packages from its index, or
+from its cache if they are there (PIP_NO_CACHE_DIR=1 leaves the cache out).
 """
 
 import argparse
@@ -31,6 +35,7 @@ from fsaf.checkpoints.published import PUBLISHED
 from fsaf.model.detector import FSAF
 from fsaf.recipe import load_recipe
 
+ROOT = Path(__file__).parents[1]
 NAME = "fsaf_r50_coco"
 CALL = f"""
 import sys
@@ -51,6 +56,7 @@ class Quiet(SimpleHTTPRequestHandler):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="first and second calls (3)")
+    parser.add_argument("--install", metavar="EXTRAS", help="install this checkout with these extras first")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -70,10 +76,19 @@ def main() -> None:
                 f"http://127.0.0.1:{server.server_port}",
                 hashlib.sha256(file.read_bytes()).hexdigest(),
             )
-            times: dict[str, list[tuple[float, float]]] = {"first call": [], "second call": []}
+            python, times = sys.executable, dict[str, list[tuple[float, float]]]()
+            if args.install is not None:
+                python, times["pip install"] = install(folder, args.install)
+            call = [python, "-c", CALL, address, total]
+            commands = {
+                "fsaf --help": [python, "-m", "fsaf", "--help"],
+                "fsaf models": [python, "-m", "fsaf", "models"],
+                "first call": call,
+                "second call": call,
+            }
             for i in range(args.repeat):
-                for calls in times.values():
-                    calls.append(timed(folder, address, total, folder / f"home{i}"))
+                for what, command in commands.items():
+                    times.setdefault(what, []).append(timed(command, folder, folder / f"home{i}"))
             server.shutdown()
         print(f"{file.stat().st_size / 1e6:.0f} MB, a picture of 480 x 640, {os.cpu_count()} CPUs")
         for what, calls in times.items():
@@ -81,12 +96,21 @@ def main() -> None:
             print(f"{what:<12} {seconds:6.1f} s, {cpu:6.1f} s of CPU time")
 
 
-def timed(folder: Path, address: str, total: str, home: Path) -> tuple[float, float]:
-    """Return the seconds of a call, and its seconds of CPU time."""
+def install(folder: Path, extras: str) -> tuple[str, list[tuple[float, float]]]:
+    """Install this checkout into an empty environment; return its Python, and the time as ``timed`` does."""
+    place = folder / "environment"
+    python = str(place / ("Scripts" if os.name == "nt" else "bin") / "python")
+    subprocess.run([sys.executable, "-m", "venv", place], check=True)
+    os.environ.pop("PYTHONPATH", None)  # the environment alone counts
+    command = [python, "-m", "pip", "install", "--quiet", f"{ROOT}[{extras}]"]
+    return python, [timed(command, folder, folder)]
+
+
+def timed(command: list[str], folder: Path, home: Path) -> tuple[float, float]:
+    """Return the seconds of a command in ``folder``, and its seconds of CPU time."""
     before, start = os.times(), time.perf_counter()
     environment = {**os.environ, "FSAF_HOME": str(home)}
-    command = [sys.executable, "-c", CALL, address, total]
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
     after = os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
     return time.perf_counter() - start, used
