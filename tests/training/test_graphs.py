@@ -14,7 +14,8 @@ from fsaf.config import Config, ObjectiveConfig, OptimConfig, TrainConfig
 from fsaf.data.batch import Boxes
 from fsaf.data.records import Classes
 from fsaf.device import GRAPHS, GraphTools
-from fsaf.training.graphs import WARM_UP, CapturedStep
+from fsaf.errors import UserError
+from fsaf.training.graphs import WARM_UP, CapturedStep, open_tools
 from fsaf.training.run import Run
 from fsaf.training.start import start_run
 from fsaf.training.step import ForwardLoss, train_step
@@ -120,6 +121,12 @@ def test_a_rate_fixed_on_the_host_would_be_noticed(
     monkeypatch.setattr("fsaf.training.graphs.set_rate", on_the_host)
     with pytest.raises(AssertionError, match="not close"):
         compare(tmp_path, torch.device("cpu"), KINDS[0], simulated)
+
+
+def test_a_graph_cannot_change_the_choice_of_levels() -> None:
+    config = Config(train=TrainConfig(graphs=True), objective=ObjectiveConfig(online_after=2))
+    with pytest.raises(UserError, match=r"objective\.online_after"):
+        open_tools(config, torch.device("cpu"))
 
 
 def test_where_there_are_no_graphs_training_says_so(

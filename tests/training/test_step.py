@@ -1,7 +1,9 @@
 """The training step is one fixed program: same operators, shapes and types for any content of a batch."""
 
 import copy
+import math
 from contextlib import nullcontext
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from fsaf.testing import Recorder, first_difference
 from fsaf.training.optim import MovingAverage, make_optimizer
 from fsaf.training.precision import Precision
 from fsaf.training.run import Run
+from fsaf.training.session import make_step
 from fsaf.training.start import start_run
 from fsaf.training.step import FirstSteps, ForwardLoss, train_step
 from objective.scenes import NUM_CLASSES, as_batch, scene_boxes
@@ -226,3 +229,26 @@ def test_an_overflow_in_one_part_skips_the_step(tmp_path: Path) -> None:
     _, norm = train_step(run, forward_loss, *batch(5, 5), 0.001)
     assert len(calls) == 2 and not norm.isfinite()
     assert all(torch.equal(value, run.model.state_dict()[name]) for name, value in before.items())
+
+
+def test_levels_follow_the_size_in_the_first_steps_and_the_loss_afterwards(tmp_path: Path) -> None:
+    run, _ = start(tmp_path)
+    run.config = replace(run.config, objective=ObjectiveConfig(online_after=2))
+    step = make_step(run, None, print)
+    images, boxes = batch(8, 5)
+    by_size = [[size_level(*box) for box in image] for image in boxes.xyxy.tolist()]
+    for number in range(1, 4):
+        run.model.zero_grad()
+        online = ForwardLoss(run.model, ObjectiveConfig(), run.precision)(images, boxes).level_bg
+        terms, _ = step(images, boxes, 0.001)
+        expected = torch.tensor(by_size) if number <= 2 else online
+        chosen = terms.level_bg >= 0
+        assert chosen.sum() >= 8
+        assert torch.equal(terms.level_bg[chosen], expected[chosen]), number
+        assert (online[chosen] != torch.tensor(by_size)[chosen]).any()
+
+
+def size_level(x1: float, y1: float, x2: float, y2: float) -> int:
+    """Return the level of a box, 0 for P3, by the rule of feature pyramids."""
+    side = math.sqrt((x2 - x1) * (y2 - y1))
+    return min(max(math.floor(5 + math.log2(max(side, 1e-9) / 224)), 3), 7) - 3

@@ -33,6 +33,11 @@ class ObjectiveConfig:
         "Pyramid level that an object trains on: `online` is the one with the smallest loss (the method), "
         "`size` depends on the size of the box (the paper's baseline).",
     )
+    online_after: int = key(
+        0,
+        "With `level_choice: online`: choose by size in so many steps at the start, before losses of levels "
+        "say anything.",
+    )
     box_loss: Literal["iou", "giou", "ciou"] = key(
         "iou", "Box loss of the anchor-free branch: -log(IoU), generalised IoU or complete IoU."
     )
@@ -52,5 +57,8 @@ class ObjectiveConfig:
         check(0 <= self.alpha <= 1, "objective.alpha", self.alpha, "between 0 and 1")
         # Between 0 and 1 the gradient at a perfect score is infinite.
         check(self.gamma == 0 or self.gamma >= 1, "objective.gamma", self.gamma, "0, or 1 or more")
+        check(self.online_after >= 0, "objective.online_after", self.online_after, "0 or more")
+        useful = self.online_after == 0 or self.level_choice == "online"
+        check(useful, "objective.online_after", self.online_after, "0 with level_choice size")
         weight = self.anchor_free_weight
         check(weight > 0, "objective.anchor_free_weight", weight, "above 0")

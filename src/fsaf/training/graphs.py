@@ -38,12 +38,17 @@ class _Captured:
 def open_tools(config: Config, device: torch.device, processes: int = 1) -> GraphTools | None:
     """Return what captures graphs on ``device``; None if ``train.graphs`` is off.
 
-    Raises UserError if the device does not support graphs, and for several processes.
+    Raises UserError if the device does not support graphs, for several processes, and with
+    ``objective.online_after``.
     """
     if not config.train.graphs:
         return None
     if processes > 1:
         raise RecipeError("train.graphs = true: works in one process; with several leave it false")
+    if config.objective.online_after:
+        raise RecipeError(
+            "train.graphs = true: one graph makes every step; with objective.online_after leave it false"
+        )
     return GraphTools(device)
 
 

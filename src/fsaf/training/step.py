@@ -7,6 +7,7 @@ tests/training/test_step.py checks them.
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -31,13 +32,20 @@ class ForwardLoss(nn.Module):
     def __init__(self, model: FSAF, config: ObjectiveConfig, precision: Precision) -> None:
         super().__init__()
         self.model, self.config, self.precision = model, config, precision
+        self.by_size = replace(config, level_choice="size", online_after=0)
 
-    def forward(self, images: Tensor, boxes: Boxes, earlier: Sums | None = None) -> LossTerms:
-        """Return the loss terms of a batch. earlier: sums of the micro-batches before it in this step."""
+    def forward(
+        self, images: Tensor, boxes: Boxes, earlier: Sums | None = None, by_size: bool = False
+    ) -> LossTerms:
+        """Return the loss terms of a batch.
+
+        earlier: sums of the micro-batches before it in this step. by_size: choose levels by size.
+        """
+        config = self.by_size if by_size else self.config
         with self.precision.autocast():
             outputs = self.model(images, boxes.sizes)
-        mean_counts = mean_over_processes if self.config.normalise == "mean" else None
-        return objective(outputs, boxes, self.config, mean_counts, earlier)
+        mean_counts = mean_over_processes if config.normalise == "mean" else None
+        return objective(outputs, boxes, config, mean_counts, earlier)
 
 
 def compile_forward_loss(forward_loss: ForwardLoss, backend: str = "inductor") -> None:
@@ -71,13 +79,15 @@ def update(
     run.optimizer.zero_grad(set_to_none=True)
     parts = run.config.train.accumulate
     rows = len(images) // parts
+    by_size = run.step <= run.config.objective.online_after
     terms, earlier = None, Sums.zero(images.device) if parts > 1 else None
     for part in range(parts):
         of_part = slice(part * rows, (part + 1) * rows)
         # The last backward pass averages over processes, including the gradients of earlier parts.
         with nullcontext() if part == parts - 1 else without_averaging(forward_loss):
             before = terms
-            terms = forward_loss(images[of_part], Boxes(*(field[of_part] for field in boxes)), earlier)
+            these = Boxes(*(field[of_part] for field in boxes))
+            terms = forward_loss(images[of_part], these, earlier, by_size)
             if before is not None:  # the divisor counts the positives of all parts, so it has grown
                 scale_gradients(run.model, before.divisor / terms.divisor)
             run.precision.backward(terms.loss)
