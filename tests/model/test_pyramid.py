@@ -57,3 +57,20 @@ def test_p6_starts_from_c5_and_no_relu_stands_before_p7(plain_pyramid: Pyramid) 
     *_, p6, p7 = plain_pyramid([c3, c4, c5])
     torch.testing.assert_close(p6, -c5[:, :, ::2, ::2])
     torch.testing.assert_close(p7, -c5[:, :, ::4, ::4])
+
+
+def test_separable_convolutions_keep_shapes_and_size_of_signals() -> None:
+    torch.manual_seed(0)
+    features = [torch.randn(2, c, *shape) for c, shape in ((40, (32, 40)), (112, (16, 20)), (320, (8, 10)))]
+    plain, small = (Pyramid((40, 112, 320), 64, separable) for separable in (False, True))
+    with torch.no_grad():
+        both = list(zip(plain(features), small(features), strict=True))
+    assert all(found.shape == expected.shape for expected, found in both)
+    assert all(0.2 < float(found.std() / expected.std()) < 5 for expected, found in both)
+    spatial, mixing = small.p6
+    assert (spatial.groups, spatial.stride, mixing.kernel_size) == (320, (2, 2), (1, 1))
+    weights = [
+        sum(x.weight.numel() for x in each.smooth.modules() if hasattr(x, "weight"))
+        for each in (plain, small)
+    ]
+    assert weights == [3 * 64 * 64 * 9, 3 * 64 * (9 + 64)]

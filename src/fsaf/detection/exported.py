@@ -6,7 +6,7 @@ Shapes: N images of a run of the file, n images given, H and W of the padded ima
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,9 +14,6 @@ from numpy.typing import ArrayLike
 from fsaf.config.data import MULTIPLE
 from fsaf.detection.file_info import FileInfo
 from fsaf.errors import CheckpointError
-
-if TYPE_CHECKING:
-    pass
 
 
 class Session(Protocol):

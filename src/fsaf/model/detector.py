@@ -41,7 +41,7 @@ class FSAF(nn.Module):
         self.backbone = Backbone(
             config.backbone, frozen_stages=config.frozen_stages, frozen_norm=config.frozen_norm
         )
-        self.pyramid = Pyramid(self.backbone.channels, config.channels)
+        self.pyramid = Pyramid(self.backbone.channels, config.channels, config.separable)
         self.head = Head(
             config.channels, config.convs, config.norm, num_classes, config.branches, config.separable
         )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fsaf.model.anchors import KINDS
 from fsaf.model.outputs import AnchorOutputs, FreeOutputs, RawOutputs
+from fsaf.model.separable import convolution
 
 PRIOR = 0.01
 """Score of every class before training (RetinaNet, section 4.1)."""
@@ -15,13 +16,9 @@ PRIOR = 0.01
 
 def _tower(channels: int, convs: int, norm: str, separable: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
-    bias = norm == "none"
     for _ in range(convs):
-        if separable:
-            spatial = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
-            layers += [spatial, nn.Conv2d(channels, channels, 1, bias=bias)]
-        else:
-            layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=bias))
+        conv = convolution(channels, channels, separable=separable, bias=norm == "none")
+        layers += conv if isinstance(conv, nn.Sequential) else [conv]
         if norm == "group":
             layers.append(nn.GroupNorm(32, channels))
         layers.append(nn.ReLU(inplace=True))
@@ -33,8 +30,7 @@ class Head(nn.Module):
 
     Each branch adds one output convolution to each tower.
     channels: of pyramid and towers. convs: convolutions of a tower. norm: ``none`` or ``group``.
-    separable: each convolution of a tower is one of 3x3 for each channel and one of 1x1 (MobileNet, Howard et
-    al. 2017), with a ninth of the multiplications.
+    separable: make the convolutions of the towers depthwise separable.
     branches: ``anchor_free``, ``anchor_based`` or both, which then share the towers.
     """
 
@@ -58,12 +54,9 @@ class Head(nn.Module):
             self.anchor_classes = nn.Conv2d(channels, KINDS * num_classes, 3, padding=1)
             self.anchor_deltas = nn.Conv2d(channels, KINDS * 4, 3, padding=1)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            # Separable convolutions keep their own weights: with 0.01 the features would fade.
+            if isinstance(module, nn.Conv2d) and module.groups == 1 and module.kernel_size != (1, 1):
                 nn.init.normal_(module.weight, std=0.01)
-                if module.groups > 1:  # separable: with 0.01 the features would fade
-                    nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-                elif module.kernel_size == (1, 1):
-                    nn.init.kaiming_normal_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for classes in (self.classes, self.anchor_classes):
