@@ -1,15 +1,14 @@
 """Addresses and standard input of ``fsaf predict``, from a server on this machine."""
 
+import contextlib
 import io
 import json
 import socket
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path, PurePath
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ from fsaf.cli.detectors import looks_like_pictures
 from fsaf.detection.detector import Detector
 from fsaf.errors import UserError
 from synthetic import Picture, paint
+from web import serving
 
 
 def scene(index: int) -> np.ndarray:
@@ -53,30 +53,20 @@ def server(tmp_path: Path) -> Iterator[str]:
         "/camera": ("multipart/x-mixed-replace; boundary=part", camera),
     }
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path not in answers:
-                self.send_error(404)
-                return
-            kind, content = answers[self.path]
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            try:
-                self.wfile.write(content)
-            except OSError:  # the reader has seen enough
-                return
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if request.path not in answers:
+            request.send_error(404)
+            return
+        kind, content = answers[request.path]
+        request.send_response(200)
+        request.send_header("Content-Type", kind)
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        with contextlib.suppress(OSError):  # the reader has seen enough
+            request.wfile.write(content if request.command == "GET" else b"")
 
-        def log_message(self, *_: Any) -> None: ...
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{http.server_port}"
-    http.shutdown()
-    http.server_close()
-    thread.join()
+    with serving(answer) as address:
+        yield address
 
 
 def test_pictures_and_videos_of_a_server(

@@ -4,7 +4,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from web import serving
 
 
 @dataclass
@@ -26,38 +28,30 @@ def serve(manners: Manners) -> Iterator[str]:
     """Serve one file; the address is that of the folder."""
     done = threading.Event()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked = self.headers.get("Range")
-            manners.requests.append(asked)
-            if manners.silent:
-                done.wait()
-                return
-            if manners.status != 200:
-                self.send_error(manners.status)
-                return
-            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and manners.ranges else 0
-            size = len(manners.content)
-            if asked and manners.ranges and start >= size:
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{size}")
-                self.end_headers()
-                return
-            self.send_response(206 if asked and manners.ranges else 200)
-            self.send_header("Content-Length", str(size - start))
-            self.end_headers()
-            stop = start + manners.breaks.pop(0) if manners.breaks else size
-            self.wfile.write(manners.content[start:stop])
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked = request.headers.get("Range")
+        manners.requests.append(asked)
+        if manners.silent:
+            done.wait()
+            return
+        if manners.status != 200:
+            request.send_error(manners.status)
+            return
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and manners.ranges else 0
+        size = len(manners.content)
+        if asked and manners.ranges and start >= size:
+            request.send_response(416)
+            request.send_header("Content-Range", f"bytes */{size}")
+            request.end_headers()
+            return
+        request.send_response(206 if asked and manners.ranges else 200)
+        request.send_header("Content-Length", str(size - start))
+        request.end_headers()
+        stop = start + manners.breaks.pop(0) if manners.breaks else size
+        request.wfile.write(manners.content[start:stop])
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(answer) as address:
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield address
         finally:
             done.set()
-            server.shutdown()
-            thread.join()

@@ -5,16 +5,16 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from fsaf.checkpoints.hub import CONFIG, WEIGHTS
+from web import serving
 
 pytestmark = pytest.mark.slow
 
@@ -104,23 +104,8 @@ def hub(published: Path) -> Iterator[tuple[Hub, str]]:
     """The server and its address."""
     hub = Hub({name: (published / name).read_bytes() for name in (WEIGHTS, CONFIG)})
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answer(hub, self)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield hub, f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(lambda request: answer(hub, request)) as address:
+        yield hub, address
 
 
 def test_repositories_of_the_hub(hub: tuple[Hub, str], tmp_path: Path) -> None:

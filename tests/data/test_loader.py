@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from data.batches import read_batches, same, write_records
 from fsaf.config import DataConfig
 from fsaf.data.batch import Batch
 from fsaf.data.readers.coco import read_coco
@@ -45,23 +46,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
-    folder = tmp_path_factory.mktemp("coco")
-    return read_coco(write_coco(folder, PICTURES), folder / "images" / "train")
-
-
-def batches(records: Records, data: DataConfig = DATA, **options: Any) -> list[Batch]:
-    options = {"workers": 0, "train": False, "augment": False, "epoch": 0, **options}
-    epoch, augment = options.pop("epoch"), options.pop("augment")
-    seed = options.get("seed", 0)
-    loader, sampler = make_loader(
-        Images(records, data, augment=augment, seed=seed), data.batch_size, **options
-    )
-    sampler.set_epoch(epoch)
-    return list(loader)
+    return write_records(tmp_path_factory.mktemp("coco"), PICTURES)
 
 
 def test_evaluation_gives_every_image_once(records: Records) -> None:
-    found = batches(records)
+    found = read_batches(records, DATA)
     assert sorted(id_ for batch in found for id_ in batch.ids) == [11, 12, 13, 14, 15]
     sizes = {image.id: (image.height, image.width) for image in records.images}
     for batch in found:
@@ -74,7 +63,7 @@ def test_evaluation_gives_every_image_once(records: Records) -> None:
 
 
 def test_padding_is_zero_and_boxes_are_where_the_pixels_are(records: Records) -> None:
-    for batch in batches(records):
+    for batch in read_batches(records, DATA):
         for row, id_ in enumerate(batch.ids):
             picture = PICTURES[id_ - 11]
             image, (h, w) = batch.images[row], batch.boxes.sizes[row].tolist()
@@ -112,7 +101,7 @@ def test_scaled_batches_keep_their_shapes_and_boxes_their_pixels(records: Record
     data = replace(DATA, scale=(0.6, 1.6))
     sizes = set()
     for epoch in range(6):
-        for batch in batches(records, data, train=True, augment=True, epoch=epoch):
+        for batch in read_batches(records, data, train=True, epoch=epoch):
             assert tuple(batch.images.shape[2:]) in DATA.shapes  # type: ignore[operator]
             for row in range(len(batch.ids)):
                 painted(batch, row)
@@ -126,19 +115,19 @@ def test_scaled_batches_keep_their_shapes_and_boxes_their_pixels(records: Record
 
 
 def test_colours_vary_and_boxes_do_not(records: Records) -> None:
-    plain = batches(records, train=True, augment=True)
-    varied = batches(records, replace(DATA, color=0.5), train=True, augment=True)
+    plain = read_batches(records, DATA, train=True)
+    varied = read_batches(records, replace(DATA, color=0.5), train=True)
     for a, b in zip(plain, varied, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a.boxes, b.boxes, strict=True))
         assert not torch.equal(a.images, b.images)
-    again = batches(records, replace(DATA, color=0.5), train=True, augment=True)
+    again = read_batches(records, replace(DATA, color=0.5), train=True)
     assert all(torch.equal(a.images, b.images) for a, b in zip(varied, again, strict=True))
 
 
 def test_augmentation_mirrors_boxes_with_their_pixels(records: Records) -> None:
     seen = set()
     for epoch in range(6):
-        for batch in batches(records, train=True, augment=True, epoch=epoch):
+        for batch in read_batches(records, DATA, train=True, epoch=epoch):
             for row in range(len(batch.ids)):
                 painted(batch, row)
             seen |= {
@@ -150,7 +139,7 @@ def test_augmentation_mirrors_boxes_with_their_pixels(records: Records) -> None:
 
 
 def test_short_batches_are_filled_with_blank_rows(records: Records) -> None:
-    found = batches(records, replace(DATA, batch_size=4), train=True, augment=True)
+    found = read_batches(records, replace(DATA, batch_size=4), train=True)
     assert sorted(id_ for batch in found for id_ in batch.ids) == [11, 12, 13, 14, 15]
     for batch in found:
         assert len(batch.images) == 4
@@ -161,33 +150,24 @@ def test_short_batches_are_filled_with_blank_rows(records: Records) -> None:
 
 
 def test_every_training_batch_has_the_same_number_of_boxes_and_cuts_are_counted(records: Records) -> None:
-    found = batches(records, replace(DATA, max_boxes=2), train=True, augment=True)
+    found = read_batches(records, replace(DATA, max_boxes=2), train=True)
     assert {tuple(batch.boxes.xyxy.shape[1:]) for batch in found} == {(2, 4)}
     assert sum(batch.cut for batch in found) == 1  # image 15 has three boxes
 
 
 def test_evaluation_cuts_no_boxes(records: Records) -> None:
-    found = batches(records, replace(DATA, max_boxes=1))
+    found = read_batches(records, replace(DATA, max_boxes=1))
     assert sum(batch.cut for batch in found) == 0
     assert sum(int(batch.boxes.valid.sum()) for batch in found) == 8
 
 
-def same(left: list[Batch], right: list[Batch]) -> bool:
-    return len(left) == len(right) and all(
-        a.ids == b.ids
-        and torch.equal(a.images, b.images)
-        and all(torch.equal(x, y) for x, y in zip(a.boxes, b.boxes, strict=True))
-        for a, b in zip(left, right, strict=True)
-    )
-
-
 def test_batches_are_a_function_of_seed_and_epoch_not_of_workers(records: Records) -> None:
-    options = {"train": True, "augment": True, "seed": 4, "epoch": 2}
-    alone = batches(records, **options)
-    assert same(alone, batches(records, **options))
-    assert same(alone, batches(records, **{**options, "workers": 2}))
-    assert not same(alone, batches(records, **{**options, "epoch": 3}))
-    assert not same(alone, batches(records, **{**options, "seed": 5}))
+    options = {"train": True, "seed": 4, "epoch": 2}
+    alone = read_batches(records, DATA, **options)
+    assert same(alone, read_batches(records, DATA, **options))
+    assert same(alone, read_batches(records, DATA, **{**options, "workers": 2}))
+    assert not same(alone, read_batches(records, DATA, **{**options, "epoch": 3}))
+    assert not same(alone, read_batches(records, DATA, **{**options, "seed": 5}))
 
 
 def test_workers_read_after_opencv_has_used_threads(records: Records) -> None:
@@ -196,7 +176,7 @@ def test_workers_read_after_opencv_has_used_threads(records: Records) -> None:
     try:
         cv2.setNumThreads(4)
         cv2.resize(np.zeros((1500, 1500, 3), np.uint8), (2900, 2900))
-        assert same(batches(records, workers=1), batches(records))
+        assert same(read_batches(records, DATA, workers=1), read_batches(records, DATA))
     finally:
         cv2.setNumThreads(threads)
 
@@ -213,12 +193,12 @@ def test_persistent_workers_follow_the_epoch(records: Records) -> None:
     loader, sampler = make_loader(Images(records, DATA, augment=True), 2, workers=1, train=True)
     for epoch in (1, 0):
         sampler.set_epoch(epoch)
-        assert same(list(loader), batches(records, train=True, augment=True, epoch=epoch))
+        assert same(list(loader), read_batches(records, DATA, train=True, epoch=epoch))
 
 
 def test_a_padded_batch_is_as_large_as_its_images_need(records: Records) -> None:
     data = replace(DATA, shapes=None, pad=32, batch_size=5, short_side=60, long_side=90)
-    (batch,) = batches(records, data)
+    (batch,) = read_batches(records, data)
     # 60 x 90, 60 x 90, 90 x 45, 60 x 60, 60 x 90
     assert tuple(batch.images.shape) == (5, 3, 96, 96)
     assert sorted(map(tuple, batch.boxes.sizes.tolist())) == [
@@ -240,7 +220,7 @@ def test_a_batch_of_blank_rows_alone_is_large_enough_for_the_network(records: Re
 def test_sizes_are_those_of_the_file_where_the_annotations_say_otherwise(tmp_path: Path) -> None:
     annotations = write_coco(tmp_path, [Picture(height=64, width=96, objects=[(8, 8, 20, 12, 90)])])
     Image.new("RGB", (192, 128), GROUND).save(tmp_path / "images" / "train" / "0011.png")
-    (batch,) = batches(read_coco(annotations, tmp_path / "images" / "train"))
+    (batch,) = read_batches(read_coco(annotations, tmp_path / "images" / "train"), DATA)
     assert batch.original_sizes == [(128, 192)]
     assert batch.boxes.sizes.tolist() == [[64, 96]]
     assert batch.boxes.xyxy[0, 0].tolist() == [4, 4, 14, 10]
@@ -251,18 +231,18 @@ def test_training_refuses_an_image_of_another_size_than_its_boxes_are_for(tmp_pa
     path = tmp_path / "images" / "train" / "0011.png"
     records = read_coco(annotations, path.parent)
     Image.new("RGB", (97, 63), GROUND).save(path)  # a difference of one pixel is allowed
-    batches(records, train=True, augment=True)
+    read_batches(records, DATA, train=True)
     Image.new("RGB", (64, 96), GROUND).save(path)
     with pytest.raises(UserError, match=r"0011\.png: 64 x 96 pixels, but 96 x 64 in .*train\.json \(id 11\)"):
-        batches(records, train=True, augment=True)
+        read_batches(records, DATA, train=True)
 
 
 def test_the_limit_of_pixels_holds_for_batches(tmp_path: Path) -> None:
     annotations = write_coco(tmp_path, [Picture(height=64, width=96, objects=[(8, 8, 20, 12, 90)])])
     records = read_coco(annotations, tmp_path / "images" / "train")
-    assert batches(records, replace(DATA, max_pixels=64 * 96))
+    assert read_batches(records, replace(DATA, max_pixels=64 * 96))
     with pytest.raises(UserError, match=r"0011\.png: .*data\.max_pixels = 6,143"):
-        batches(records, replace(DATA, max_pixels=64 * 96 - 1))
+        read_batches(records, replace(DATA, max_pixels=64 * 96 - 1))
 
 
 def test_an_error_in_the_training_process_stays_as_it_is(
@@ -275,7 +255,7 @@ def test_an_error_in_the_training_process_stays_as_it_is(
 
     monkeypatch.setattr("fsaf.data.samples.read_image", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
-        batches(records)
+        read_batches(records, DATA)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -284,6 +264,6 @@ def test_an_image_that_does_not_decode_is_one_clear_message(tmp_path: Path, work
     broken = tmp_path / "images" / "train" / "0012.png"
     broken.write_bytes(broken.read_bytes()[:60])
     with pytest.raises(UserError) as error:
-        batches(read_coco(annotations, tmp_path / "images" / "train"), workers=workers)
+        read_batches(read_coco(annotations, tmp_path / "images" / "train"), DATA, workers=workers)
     assert str(error.value).startswith(f"{broken}: does not decode as an image")
     assert "Traceback" not in str(error.value) and "\n" not in str(error.value)

@@ -2,27 +2,26 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 
+from data.batches import read_batches, same, write_records
 from fsaf.config import DataConfig
 from fsaf.config.data import AUGMENTATIONS, PRESETS
 from fsaf.data.batch import Batch
 from fsaf.data.distort import FIRST, LAST, Picture
 from fsaf.data.pipeline import fit
-from fsaf.data.readers.coco import read_coco
 from fsaf.data.records import Records
 from fsaf.data.sampler import Draw
 from fsaf.data.samples import Collate, Images
 from fsaf.data.shapes import fit_shape
 from fsaf.data.transforms import read_image
-from fsaf.data.workers import make_loader
 from fsaf.errors import RecipeError
 from fsaf.recipe import load_recipe, recipe_names
-from synthetic import eight_pictures, write_coco
+from synthetic import eight_pictures
 
 DATA = DataConfig(
     batch_size=3,
@@ -39,25 +38,11 @@ PRESET_NAMES = [name for name in PRESETS if name != "none"]
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
-    folder = tmp_path_factory.mktemp("coco")
-    return read_coco(write_coco(folder, eight_pictures()), folder / "images" / "train")
+    return write_records(tmp_path_factory.mktemp("coco"), eight_pictures())
 
 
-def batches(records: Records, data: DataConfig = DATA, *, workers: int = 0, epoch: int = 1) -> list[Batch]:
-    loader, sampler = make_loader(
-        Images(records, data, augment=True, seed=4), data.batch_size, workers=workers, train=True, seed=4
-    )
-    sampler.set_epoch(epoch)
-    return list(loader)
-
-
-def same(left: list[Batch], right: list[Batch]) -> bool:
-    return len(left) == len(right) and all(
-        a.ids == b.ids
-        and torch.equal(a.images, b.images)
-        and all(torch.equal(x, y) for x, y in zip(a.boxes, b.boxes, strict=True))
-        for a, b in zip(left, right, strict=True)
-    )
+def batches(records: Records, data: DataConfig = DATA, **options: Any) -> list[Batch]:
+    return read_batches(records, data, train=True, seed=4, **{"epoch": 1, **options})
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -70,11 +55,7 @@ def test_batches_depend_on_seed_and_epoch_not_on_workers_or_what_was_drawn_befor
 
 
 def test_a_resumed_epoch_is_the_rest_of_the_same_epoch(records: Records) -> None:
-    loader, sampler = make_loader(
-        Images(records, DATA, augment=True, seed=4), 3, workers=0, train=True, seed=4
-    )
-    sampler.set_epoch(1, 2)
-    assert same(list(loader), batches(records)[2:])
+    assert same(batches(records, start=2), batches(records)[2:])
 
 
 def test_an_image_does_not_depend_on_those_read_before_it(records: Records) -> None:
@@ -163,7 +144,7 @@ def test_a_value_that_is_not_possible_is_one_message(option: str, message: str) 
 
 
 def test_a_mosaic_names_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    records = read_coco(write_coco(tmp_path, eight_pictures()), tmp_path / "images" / "train")
+    records = write_records(tmp_path, eight_pictures())
     broken = records.images[3].path
     broken.write_bytes(broken.read_bytes()[:60])
     images = Images(records, replace(DATA, mosaic=1.0), augment=True)

@@ -1,10 +1,9 @@
 """Every form of a picture that a detector takes, and what is refused."""
 
 import io
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from fsaf.detection.fetch import fetch
 from fsaf.detection.picture import open_picture
 from fsaf.errors import UserError
 from synthetic import CLASSES, Picture, SeesColours, paint
+from web import serving
 
 DATA = DataConfig(short_side=64, long_side=96)
 
@@ -173,34 +173,26 @@ def server() -> Iterator[tuple[str, Answers]]:
     """An address, and what the server answers by path: bytes, a status, or a place to go."""
     answers: Answers = {}
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answer = answers.get(self.path, 404)
-            if answer == "silent":
-                time.sleep(1)
-                return
-            if isinstance(answer, int):
-                self.send_error(answer)
-                return
-            if isinstance(answer, str):
-                self.send_response(302)
-                self.send_header("Location", answer)
-                self.end_headers()
-                return
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html" if answer.startswith(b"<") else "image/png")
-            self.end_headers()
-            self.wfile.write(answer)
+    def respond(request: BaseHTTPRequestHandler) -> None:
+        answer = answers.get(request.path, 404)
+        if answer == "silent":
+            time.sleep(1)
+            return
+        if isinstance(answer, int):
+            request.send_error(answer)
+            return
+        if isinstance(answer, str):
+            request.send_response(302)
+            request.send_header("Location", answer)
+            request.end_headers()
+            return
+        request.send_response(200)
+        request.send_header("Content-Type", "text/html" if answer.startswith(b"<") else "image/png")
+        request.end_headers()
+        request.wfile.write(answer)
 
-        def log_message(self, *_: Any) -> None: ...
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{http.server_port}", answers
-    http.shutdown()
-    http.server_close()
-    thread.join()
+    with serving(respond) as address:
+        yield address, answers
 
 
 def test_a_picture_on_the_web(sees: Detector, server: tuple[str, Answers]) -> None:
