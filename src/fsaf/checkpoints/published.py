@@ -1,11 +1,13 @@
 """Detectors with a name: the FSAF checkpoints that MMDetection publishes, downloaded once."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
+from fsaf.checkpoints.coco_classes import COCO
 from fsaf.checkpoints.download import download
 
 SERVER = "https://download.openmmlab.com/mmdetection/v2.0/fsaf"
@@ -92,6 +94,38 @@ PUBLISHED = {
     )
 }
 """All published checkpoints by name."""
+
+
+# Source: the paper's table 1, ResNet-50, on COCO minival.
+PAPER = {
+    "retinanet_r50_fpn_1x_coco": 35.7,
+    "fsaf_r50_fpn_1x_coco_by_size": 34.7,
+    "fsaf_r50_fpn_1x_coco_paper": 35.9,
+    "ab_fsaf_r50_fpn_1x_coco": 37.2,
+}
+"""Box AP of recipes as the paper has it, in percent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """Box AP that was published for a recipe, 0 to 1, and by whom."""
+
+    ap: float
+    source: str
+
+
+def figures_of(recipe: str) -> list[Figure]:
+    """Return the figures published for a recipe; none if there are none."""
+    found = [
+        (one.ap, "MMDetection 3.3.0, COCO val2017") for one in PUBLISHED.values() if one.recipe == recipe
+    ]
+    found += [(PAPER[recipe], "the paper's table 1, COCO minival")] if recipe in PAPER else []
+    return [Figure(ap=round(ap / 100, 5), source=source) for ap, source in found]
+
+
+def is_val2017(images: object, names: Sequence[str]) -> bool:
+    """Return True for as many images as COCO val2017 has, 5,000, with its 80 classes."""
+    return images == 5000 and tuple(names) == COCO.names
 
 
 def cache() -> Path:

@@ -32,11 +32,13 @@ def _evaluate(
 ) -> None:
     from rich.console import Console
 
+    from fsaf.checkpoints.published import PUBLISHED, figures_of, is_val2017
     from fsaf.data.readers.splits import check_images, notes_on, open_split
     from fsaf.detection.detector import is_exported
     from fsaf.device import HOST
     from fsaf.processes import group
     from fsaf.processes.join import join
+    from fsaf.reporting.reproduction import compare
     from fsaf.run_folder.commands import note_command
     from fsaf.run_folder.paths import is_file, run_folder
     from fsaf.scoring.evaluate import evaluate
@@ -60,6 +62,9 @@ def _evaluate(
             return
         print(format_table(metrics))
         print(f"\n{metrics['images']} images at {metrics['images_per_second']:.1f} img/s")
+        if checkpoint in PUBLISHED and is_val2017(metrics["images"], detector.classes.names):
+            for row in compare(figures_of(PUBLISHED[checkpoint].recipe), metrics):
+                print(row.line)
         write_evaluation(folder, metrics, predictions, data, detector.classes)
         note_command(folder, detector.network.device, command)
     print(printable(f"written: {folder / 'evaluation.json'}, {folder / 'predictions.json'}"))

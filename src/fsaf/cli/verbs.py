@@ -14,6 +14,7 @@ from fsaf.cli import (
     publish,
     quickstart,
     report,
+    reproduce,
     train,
     tune,
 )
@@ -21,7 +22,7 @@ from fsaf.cli.verb import Verb
 
 GROUPS: dict[str, tuple[Verb, ...]] = {
     "data": (check.VERB,),
-    "training": (train.VERB, tune.VERB, report.VERB, quickstart.VERB),
+    "training": (train.VERB, tune.VERB, report.VERB, quickstart.VERB, reproduce.VERB),
     "using a detector": (evaluate.VERB, predict.VERB, demo.VERB, export.VERB, publish.VERB),
     "tools": (models.VERB, convert.VERB, benchmark.VERB, info.VERB, completion.VERB),
 }
