@@ -1,6 +1,5 @@
 """Public functions that take files and folders: a checkpoint for a detector, a folder for a data set."""
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,8 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, cast
 from fsaf.config import Config, DataConfig, SplitConfig, to_dict
 from fsaf.detection import detector as detection
 from fsaf.detection.picture import Picture
-from fsaf.errors import RecipeError
-from fsaf.text import short
 
 # Functions import what they work with: ``fsaf.load`` of an exported file need not wait for PyTorch.
 if TYPE_CHECKING:
@@ -143,11 +140,11 @@ def _config(
 ) -> Config:
     """Return the settings of a training, read as those on the command line are."""
     from fsaf.cli.train import read_config
-    from fsaf.cli.words import translate
+    from fsaf.cli.words import as_option, translate
     from fsaf.recipe import build_config
 
-    words = [_option({"data": "data.root"}.get(name, name), value) for name, value in given.items()]
-    words += [_option(name.replace("__", "."), value) for name, value in settings.items()]
+    words = [as_option({"data": "data.root"}.get(name, name), value) for name, value in given.items()]
+    words += [as_option(name.replace("__", "."), value) for name, value in settings.items()]
     if isinstance(config, Config):
         return build_config(to_dict(config), words, where="config") if words else config
     if config is None and "resume" not in settings:
@@ -155,17 +152,6 @@ def _config(
     _, *rest = translate(["train", *([] if config is None else [os.fspath(config)]), *words])
     recipe = rest.pop(0) if config is not None else None
     return read_config(recipe, rest)
-
-
-def _option(key: str, value: Any) -> str:
-    """Return ``--key=value`` as the command line has it. Raises UserError for a value that YAML has not."""
-    try:
-        text = os.fspath(value) if isinstance(value, (str, PathLike)) else json.dumps(value)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(
-            f"{key} = {short(value)}: must be a number, a text, true, false, null, or a list"
-        ) from error
-    return f"--{key}={text}"
 
 
 def _as_detector(load: Callable[P, detection.Detector]) -> Callable[P, Detector]:
@@ -220,6 +206,7 @@ def export(
     float_images: bool | None = None,
     fixed_size: bool = False,
     standalone: bool = False,
+    web: str | PathLike[str] | None = None,
     fp16: bool = False,
     int8: bool = False,
 ) -> "ExportReport":
@@ -237,8 +224,9 @@ def export(
     locations, without NMS. float_images: take float32 images, 0..255, instead of uint8; by default only for
     ``ascend``. fixed_size: leave out the input ``sizes``; the caller fills padding with the mean colour.
     standalone: write ``NAME_predict.py`` beside the file, which runs it with numpy, Pillow and onnxruntime
-    alone. fp16: write the network in float16. int8: quantise convolutions to 8 bits, calibrated on
-    ``images``, by default on up to 64 of the training split.
+    alone. web: write this folder too, with a page that runs the file in the browser. fp16: write the network
+    in float16. int8: quantise convolutions to 8 bits, calibrated on ``images``, by default on up to 64 of the
+    training split.
     Raises UserError for wrong settings, or if the file and PyTorch disagree; no file is left then.
     """
     from fsaf.data.readers import splits
@@ -265,6 +253,7 @@ def export(
         float_images=float_images,
         fixed_size=fixed_size,
         standalone=standalone,
+        web=None if web is None else Path(web),
         fp16=fp16,
         calibrate=calibrate,
     )

@@ -66,6 +66,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="write a script beside the file that runs it without PyTorch and fsaf",
     )
     parser.add_argument(
+        "--web",
+        metavar="FOLDER",
+        help="also write a folder with a page that runs the file in the browser, offline",
+    )
+    parser.add_argument(
         "--images", nargs="+", metavar="IMAGE", help="images to check the file on (the val split)"
     )
     parser.add_argument("--check", type=int, default=8, metavar="N", help="number of images to check on (8)")
@@ -77,6 +82,7 @@ def run(args: argparse.Namespace) -> None:
     from fsaf.data.readers.splits import open_split
     from fsaf.exporting.ascend import ascend_commands
     from fsaf.exporting.export import export_detector
+    from fsaf.exporting.web import how_to_open
 
     checkpoint = choose(args.checkpoint)
     detector = open_detector(checkpoint, args.overrides, args.device, fold=False)
@@ -99,6 +105,7 @@ def run(args: argparse.Namespace) -> None:
         size=tuple(args.size) if args.size else None,
         target=args.target,
         standalone=args.standalone,
+        web=Path(args.web) if args.web else None,
         fp16=args.fp16,
         calibrate=calibrate if args.int8 else None,
         batch=args.batch or 1,
@@ -111,6 +118,8 @@ def run(args: argparse.Namespace) -> None:
     print(printable_lines(report.summary()))
     if report.script:
         print(printable_lines(f"{report.script}: runs it with numpy, Pillow and onnxruntime alone"))
+    if report.web:
+        print(printable_lines(how_to_open(report.web)))
     if args.target:
         print(printable_lines(f"\n{ascend_commands(report.path, report.input_shape)}"))
 

@@ -1,12 +1,17 @@
 """Short and foreign ways to type a command line, as words that the parser knows."""
 
+import json
+import os
 import shlex
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
-from fsaf.errors import UserError
+from fsaf.errors import RecipeError, UserError
 from fsaf.keys import with_new_name
 from fsaf.recipe import recipe_names
+from fsaf.text import short
 
 OTHER_NAMES = {"val": "evaluate", "test": "evaluate", "detect": "predict"}
 """Verbs of other packages."""
@@ -86,3 +91,14 @@ def _from_foreign(verb: str, words: Sequence[str]) -> str:
         if option:
             line += [option, value]
     return shlex.join(line)
+
+
+def as_option(key: str, value: Any) -> str:
+    """Return ``--key=value`` as the command line has it. Raises UserError for a value that YAML has not."""
+    try:
+        text = os.fspath(value) if isinstance(value, (str, PathLike)) else json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(
+            f"{key} = {short(value)}: must be a number, a text, true, false, null, or a list"
+        ) from error
+    return f"--{key}={text}"

@@ -27,6 +27,7 @@ from fsaf.exporting.onnx import OPENVINO, ExportReport, export_onnx
 from fsaf.exporting.openvino import import_openvino
 from fsaf.exporting.reduced import Reduction
 from fsaf.exporting.standalone import check_standalone, write_script
+from fsaf.exporting.web import check_web, fetch_runtime, write_web
 from fsaf.files import write_text
 from fsaf.text import parse_json
 
@@ -39,6 +40,7 @@ def export_detector(
     size: tuple[int, int] | None = None,
     target: Literal["ascend"] | None = None,
     standalone: bool = False,
+    web: Path | None = None,
     fp16: bool = False,
     calibrate: Sequence[Picture] | None = None,
     **options: Any,
@@ -50,9 +52,9 @@ def export_detector(
     a single batch shape; with ``fixed_size`` or a ``target``, it is the first batch shape. target: for
     ``ascend`` the file is one that ATC reads (``fsaf.exporting.ascend``), and instead of ``export.json`` a
     JSON file of its name holds what an OM file made of it needs. standalone: write a script beside the file
-    that runs it without fsaf. fp16: write the network in float16. calibrate: quantise it to 8 bits,
-    calibrated on these pictures. Both measure AP before and after on the validation split of the detector's
-    data. options: of ``export_onnx``.
+    that runs it without fsaf. web: write this folder, with a page that runs it in the browser. fp16: write
+    the network in float16. calibrate: quantise it to 8 bits, calibrated on these pictures. Both measure AP
+    before and after on the validation split of the detector's data. options: of ``export_onnx``.
     Raises UserError if the file and PyTorch disagree; no file is left then.
     """
     model, config = detector.model, detector.config
@@ -67,6 +69,9 @@ def export_detector(
         _check_free(path.with_suffix(".json"))
     if standalone:
         check_standalone(path, options.get("outputs", "detections"), config.predict)
+    if web is not None:
+        check_web(web, path, config, options)
+        fetch_runtime()
     shapes = config.data.shapes
     if size is None and (target or options.get("fixed_size") or len(shapes or []) == 1):
         size = shapes[0] if shapes else (round_up(config.data.short_side), round_up(config.data.long_side))
@@ -76,9 +81,11 @@ def export_detector(
         options["convert"] = Conversion(openvino=openvino, reduction=reduction)
     report = export_onnx(model, detector.classes, config, path, size=size, batches=batches, **options)
     note = {"file": path.name, "size": size and list(size)} | dataclasses.asdict(report)
-    del note["path"], note["script"]
+    del note["path"], note["script"], note["web"]
     if standalone:
         report.script = write_script(path)
+    if web is not None:
+        report.web = write_web(path, web)
     if target is None:
         _write(path.with_name("export.json"), note)
         return report

@@ -58,6 +58,8 @@ class ExportReport:
     """What fewer bits change, in a file that has them."""
     script: Path | None = None
     """Script that runs the file without fsaf (``--standalone``)."""
+    web: Path | None = None
+    """Folder with a page that runs the file in the browser (``--web``)."""
 
     def summary(self) -> str:
         """Return size, opset and comparison in a few lines."""
