@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import copy
 import dataclasses
+import functools
 import io
 import typing
 from collections.abc import Sequence
@@ -152,6 +153,7 @@ def to_yaml(values: dict[str, Any]) -> str:
     return yaml.dump(values, Dumper=_Yaml, sort_keys=False)
 
 
+@functools.cache
 def config_parser() -> jsonargparse.ArgumentParser:
     """Return a parser with one option for each key of ``Config``."""
     parser = jsonargparse.ArgumentParser(

@@ -1,4 +1,4 @@
-"""``fsaf quickstart``, shortened: every stage runs and writes its files."""
+"""``fsaf quickstart``, shortened and with small pictures: every stage runs and writes its files."""
 
 import json
 from pathlib import Path
@@ -31,6 +31,9 @@ def test_every_stage_runs_and_a_second_start_goes_on(
         "1",
         "--data.batch_size",
         "2",
+        "--data.short_side=64",
+        "--data.long_side=80",
+        "--data.shapes=[[64,96]]",
     ]
     assert main(short) == 0
     for name in (

@@ -104,15 +104,6 @@ def fsaf_commands(block: Block) -> list[list[str]]:
 # Parsing.
 
 
-@pytest.fixture(autouse=True)
-def one_parser_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Building the parser takes a tenth of a second."""
-    monkeypatch.setattr(recipe, "config_parser", config_parser)
-
-
-config_parser = cache(recipe.config_parser)
-
-
 @cache
 def parser() -> Any:
     return make_parser()
@@ -183,7 +174,7 @@ def parse_python(words: list[str]) -> None:
     }
     options = {word.split("=")[0] for word in words[1:] if word.startswith("-")}
     keys = {option for option in options if "." in option}
-    assert keys <= set(config_parser()._option_string_actions), keys
+    assert keys <= set(recipe.config_parser()._option_string_actions), keys
     assert options - keys <= known, f"{script.name} has no {options - known}"
 
 
