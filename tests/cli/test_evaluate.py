@@ -85,3 +85,17 @@ def test_figures_that_cannot_be_written_are_shown(
     out, err = capsys.readouterr()
     assert "AP50" in out and "3 images" in out and "written" not in out
     assert "scores/evaluation.json: cannot be written" in err and err.count("\n") == 1
+
+
+def test_a_published_detector_is_compared_with_its_figure_on_val2017_alone(
+    checkpoint: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fsaf.checkpoints.any_format.fetch_published", lambda name: checkpoint)
+    command = ["evaluate", "fsaf_r50_coco", "--device", "cpu", "--out", "scores"]
+    assert main(command) == 0
+    assert "published" not in capsys.readouterr().out
+    monkeypatch.setattr("fsaf.checkpoints.published.is_val2017", lambda images, names: images == 3)
+    assert main(command) == 0
+    ap = json.loads((here / "scores" / "evaluation.json").read_text())["AP"]
+    line = f"AP {ap:.3f}, published 0.374 (MMDetection 3.3.0, COCO val2017): {ap - 0.374:+.3f}, 95% interval"
+    assert line in capsys.readouterr().out

@@ -89,6 +89,7 @@ NEEDED = {
     "export": ["best.pt"],
     "predict": ["best.pt", "photo.jpg"],
     "report": ["runs/mine"],
+    "reproduce": ["fsaf_r50_fpn_1x_coco"],
     "convert": ["a.pt", "b.pth"],
     "check": ["DATA"],
     "publish": ["best.pt"],
