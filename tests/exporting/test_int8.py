@@ -5,8 +5,11 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
 
 import fsaf
 from fsaf.config import Config
@@ -58,3 +61,32 @@ def test_missing_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UserError, match=r"--int8 needs the package onnx: pip install 'fsaf\[export\]'"):
         int8.quantise(tmp_path / "a.onnx", tmp_path / "b.onnx", [], Config())
+
+
+def test_a_relu_is_part_of_its_convolution(tmp_path: Path) -> None:
+    """Otherwise values that it cuts off would take part of the 8 bits."""
+    weights = np.random.default_rng(0).normal(size=(3, 3, 1, 1)).astype(np.float32)
+    names = ("a.weight", "b.weight", "head.classes.weight")
+    nodes = [
+        helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["x", "a.weight"], ["a"], name="a"),
+        helper.make_node("Clip", ["a", "low", "high"], ["cut"], name="cut"),
+        helper.make_node("Conv", ["cut", "b.weight"], ["b"], name="b"),
+        helper.make_node("Relu", ["b"], ["kept"], name="kept"),
+        helper.make_node("Conv", ["kept", "head.classes.weight"], ["y"], name="y"),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, [1, 3, 32, 32])
+    found = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 32, 32])
+    limits = [numpy_helper.from_array(np.float32(x), name) for name, x in (("low", 0), ("high", 6))]
+    constants = [*limits, *(numpy_helper.from_array(weights, name) for name in names)]
+    graph = helper.make_graph(nodes, "two", [images], [found], constants)
+    source, target = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), source)
+    config = replace(Config(), model=replace(Config().model, mean=(0.0, 0.0, 0.0)))
+    shown = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    int8.quantise(source, target, [(shown, torch.tensor([[32, 32]]))], config)
+    made = {name: node for node in onnx.load(target).graph.node for name in node.output}
+    assert not [node for node in made.values() if node.op_type in ("Clip", "Relu")]
+    inputs = [node.input[:2] for node in made.values() if node.op_type == "Conv"]
+    kinds = [[made[x].op_type if x in made else "weight" for x in pair] for pair in inputs]
+    assert kinds == [["DequantizeLinear"] * 2, ["DequantizeLinear"] * 2, ["DequantizeLinear", "weight"]]

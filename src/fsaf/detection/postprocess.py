@@ -120,16 +120,17 @@ def _best_of_levels(
     num_classes = scores_bcp.shape[1]
     scores, labels, places, levels = [], [], [], []
     start = 0
-    for level, level_bcp in enumerate(scores_bcp.split(list(level_sizes), 2)):
-        # Pairs are numbered location by location, and equal scores keep that order.
-        scores_bk = level_bcp.transpose(1, 2).flatten(1)
+    for level, count in enumerate(level_sizes):
+        # Pairs are numbered location by location, and equal scores keep that order. Not `split`: ONNX's
+        # operator of opset 18 cannot be brought to an earlier one.
+        scores_bk = scores_bcp.narrow(2, start, count).transpose(1, 2).flatten(1)
         scores_bk = torch.where(scores_bk > config.score_threshold, scores_bk, 0.0)
         best_bk, pair_bk = scores_bk.topk(torch.sym_min(config.candidates, scores_bk.shape[1]), 1)
         scores.append(best_bk)
         labels.append(pair_bk % num_classes)
         places.append(start + pair_bk // num_classes)
         levels.append(torch.full_like(pair_bk, level))
-        start += level_bcp.shape[2]
+        start += count
     scores_bk, place_bk = torch.cat(scores, 1), torch.cat(places, 1)
     boxes_bk4 = boxes_bp4.gather(1, place_bk[:, :, None].expand(-1, -1, 4))
     # Not `all` or, in nms, `amax`: onnxruntime's symbolic shape inference fails on the operators they become.

@@ -20,6 +20,8 @@ from fsaf.errors import UserError, import_extra
 
 CALIBRATED_ON = 64
 """Pictures at most."""
+QUANTISED = ["Conv", "Clip", "Relu"]
+"""Types of nodes. A ReLU becomes part of the convolution before it: only what it leaves has to fit 8 bits."""
 FLOAT_LAYERS = ("classes", "distances", "anchor_classes", "anchor_deltas")
 """Output convolutions of the head."""
 
@@ -51,7 +53,7 @@ def quantise(source: Path, target: Path, calibration: Batches, config: Config) -
             str(target),
             Reader(),
             quant_format=tools.QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
+            op_types_to_quantize=QUANTISED,
             per_channel=True,
             nodes_to_exclude=kept,
         )

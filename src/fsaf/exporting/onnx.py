@@ -29,6 +29,7 @@ from fsaf.device import HOST
 from fsaf.errors import UserError, import_extra
 from fsaf.exporting.check import Check, Comparison, check_file
 from fsaf.exporting.modules import make_module, use_constant_padding
+from fsaf.exporting.opset import LOWEST, LOWEST_TRACED, lower_opset
 from fsaf.exporting.reduced import ReducedReport
 from fsaf.files import check_folder, remove_leftovers, whole
 from fsaf.model.detector import FSAF
@@ -37,8 +38,6 @@ OPENVINO = ".xml"
 """Suffix of OpenVINO's files."""
 TRACED = (256, 384)
 """Size that a file with free sizes is traced with: no level has a side of 1, which would be a constant."""
-LOWEST_OPSET = 18
-"""Lowest opset that PyTorch's exporter writes."""
 
 
 @dataclass(kw_only=True)
@@ -102,7 +101,7 @@ def export_onnx(
     """Write ``model`` to ``path``. The file appears only when it is whole and, given images, checked.
 
     size: (H, W) that images are padded to, multiples of 32; None for a file that takes any such size.
-    batch: N, unless ``dynamic_batch`` leaves it to the caller of the file. opset: of ONNX, 18 or later; by
+    batch: N, unless ``dynamic_batch`` leaves it to the caller of the file. opset: of ONNX, 13 or later; by
     default the one PyTorch prefers. outputs: see ``fsaf.exporting.modules``. float_images: take float32
     0..255 instead of uint8. fixed_size: leave out the input ``sizes``; the caller fills the padding with the
     mean colour. check_graph: called with the graph, of onnx_ir, before the file is written; it may raise.
@@ -129,9 +128,10 @@ def export_onnx(
     names = output_names(outputs, config)
     shapes = _free_sides(dynamic_batch, size is None)
     inputs = 1 if fixed_size else 2
-    program = _trace(network, example[:inputs], names, shapes and shapes[:inputs], opset)
+    traced_opset = None if opset is None else max(opset, LOWEST_TRACED)
+    program = _trace(network, example[:inputs], names, shapes and shapes[:inputs], traced_opset)
     written = program.model.opset_imports[""]
-    if opset is not None and written != opset:
+    if traced_opset is not None and written != traced_opset:
         raise UserError(f"opset {opset}: this PyTorch's exporter can only write opset {written}; use that")
     check_graph(program.model.graph)
     metadata = make_metadata(classes, config, size, outputs, fixed_size)
@@ -145,6 +145,8 @@ def export_onnx(
 
     with whole(path) as draft:
         program.save(draft, external_data=False)
+        if opset is not None and opset < LOWEST_TRACED:
+            lower_opset(draft, opset)
         seconds = time.perf_counter() - start
         comparison, reduced = None, None
         if batches:
@@ -157,7 +159,7 @@ def export_onnx(
     return ExportReport(
         path=path,
         megabytes=sum(file.stat().st_size for file in files) / 1e6,
-        opset=written,
+        opset=opset or written,
         input_shape=(None if dynamic_batch else batch, 3, *(size or (None, None))),
         seconds=seconds,
         comparison=comparison,
@@ -180,8 +182,8 @@ def _check_settings(path: Path, size: tuple[int, int] | None, batch: int, opset:
     if not 1 <= batch <= limits.BATCH:
         raise UserError(f"batch {batch}: must be between 1 and {limits.BATCH}")
     highest = onnx.defs.onnx_opset_version()
-    if opset is not None and not LOWEST_OPSET <= opset <= highest:
-        raise UserError(f"opset {opset}: must be {LOWEST_OPSET} to {highest}, as the installed onnx knows")
+    if opset is not None and not LOWEST <= opset <= highest:
+        raise UserError(f"opset {opset}: must be {LOWEST} to {highest}, the highest of the installed onnx")
 
 
 def _free_sides(batch: bool, size: bool) -> Any:
