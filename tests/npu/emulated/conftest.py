@@ -10,6 +10,7 @@ from running import Trainer
 
 import fsaf.device.placement
 import fsaf.training.optim
+import fsaf.training.start
 import synthetic
 
 
@@ -28,8 +29,9 @@ def train(data: Path, tmp_path: Path) -> Trainer:
 
 @pytest.fixture
 def same_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the CPU run the NPU's program: contiguous convolutions, and optimizers on flat tensors."""
+    """Let the CPU run the NPU's program: contiguous plain convolutions, and optimizers on flat tensors."""
     monkeypatch.setattr(fsaf.device.placement, "memory_format", lambda device: torch.contiguous_format)
+    monkeypatch.setattr(fsaf.training.start, "speed_up_depthwise", lambda model: None)
     monkeypatch.setattr(fsaf.training.optim, "fused_step_can_be_skipped", lambda device: False)
 
 
