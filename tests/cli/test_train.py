@@ -14,7 +14,9 @@ from fsaf.cli import main
 pytestmark = pytest.mark.slow
 
 
-def test_train_evaluate_and_predict(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_evaluate_and_report(
+    root: Path, tmp_path: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["train", write_recipe(tmp_path, root), "--train.epochs", "1"]) == 0
     out, _ = capsys.readouterr()
     assert str(tmp_path / "out") in out
@@ -31,6 +33,7 @@ def test_train_evaluate_and_predict(root: Path, tmp_path: Path, capsys: pytest.C
     page = tmp_path / "both.html"
     assert main(["report", str(tmp_path / "out"), str(tmp_path / "scores"), "--out", str(page)]) == 0
     assert capsys.readouterr().out == f"{page}\n" and "2 runs side by side" in page.read_text()
+    assert not list(here.iterdir()), "nothing is left in the working directory"
 
 
 def test_mistakes_in_reports(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

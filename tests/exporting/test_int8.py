@@ -21,7 +21,14 @@ from synthetic import CLASSES
 
 
 @pytest.mark.slow
-def test_a_file_of_8_bits(detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_8_bits(
+    detector: Detector,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = tmp_path_factory.mktemp("here")
+    monkeypatch.chdir(here)
     path = tmp_path / "model.onnx"
     pictures = sorted(Path(str(detector.config.data.root)).rglob("*.png"))
     report = export_detector(detector, path, pictures[:2], calibrate=pictures, batch=3)
@@ -49,6 +56,7 @@ def test_a_file_of_8_bits(detector: Detector, tmp_path: Path, monkeypatch: pytes
             Detector(detector.network, CLASSES, elsewhere), path, pictures[:2], calibrate=pictures[:2]
         )
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 2
+    assert not list(here.iterdir()), "onnxruntime's tools leave files in the working directory"
 
 
 def test_atc_quantises_itself(detector: Detector, tmp_path: Path) -> None:
