@@ -34,10 +34,11 @@ from fsaf.config import Config
 from fsaf.data.samples import Images
 from fsaf.data.workers import make_loader
 from fsaf.device import resolve_device
-from fsaf.errors import UserError, WriteError
+from fsaf.errors import Stopped, UserError, WriteError
 from fsaf.files import write_text
 from fsaf.lock import FolderLock
 from fsaf.recipe import load_recipe
+from fsaf.text import counted
 from fsaf.training.fit import fit_to_data
 from fsaf.training.prepare import for_training, open_split
 from fsaf.training.trainer import train
@@ -254,10 +255,12 @@ def main() -> None:
         taken = work(found, roots, args.out, args.results, extra)
     except UserError as error:
         sys.exit(f"accuracy.py: {error}")
+    except Stopped as stopped:
+        sys.exit(f"accuracy.py: stopped by {stopped.signal.name}; the same command goes on")
     page = args.page.read_text(encoding="utf-8") if args.page.is_file() else "# Accuracy\n"
     page = fill(page, read_results(args.results))
     write_text(args.page, page)
-    print(f"\n{args.page}: written; {taken} runs are with other processes")
+    print(f"\n{args.page}: written; other processes have {counted(taken, 'run')}")
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ def test_an_interrupted_run_is_done_again_and_a_run_of_another_process_is_left_a
     acquire = script.FolderLock.acquire
     monkeypatch.setattr(script.FolderLock, "acquire", held)
     run(script, protocol, root, "choose", monkeypatch=monkeypatch)
-    assert len(results(protocol)) == 3 and "1 runs are with other processes" in capsys.readouterr().out
+    assert len(results(protocol)) == 3 and "other processes have 1 run" in capsys.readouterr().out
 
 
 def test_results_of_other_settings_are_not_mixed(
