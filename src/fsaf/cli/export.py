@@ -146,6 +146,7 @@ VERB = Verb(
         "fsaf export runs/mine",
         "fsaf export runs/mine/checkpoints/best.pt --size 384 512 --batch 0",
         "fsaf export runs/mine --format openvino --fp16",
+        "fsaf export runs/mine --web page",
         "fsaf export runs/mine/checkpoints/best.pt --for ascend --out fsaf.onnx",
     ),
 )
