@@ -4,6 +4,8 @@
 
 All networks have random weights and 10 classes (the peers 80). Suppression is left out, since the peers' is
 another algorithm. The peers, YOLO11n and YOLO26n with batch norms merged, need ``pip install ultralytics``.
+Last come files of ``fsaf export --raw``, in float32 and in 8 bits, calibrated on a random image: what is
+normalised and decoded is inside these.
 """
 
 import os
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fsaf.detection.detector import Detector
+from fsaf.exporting.export import export_detector
 from fsaf.measuring.inputs import random_classes
 from fsaf.model.convolution import use_winograd
 from fsaf.model.detector import FSAF
@@ -30,13 +33,18 @@ PEERS = ("yolo11n", "yolo26n")
 Contenders = dict[str, Callable[[], Any]]
 
 
-def ours(name: str, folder: Path, pytorch: Contenders, onnx: Contenders) -> float:
-    """Add the network of a recipe to both kinds of contenders; return its parameters in millions."""
+def ours(name: str, folder: Path, pytorch: Contenders, onnx: Contenders, files: Contenders) -> float:
+    """Add the network of a recipe to all kinds of contenders; return its parameters in millions."""
     config = load_recipe(name, ["--model.weights=none", f"--data.shapes=[{list(SHAPE)}]"])
     torch.manual_seed(0)
     model = FSAF(config.model, 10).eval()
     use_winograd(model)
     detector = Detector(model.to(memory_format=torch.channels_last), random_classes(10), config)
+    picture = np.random.default_rng(0).integers(0, 256, (*SHAPE, 3), dtype=np.uint8)
+    for bits, options in (("float32", {}), ("8 bits", {"calibrate": [picture]})):
+        file = folder / f"{name} {bits}.onnx"
+        export_detector(detector, file, [picture], outputs="raw", fixed_size=True, **options)
+        files[f"{name}, {bits}"] = session(file, torch.from_numpy(picture).permute(2, 0, 1)[None])
     detector.fold()
     image = torch.randint(0, 256, (1, 3, *SHAPE), dtype=torch.uint8)
     pytorch[name] = torch.inference_mode()(lambda: detector.network.runs(image))  # type: ignore[attr-defined]
@@ -88,7 +96,8 @@ def session(file: Path, image: Tensor) -> Callable[[], Any]:
         "session.intra_op.allow_spinning", "0"
     )  # or the others would be disturbed
     opened = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    inputs = {opened.get_inputs()[0].name: image.numpy().astype(np.float32)}
+    first = opened.get_inputs()[0]
+    inputs = {first.name: image.numpy().astype(np.float32 if "float" in first.type else np.uint8)}
     return lambda: opened.run(None, inputs)
 
 
@@ -99,19 +108,24 @@ def main() -> None:
     repeat = args.repeat or (2 if args.quick else 30)
     pytorch: Contenders = {}
     onnx: Contenders = {}
+    files: Contenders = {}
     weights: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
         for recipe in RECIPES:
-            weights[recipe] = ours(recipe, Path(name), pytorch, onnx)
+            weights[recipe] = ours(recipe, Path(name), pytorch, onnx, files)
         try:
             for each in PEERS:
                 weights[each] = peer(each, Path(name), pytorch, onnx)
         except ImportError as error:
             print(f"the peers are left out: pip install ultralytics ({error})")
         figures: dict[str, Any] = {"millions of weights": weights}
-        for runtime, contenders in (("PyTorch", pytorch), ("onnxruntime", onnx)):
+        for runtime, contenders, first in (
+            ("PyTorch", pytorch, "small"),
+            ("onnxruntime", onnx, "small"),
+            ("onnxruntime, files", files, "small, 8 bits"),
+        ):
             times = timing.alternate(contenders, repeat, device, 3)
-            figures[runtime] = timing.compare(f"{runtime} {SHAPE[0]} x {SHAPE[1]}", times, "small")
+            figures[runtime] = timing.compare(f"{runtime} {SHAPE[0]} x {SHAPE[1]}", times, first)
     print("\nmillions of weights: " + ", ".join(f"{key} {value:.2f}" for key, value in weights.items()))
     timing.finish(args, device, figures)
 

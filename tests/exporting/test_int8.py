@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -18,6 +19,16 @@ from fsaf.errors import UserError
 from fsaf.exporting import int8, reduced
 from fsaf.exporting.export import export_detector
 from synthetic import CLASSES
+
+
+def run_in_float(path: Path, folder: Path) -> set[str]:
+    """Return the weights of the convolutions that onnxruntime runs in float after optimising the file."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(folder / "optimised.onnx").graph.node
+    return {node.input[1] for node in nodes if node.op_type in ("Conv", "FusedConv")}
 
 
 @pytest.mark.slow
@@ -42,6 +53,7 @@ def test_a_file_of_8_bits(
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     in_float = {node.input[1] for node in convolutions if node.input[1] in weights}
     assert in_float == {"model.head.classes.weight", "model.head.distances.weight"}
+    assert run_in_float(path, tmp_path_factory.mktemp("run")) == in_float, "convolutions run in float"
     stored = {x.key: x.value for x in model.metadata_props}
     assert json.loads(stored["reduced"]) == asdict(made)
     assert json.loads((tmp_path / "export.json").read_text())["reduced"] == asdict(made)

@@ -53,6 +53,7 @@ def quantise(source: Path, target: Path, calibration: Batches, config: Config) -
             str(target),
             Reader(),
             quant_format=tools.QuantFormat.QDQ,
+            activation_type=tools.QuantType.QUInt8,  # on x86 onnxruntime leaves signed ones in float
             op_types_to_quantize=QUANTISED,
             per_channel=True,
             nodes_to_exclude=kept,
