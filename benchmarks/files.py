@@ -73,11 +73,11 @@ def main() -> None:
                 ],
             )
             torch.manual_seed(0)
-            detector = Detector(FSAF(config.model, 10).eval().to(device), random_classes(10), config)
-            file = Path(name) / f"{recipe}.onnx"
+            detector = Detector(FSAF(config.model, 10).eval(), random_classes(10), config)
+            checkpoint, file = (Path(name) / f"{recipe}.{suffix}" for suffix in ("pt", "onnx"))
+            detector.save(checkpoint)
             export_detector(detector, file, [photographs / "0000.jpg"])
-            detector.fold()
-            contenders[f"{recipe}, PyTorch"] = contender(detector, photographs)
+            contenders[f"{recipe}, PyTorch"] = contender(fsaf.load(checkpoint, device), photographs)
             contenders[f"{recipe}, onnxruntime"] = contender(fsaf.load(file), photographs)
         times = timing.alternate(contenders, repeat, device)
     figures = timing.compare(f"{count} files of 480 x 640", times, "tiny, onnxruntime", count)

@@ -4,6 +4,7 @@ import re
 import shlex
 import textwrap
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,10 +49,13 @@ def prose(page: Path) -> str:
 
 
 def commands(block: Block) -> list[list[str]]:
-    """Return the commands of a block as words, without comments and redirections, continued lines joined."""
+    """Return the commands of a block as words, without comments, redirections and variables, lines joined."""
     joined = block.text.replace("\\\n", " ")
     lines = [shlex.split(line, comments=True) for line in joined.splitlines()]
     found = [words[: words.index(">")] if ">" in words else words for words in lines]
+    found = [
+        list(dropwhile(re.compile(r"[A-Z_]+=").match, words)) for words in found
+    ]  # OMP_NUM_THREADS=1 fsaf
     return [words for words in found if words]
 
 

@@ -31,7 +31,7 @@ def test_a_config_does_not_share_its_lists_with_others() -> None:
 
 def test_words_that_a_key_can_be() -> None:
     kinds = {key.name: key for key in recipe_keys()}
-    assert kinds["train.precision"].choices == ("fp32", "bf16", "fp16")
+    assert kinds["train.precision"].choices == ("fp32", "bf16", "fp16", "auto")
     assert kinds["data.shuffle"].choices == ("true", "false")
     assert kinds["train.loss_scale"].choices == ("dynamic",)
     assert kinds["train.loss_scale"].metavar == "dynamic|N"

@@ -35,6 +35,7 @@ OTHER_PROGRAMS = {
     "export": "sets a variable of the shell",
     "hf": "another program",
     "atc": "Ascend's compiler",
+    "trtexec": "TensorRT's compiler",
     "python3": "Ascend's ais_bench; a script of export --standalone, tests/exporting/test_standalone.py",
     "docker": "another program",
     "curl": "another program; tests/docs/test_server.py asks the server",

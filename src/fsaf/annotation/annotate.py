@@ -16,7 +16,6 @@ from PIL import Image
 
 from fsaf.annotation.addresses import without_password
 from fsaf.annotation.crops import Crops
-from fsaf.annotation.read_ahead import read_ahead
 from fsaf.annotation.sources import STDIN, Source, place_results
 from fsaf.annotation.tables import TableFiles, Tables, open_tables
 from fsaf.annotation.tracking import Tracks, import_trackers
@@ -139,9 +138,9 @@ def _pictures(work: _Work, pairs: Sequence[tuple[Source, Path]], alone: bool) ->
     output, start, done = work.output, time.perf_counter(), 0
 
     def read() -> Iterator[tuple[tuple[Source, Path], np.ndarray]]:
-        for pair, picture in read_ahead(pairs, lambda pair: _read(work, pair[0]), work.batch_size):
+        for pair in pairs:
             try:
-                yield pair, picture()
+                yield pair, _read(work, pair[0])
             except DataError as error:
                 if alone:
                     raise
@@ -232,7 +231,7 @@ def _detect(
     pictures: Iterable[tuple[T, np.ndarray]],
     follow: Callable[[list[Batch]], Iterable[Batch]] = iter,
 ) -> Iterator[tuple[T, np.ndarray, Result]]:
-    """Yield each (item, picture) with the detections in the picture; two batches are in memory at most."""
+    """Yield each (item, picture) with the detections in the picture; at most a batch is in memory."""
     waiting: deque[tuple[T, np.ndarray]] = deque()
 
     def images() -> Iterator[np.ndarray]:

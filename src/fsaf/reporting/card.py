@@ -190,6 +190,8 @@ def as_command(config: Config) -> str:
     for name in recipe_names():
         known = defaults | flatten(yaml.safe_load(find_recipe(name).read_text(encoding="utf-8")))
         differing[name] = {k: v for k, v in wanted.items() if k not in PLACES and v != known[k]}
+        if "model.backbone" in differing[name]:  # a recipe's mean and deviation apply to its own alone
+            differing[name] |= {key: wanted[key] for key in ("model.mean", "model.std")}
     recipe = min(differing, key=lambda name: len(differing[name]))
     words = ["fsaf", "train", recipe, "--data.root", "DATA"]
     if config.init:
