@@ -137,7 +137,8 @@ def command(
         if again:
             time.sleep(0.05)
             os.kill(target, number)
-            time.sleep(60)
+            for _ in range(600):  # the system may give a signal to another thread, which wakes no long sleep
+                time.sleep(0.1)
 
     if step:
         signalled(step, send_it)
