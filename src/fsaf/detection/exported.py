@@ -34,6 +34,26 @@ class Session(Protocol):
         """Run the file once, on N images. Inputs and outputs are in the order of the file's."""
 
 
+def read_inputs(
+    path: Path, inputs: Sequence[tuple[str, list[int | None]]], types: tuple[str, str, str]
+) -> tuple[tuple[int | None, ...], bool, bool]:
+    """Return ``input_shape``, ``float_images`` and ``takes_sizes`` of a ``Session`` from the file's inputs.
+
+    inputs: type and shape of each. types: the library's names of uint8, float32 and int64.
+    Raises CheckpointError if ``fsaf export`` writes no such inputs.
+    """
+    whole, real, sizes = types
+    kinds = [kind for kind, _ in inputs]
+    known = kinds[:1] in ([whole], [real]) and kinds[1:] in ([], [sizes])
+    if not known or len(inputs[0][1]) != 4 or (len(inputs) == 2 and inputs[1][1][1:] != [2]):
+        listed = ", ".join(f"{kind} {shape}" for kind, shape in inputs)
+        raise CheckpointError(
+            f"{path}: takes {listed or 'nothing'}; files of `fsaf export` take images (N, 3, H, W), uint8 or "
+            "float, and perhaps their sizes (N, 2), int64"
+        )
+    return tuple(inputs[0][1]), kinds[0] == real, len(inputs) == 2
+
+
 def fill_padding(images: np.ndarray, sizes_b2: np.ndarray, mean: Sequence[float]) -> np.ndarray:
     """Return images (n, 3, H, W) with the mean colour in their padding, which becomes 0 after normalisation.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fsaf.detection.exported import read_inputs
 from fsaf.detection.file_info import read_info
 from fsaf.detection.network import Opened
 from fsaf.detection.opening import open_exported
@@ -15,8 +16,8 @@ from fsaf.errors import CheckpointError, import_extra
 if TYPE_CHECKING:
     import torch
 
-INPUTS = [[kind, *sizes] for kind in ("tensor(uint8)", "tensor(float)") for sizes in ([], ["tensor(int64)"])]
-"""Types of the inputs of exported files."""
+TYPES = ("tensor(uint8)", "tensor(float)", "tensor(int64)")
+"""onnxruntime's names of the types of inputs."""
 NUMBERS = (np.float32, np.int64)
 
 
@@ -52,16 +53,7 @@ class OnnxSession:
             (x.type, [side if isinstance(side, int) else None for side in x.shape])
             for x in self._session.get_inputs()
         ]
-        kinds = [kind for kind, _ in inputs]
-        if kinds not in INPUTS or len(inputs[0][1]) != 4 or (len(inputs) == 2 and inputs[1][1][1:] != [2]):
-            listed = ", ".join(f"{kind} {shape}" for kind, shape in inputs)
-            raise CheckpointError(
-                f"{path}: takes {listed or 'nothing'}; files of `fsaf export` take images (N, 3, H, W), "
-                "uint8 or float, and perhaps their sizes (N, 2), int64"
-            )
-        self.input_shape = tuple(inputs[0][1])
-        self.float_images = kinds[0] == "tensor(float)"
-        self.takes_sizes = len(inputs) == 2
+        self.input_shape, self.float_images, self.takes_sizes = read_inputs(path, inputs, TYPES)
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def run(self, inputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:

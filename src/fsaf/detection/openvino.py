@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fsaf.detection.exported import read_inputs
 from fsaf.detection.file_info import FORMAT, read_info
 from fsaf.detection.network import Opened
 from fsaf.detection.opening import open_exported
@@ -16,8 +17,8 @@ from fsaf.errors import CheckpointError, import_extra
 if TYPE_CHECKING:
     import torch
 
-INPUTS = [[kind, *sizes] for kind in ("u8", "f32") for sizes in ([], ["i64"])]
-"""Types of the inputs of exported files."""
+TYPES = ("u8", "f32", "i64")
+"""OpenVINO's names of the types of inputs."""
 SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}
 """By default OpenVINO computes in bfloat16 where the processor can, and scores differ by a hundredth."""
 
@@ -41,16 +42,7 @@ class OpenVinoSession:
                 f"{path}: OpenVINO cannot open it on {self.device} ({_reason(error)})"
             ) from error
         inputs = [(x.element_type.get_type_name(), _sides(x.partial_shape)) for x in model.inputs]
-        kinds = [kind for kind, _ in inputs]
-        if kinds not in INPUTS or len(inputs[0][1]) != 4 or (len(inputs) == 2 and inputs[1][1][1:] != [2]):
-            listed = ", ".join(f"{kind} {shape}" for kind, shape in inputs)
-            raise CheckpointError(
-                f"{path}: takes {listed or 'nothing'}; files of `fsaf export` take images (N, 3, H, W), "
-                "uint8 or float, and perhaps their sizes (N, 2), int64"
-            )
-        self.input_shape = tuple(inputs[0][1])
-        self.float_images = kinds[0] == "f32"
-        self.takes_sizes = len(inputs) == 2
+        self.input_shape, self.float_images, self.takes_sizes = read_inputs(path, inputs, TYPES)
         self.metadata = _metadata(model)
         self._own = threading.local()
 
