@@ -16,6 +16,7 @@ from fsaf.data.records import Records
 from fsaf.errors import UserError
 from fsaf.reporting.charts import Series, line_chart, number, share_chart
 from fsaf.reporting.findings import Findings, OpenSplit, find, open_splits, summarise
+from fsaf.reporting.levels import level_advice, shares_by_size
 from fsaf.reporting.page import duration, write_page
 from fsaf.run_folder.commands import read_commands
 from fsaf.run_folder.read import (
@@ -68,6 +69,7 @@ def write_report(run: Path, path: Path | None = None, validation: Records | None
         data_facts=facts,
         data_boxes=boxes,
         charts=_charts(steps, evaluations),
+        level_advice=_level_advice(steps, splits.get("training")),
         pos_recall=finite(steps[-1].get("pos_recall")) if steps else None,
         speed=speed_facts(evaluation, steps),
         seen=seen,
@@ -208,11 +210,7 @@ def _charts(steps: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> l
             "Learning rate", [Series(name="rate", points=over(steps, "step", "lr"), style="s0")], "step"
         ),
     ]
-    shares = [
-        (record["step"], share)
-        for record in steps
-        if (share := _share(record.get("level_share"))) is not None
-    ]
+    shares = _level_shares(steps)
     charts.append(
         share_chart(
             "Pyramid level that the boxes learn on",
@@ -224,6 +222,22 @@ def _charts(steps: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> l
         )
     )
     return [chart for chart in charts if chart]
+
+
+def _level_advice(steps: list[dict[str, Any]], training: OpenSplit | None) -> str:
+    if training is None:
+        return ""
+    shares = [share for _, share in _level_shares(steps)]
+    return level_advice(shares, shares_by_size(training.records, training.data))
+
+
+def _level_shares(steps: list[dict[str, Any]]) -> list[tuple[float, list[float]]]:
+    """Return step and share of the boxes on each level, of the records that have them."""
+    return [
+        (record["step"], share)
+        for record in steps
+        if (share := _share(record.get("level_share"))) is not None
+    ]
 
 
 def _share(value: Any) -> list[float] | None:
