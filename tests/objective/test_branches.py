@@ -6,8 +6,9 @@ import torch
 from fsaf.config import ObjectiveConfig
 from fsaf.model.anchors import KINDS
 from fsaf.model.outputs import AnchorOutputs, RawOutputs
+from fsaf.objective import anchor_free
 from fsaf.objective.objective import objective
-from fsaf.objective.select import levels_by_size
+from fsaf.objective.select import levels_by_size, without_lower_levels
 from objective.scenes import (
     NUM_CLASSES,
     SHAPES,
@@ -75,6 +76,23 @@ def test_by_size_a_box_learns_on_its_level_whatever_the_loss() -> None:
     for level in range(5):
         grad = free_of(outputs).distances[level].grad
         assert grad is not None and bool((grad != 0).any()) <= (level in levels)
+
+
+def test_at_least_size_no_box_learns_below_its_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The boxes of the scene are small; here their sizes suggest P4.
+    monkeypatch.setattr(anchor_free, "levels_by_size", lambda boxes, levels: torch.ones(boxes.shape[:2]))
+    online = objective(scene_outputs(2), BOXES, ObjectiveConfig()).level_bg
+    chosen = objective(scene_outputs(2), BOXES, ObjectiveConfig(level_choice="at_least_size")).level_bg
+    assert (online == 0).sum() == 5 and (online > 0).sum() > 1
+    assert sorted(chosen[online == 0].tolist()) == [0, 1, 2, 2, 3]  # one has no positives above P3
+    assert torch.equal(chosen[online != 0], online[online != 0])
+
+
+def test_lower_levels_stay_if_a_box_has_positives_on_no_other() -> None:
+    losses = torch.tensor([[[1.0, 2.0, 3.0], [1.0, 2.0, torch.inf], [torch.inf] * 3]])
+    level = torch.tensor([[1, 2, 1]])
+    expected = [[torch.inf, 2.0, 3.0], [1.0, 2.0, torch.inf], [torch.inf] * 3]
+    assert without_lower_levels(losses, level)[0].tolist() == expected
 
 
 def test_no_boxes() -> None:

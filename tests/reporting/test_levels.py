@@ -52,7 +52,7 @@ def test_advice_is_given_if_levels_are_lower_than_by_size(
     assert bool(text) == said
     if said:
         assert "P3 3%, P4 97% at the end; by their sizes P4 16%, P5 84%" in text
-        assert "objective.level_choice size" in text
+        assert "objective.level_choice at_least_size" in text
 
 
 def test_without_records_or_boxes_there_is_no_advice() -> None:

@@ -28,15 +28,16 @@ class ObjectiveConfig:
         "With several processes, divide the loss by the positives of the process itself, or by their mean "
         "over processes.",
     )
-    level_choice: Literal["online", "size"] = key(
+    level_choice: Literal["online", "size", "at_least_size"] = key(
         "online",
         "Pyramid level that an object trains on: `online` is the one with the smallest loss (the method), "
-        "`size` depends on the size of the box (the paper's baseline).",
+        "`size` depends on the size of the box (the paper's baseline), `at_least_size` is the one with the "
+        "smallest loss among that of `size` and those above it.",
     )
     online_after: int = key(
         0,
-        "With `level_choice: online`: choose by size in so many steps at the start, before losses of levels "
-        "say anything.",
+        "With `level_choice` `online` or `at_least_size`: choose by size in so many steps at the start, "
+        "before losses of levels say anything.",
     )
     box_loss: Literal["iou", "giou", "ciou"] = key(
         "iou", "Box loss of the anchor-free branch: -log(IoU), generalised IoU or complete IoU."
@@ -58,7 +59,7 @@ class ObjectiveConfig:
         # Between 0 and 1 the gradient at a perfect score is infinite.
         check(self.gamma == 0 or self.gamma >= 1, "objective.gamma", self.gamma, "0, or 1 or more")
         check(self.online_after >= 0, "objective.online_after", self.online_after, "0 or more")
-        useful = self.online_after == 0 or self.level_choice == "online"
+        useful = self.online_after == 0 or self.level_choice != "size"
         check(useful, "objective.online_after", self.online_after, "0 with level_choice size")
         weight = self.anchor_free_weight
         check(weight > 0, "objective.anchor_free_weight", weight, "above 0")

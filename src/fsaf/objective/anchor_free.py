@@ -14,7 +14,13 @@ from fsaf.model.outputs import FreeOutputs
 from fsaf.model.points import decode_boxes
 from fsaf.objective.assign import assign
 from fsaf.objective.losses import box_loss, focal_losses
-from fsaf.objective.select import level_losses, levels_by_size, on_selected_level, select_levels
+from fsaf.objective.select import (
+    level_losses,
+    levels_by_size,
+    on_selected_level,
+    select_levels,
+    without_lower_levels,
+)
 
 MIN_DISTANCE = 1e-4
 """Lower bound of distances in the loss, so that no predicted box is empty."""
@@ -62,6 +68,8 @@ def anchor_free_losses(
     with torch.no_grad():
         total_bp = other_bp + own_bp + box_loss_bp
         losses_bgl = level_losses(total_bp, positive_bp, box_bp, sizes, boxes.xyxy.shape[1])
+        if config.level_choice == "at_least_size":
+            losses_bgl = without_lower_levels(losses_bgl, levels_by_size(boxes.xyxy, len(sizes)))
         level_bg, has_level_bg = select_levels(losses_bgl)
         if config.level_choice == "size":
             level_bg = levels_by_size(boxes.xyxy, len(sizes))

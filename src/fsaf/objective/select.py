@@ -49,6 +49,17 @@ def levels_by_size(boxes_bg4: Tensor, num_levels: int) -> Tensor:
     return torch.stack([(area_bg >= start).int() for start in starts]).sum(0, dtype=torch.int32).long()
 
 
+def without_lower_levels(losses_bgl: Tensor, level_bg: Tensor) -> Tensor:
+    """Return the losses (B, G, L), infinite on levels below ``level_bg`` (B, G).
+
+    A box that has no positives from its level up keeps all its losses.
+    """
+    level_l = torch.arange(losses_bgl.shape[2], device=losses_bgl.device)
+    upper_bgl = torch.where(level_l < level_bg[..., None], torch.inf, losses_bgl)
+    has_upper_bg1 = upper_bgl.amin(2, keepdim=True) < torch.inf
+    return torch.where(has_upper_bg1, upper_bgl, losses_bgl)
+
+
 def on_selected_level(level_bg: Tensor, box_bp: Tensor, level_sizes: Sequence[int]) -> Tensor:
     """Return (B, P) bool: True if the location lies on the level that its box selected."""
     chosen_bp = torch.gather(level_bg, 1, box_bp)

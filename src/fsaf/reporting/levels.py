@@ -50,7 +50,7 @@ def level_advice(shares: Sequence[Sequence[float]], by_size: np.ndarray | None) 
         return ""
     return (
         f"Boxes learn on low levels: {_text(last)} at the end; by their sizes {_text(by_size)}. Large "
-        "objects may then get rough boxes. Compare larger batches, and objective.level_choice size."
+        "objects may then get rough boxes. Compare larger batches, and objective.level_choice at_least_size."
     )
 
 
