@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from fsaf.checking.reach import resize_boxes
 from fsaf.config import DataConfig
 from fsaf.data.records import Records
 from fsaf.data.shapes import fit_image
@@ -24,12 +25,7 @@ def shares_by_size(records: Records, data: DataConfig) -> np.ndarray | None:
 
     data: settings that the images are resized with, without augmentation.
     """
-    resized = []
-    for image in records.images:
-        height, width = fit_image((image.height, image.width), data)[0]
-        scale = [width / image.width, height / image.height]
-        resized.append(image.boxes[~image.crowd] * [*scale, *scale])
-    boxes = np.concatenate(resized)
+    boxes, _, _ = resize_boxes(records, lambda size: fit_image(size, data)[0])
     if not len(boxes):
         return None
     level = levels_by_size(torch.from_numpy(boxes)[None], len(LEVELS))[0].numpy()
